@@ -1,0 +1,143 @@
+package message
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+)
+
+// memoryLimit is how much of a body is held in memory before it goes to a file.
+const memoryLimit = 1 << 20
+
+// Spool is where bodies wait that are too large for memory. The zero value
+// and nil use the system's directory for temporary files without a limit. It
+// may be shared by any number of goroutines.
+type Spool struct {
+	Dir    string
+	Budget int64 // most octets on disk at once; 0: no limit
+	used   atomic.Int64
+}
+
+// Whole is a body at rest: an io.ReaderAt with a size.
+type Whole struct {
+	io.ReaderAt
+	size  int64
+	file  *os.File
+	spool *Spool
+}
+
+// Size returns the exact number of octets.
+func (w *Whole) Size() int64 { return w.size }
+
+// Reader returns a new reader from the first octet. Any number may be in use.
+func (w *Whole) Reader() *io.SectionReader { return io.NewSectionReader(w.ReaderAt, 0, w.size) }
+
+func (w *Whole) release() {
+	if w.file != nil {
+		w.file.Close()
+		w.spool.give(w.size)
+	}
+}
+
+// File returns a new spool file that has no name: it is gone when closed,
+// however the process ends.
+func (s *Spool) File() (*os.File, error) {
+	dir := ""
+	if s != nil {
+		dir = s.Dir
+	}
+	f, err := os.CreateTemp(dir, "mailhaul-spool-*")
+	if err != nil {
+		return nil, full(err, "create a spool file")
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, fault.Wrap(fault.Full, err, "unlink the spool file")
+	}
+	return f, nil
+}
+
+// Take claims n octets of the budget; an exceeded budget is a fault.Full.
+func (s *Spool) Take(n int64) error {
+	if s == nil {
+		return nil
+	}
+	if used := s.used.Add(n); s.Budget > 0 && used > s.Budget {
+		s.used.Add(-n)
+		return fault.New(fault.Full, "spool directory %s: %d octets would exceed its budget of %d", s.Dir, used, s.Budget)
+	}
+	return nil
+}
+
+func (s *Spool) give(n int64) {
+	if s != nil {
+		s.used.Add(-n)
+	}
+}
+
+// Give returns n octets of the budget.
+func (s *Spool) Give(n int64) { s.give(n) }
+
+func (s *Spool) hold(ctx context.Context, r io.Reader) (*Whole, error) {
+	var mem bytes.Buffer
+	n, err := io.CopyN(&mem, r, memoryLimit)
+	if err == io.EOF {
+		return &Whole{ReaderAt: bytes.NewReader(mem.Bytes()), size: n}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.File()
+	if err != nil {
+		return nil, err
+	}
+	w := &Whole{ReaderAt: f, file: f, spool: s}
+	if err := w.fill(ctx, io.MultiReader(&mem, r)); err != nil {
+		w.release()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *Whole) fill(ctx context.Context, r io.Reader) error {
+	buf := make([]byte, 256<<10)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// Not io.ReadFull: it would take a body cut short, which ends in
+		// io.ErrUnexpectedEOF, for a whole one.
+		n, err := r.Read(buf)
+		if n > 0 {
+			if err := w.spool.Take(int64(n)); err != nil {
+				return err
+			}
+			w.size += int64(n)
+			if _, err := w.file.Write(buf[:n]); err != nil {
+				return full(err, "write a spool file")
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// full classes a disk error: no space and no quota are Full, the rest too,
+// since nothing but room or a working disk helps.
+func full(err error, tried string) error {
+	f := fault.Wrap(fault.Full, err, "%s", tried)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.As(f).WithHint("make room on the disk, or set TMPDIR to another one")
+	}
+	return f
+}

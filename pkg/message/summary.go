@@ -1,0 +1,61 @@
+package message
+
+import "time"
+
+// Summary is what can be known of a message without its body. Have says which
+// of the fields were asked for and answered; the others are zero.
+type Summary struct {
+	ID             ID
+	ObjectID       string // survives moves: EMAILID (RFC 8474 §5.1) or Gmail's X-GM-MSGID; may be empty
+	SequenceNumber uint32 // of the session that listed it; 0 when unknown
+	Have           Needs
+
+	Size         int64     // NeedSize: the server's claim, an estimate on some servers
+	InternalDate time.Time // NeedInternalDate; zero when the server has none
+	Flags        []string  // NeedFlags: system flags with backslash, sorted: \Answered \Seen
+	Keywords     []string  // NeedFlags: all other flags, sorted
+	Labels       []string  // NeedFlags: labels in UTF-8, where a server has labels, sorted
+	Gmail        *Gmail    // NeedGmail; nil elsewhere
+	Header       *Header   // NeedHeaders
+	Structure    *Part     // NeedStructure, as the server tells it; or measured from the octets
+
+	// Extra holds what the user asked for by name and the source doesn't
+	// know the meaning of.
+	Extra map[string]string
+	// Vars are the source's variables from the file, with what stages added.
+	Vars map[string]string
+}
+
+// Gmail is what Gmail alone tells (X-GM-EXT-1).
+type Gmail struct {
+	MessageID uint64
+	ThreadID  uint64
+	Labels    []string // in UTF-8, sorted, system labels with backslash
+}
+
+// Message is a summary and, where it was asked for, the body.
+//
+// A Message and everything it points to belongs to whoever was given it until
+// the call returns (Sink.Write, Stage.Apply) or the next yield (Source.Fetch);
+// keep a copy of what must live longer.
+type Message struct {
+	Summary
+	Body *Body // nil where none was asked for, and always nil for a record sink
+
+	// Record is set for record sinks only.
+	Record *Record
+
+	// Assembled is set by a source that could not get the octets in one
+	// piece and put them together from parts: never called exact.
+	Assembled bool
+}
+
+// Record is what became of a message, for the sinks that keep the books.
+type Record struct {
+	Octets   int64             // as received; -1 when no body passed
+	SHA256   string            // hex, of the octets as received; empty when no body passed
+	Files    map[string]string // sink name -> path of its receipt
+	Changed  []string          // names of the stages that changed octets
+	Problems []string          // what couldn't be parsed, in the words of the parser
+	Replaces bool              // an earlier record of the same id is superseded
+}

@@ -1,0 +1,90 @@
+// Package sink is what the author of a sink plugin imports: the interface and
+// Serve. A sink writes messages to a target, and promises at Flush that what
+// was written will still be there after a power cut.
+package sink
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// Plugin describes a sink to Serve. C is its config: a struct whose fields
+// carry the tags of package spec.
+type Plugin[C any] struct {
+	Name    string // as in "eml"; the executable is pipeline-sink-NAME
+	Version string // semantic version
+	Summary string // one line for `plugin list` and the reference
+
+	// Prepare says, from the config alone, where the sink writes and what it
+	// needs. It touches nothing: no file, no network. The host remembers the
+	// answer, so that a run with nothing to write need not start the sink.
+	Prepare func(config C) (Prepared, error)
+
+	// Open opens a session with a config that has been decoded and checked.
+	Open func(ctx context.Context, config C, state State) (Sink, error)
+}
+
+// Prepared is what follows from a sink's config alone.
+type Prepared struct {
+	Target string        // where it writes: an absolute path, a bucket; ledger rows key on it
+	Lanes  int           // how many Writes it takes at once; 0 means 1
+	Needs  message.Needs // what it reads of a message; NeedBody for a data sink
+	Record bool          // a record sink: no bodies, Message.Record instead
+}
+
+// Checkpoint is a sink's own opaque token for what it has made durable. nil
+// means that nothing was ever committed.
+type Checkpoint []byte
+
+// State is what the ledger knows of a sink and its Target.
+type State struct {
+	Name       string     // the sink's name in the file
+	Pipeline   string     // the pipeline's id, for the marker in the Target
+	Checkpoint Checkpoint // of the last commit
+	Known      bool       // the ledger has rows for this Target: its marker must be there
+	Adopt      bool       // the user said --adopt: take over a Target that isn't empty
+	Rewrite    bool       // the user said --rewrite: everything is written anew
+	Log        *slog.Logger
+	Spool      *message.Spool
+}
+
+// Receipt says where a message went.
+type Receipt struct {
+	Path   string // relative to the Target, "/" between levels; empty for sinks without paths
+	Octets int64  // written
+}
+
+// Sink is one session. The host runs at most Lanes Writes at once, from
+// several goroutines.
+type Sink interface {
+	// Write stores one message. It reads the body to its end. It may return
+	// before the message is durable. A body that ends in an error means that
+	// the Write never happened: discard what was written, return the error.
+	// The same message again gives the same result in the same place, and
+	// what is there from an earlier crash is replaced atomically, never
+	// trusted (I2).
+	//
+	// An error of class Message is this message's dead letter; Full stops
+	// the run cleanly; any other error fails the sink.
+	Write(ctx context.Context, m *message.Message) (Receipt, error)
+
+	// Flush makes every Write that has returned durable, and returns a
+	// checkpoint that covers exactly those. It is never called while a Write
+	// runs on this session. After a crash the session is opened with the
+	// checkpoint that the ledger committed last, perhaps not the newest.
+	Flush(ctx context.Context) (Checkpoint, error)
+
+	// Close ends the session without making anything durable. It is called
+	// once, when no call is running.
+	Close() error
+}
+
+// Committer is an optional power: Committed is called after the ledger has
+// committed a checkpoint, and before the next Flush. A sink that stages the
+// next generation of a file swaps it in here. It may never be called, after a
+// crash: then Open with that checkpoint rolls forward.
+type Committer interface {
+	Committed(ctx context.Context, c Checkpoint) error
+}

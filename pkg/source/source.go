@@ -1,0 +1,104 @@
+// Package source is what the author of a source plugin imports: the interface
+// and Serve. A source lists what a server has, as little of each message as is
+// asked for, and fetches the messages that are still wanted.
+package source
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// Plugin describes a source to Serve. C is its config: a struct whose fields
+// carry the tags of package spec.
+type Plugin[C any] struct {
+	Name     string        // as in "imap"; the executable is pipeline-source-NAME
+	Version  string        // semantic version
+	Summary  string        // one line for `plugin list` and the reference
+	Provides message.Needs // what it can ever provide; the plan refuses what isn't in it
+
+	// Open opens a session with a config that has been decoded and checked.
+	// It may connect; what it returns is used by many goroutines at once.
+	Open func(ctx context.Context, config C, env Env) (Opened, error)
+}
+
+// Env is what the host lends to a session.
+type Env struct {
+	Name  string         // the source's name in the file
+	Log   *slog.Logger   // shown under the plugin's and the source's name
+	Spool *message.Spool // for bodies that must be held
+}
+
+// Opened is a session and what is known of it now.
+type Opened struct {
+	Source   Source
+	Lanes    int           // how many List and Fetch may run at once, at least 1: usually the connections
+	Provides message.Needs // narrower than Plugin.Provides once the server has spoken; 0: the same
+	URL      string        // address for ids in text, as in "imap://user@host"
+	Notes    []string      // what the user should know, as in "the server grants 2 of 4 connections"
+}
+
+// Source is one session. The host runs at most Lanes calls of List and Fetch
+// at once, from several goroutines, and Mailboxes before any of them.
+//
+// An iterator's error is terminal: it is the last pair yielded, with a zero
+// value. A message's own trouble is Fetched.Err. When the consumer breaks off
+// or ctx is cancelled the source stops within a second and frees what it held.
+type Source interface {
+	// Mailboxes yields each mailbox once, in a stable order, with its state
+	// as far as that costs no round trip a mailbox.
+	Mailboxes(ctx context.Context) iter.Seq2[message.Mailbox, error]
+
+	// List yields summaries in the order asked for, at most Limit, with the
+	// fields of Needs that the server has. It never changes anything on the
+	// server (I7).
+	List(ctx context.Context, req ListRequest) iter.Seq2[message.Summary, error]
+
+	// Fetch pulls batches of ids and answers every id that it pulled exactly
+	// once, in any order: with a Message, valid until the next yield, or with
+	// an Err: fault.Gone when the server has it no more, fault.Message when
+	// this one can't be had.
+	//
+	// The next batch may be pulled while earlier ones are being answered.
+	// When IDs ends, Fetch ends after the last answer.
+	Fetch(ctx context.Context, req FetchRequest) iter.Seq2[Fetched, error]
+
+	// Close ends the session. It is called once, when no call is running.
+	Close() error
+}
+
+// ListRequest asks for summaries of one mailbox.
+type ListRequest struct {
+	Mailbox string
+	Needs   message.Needs
+	IDs     []message.ID // only these; nil: all. Those that aren't there are left out.
+	After   *message.ID  // go on after this id, in the order of Order; nil: from the start
+	Limit   int          // at most so many; 0: all
+	Newest  bool         // newest first, else oldest first
+
+	// State is called once, before the first summary, with what the server
+	// said when it opened the mailbox for this listing. May be nil.
+	State func(message.MailboxState)
+}
+
+// FetchRequest asks for messages of one mailbox.
+type FetchRequest struct {
+	Mailbox string
+	Needs   message.Needs // NeedBody, and what of the summary should come with it
+	IDs     iter.Seq[[]message.ID]
+}
+
+// Fetched answers one id.
+type Fetched struct {
+	ID      message.ID
+	Message *message.Message // nil when Err is set
+	Err     error            // this message only
+}
+
+// Laner is an optional power: a source whose server grants fewer connections
+// than were configured lowers its lanes. Lanes is asked before each call.
+type Laner interface {
+	Lanes() int
+}
