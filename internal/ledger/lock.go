@@ -1,0 +1,64 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+)
+
+// LockedError says that another run has the ledger.
+type LockedError struct {
+	Path   string
+	Holder string // as in "process 4711 on mail1"; empty when it hasn't written it yet
+}
+
+// Error names the lock and its holder.
+func (e *LockedError) Error() string {
+	holder := e.Holder
+	if holder == "" {
+		holder = "another process"
+	}
+	return fmt.Sprintf("%s: %s is running with this state", e.Path, holder)
+}
+
+// acquire takes the lock. It is the kernel's: it ends with the process,
+// however that ends, and so is never stale.
+func acquire(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fault.As(fault.Wrap(fault.Config, err, "open the lock")).WithKey("state").
+			WithHint("the state directory must be writable")
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			holder, _ := os.ReadFile(path)
+			return nil, &LockedError{Path: path, Holder: strings.TrimSpace(string(holder))}
+		}
+		return nil, fault.Wrap(fault.Config, err, "lock %s", path)
+	}
+	host, _ := os.Hostname()
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt(fmt.Appendf(nil, "process %d on %s\n", os.Getpid(), host), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fault.Wrap(fault.Full, err, "write %s", path)
+	}
+	return f, nil
+}
+
+func contains(err error, words ...string) bool {
+	text := err.Error()
+	for _, w := range words {
+		if strings.Contains(text, w) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,84 @@
+package ledger
+
+// schemaVersion is raised with every change that an older program can't read.
+const schemaVersion = 1
+
+// A message is one row: its octets' hash and size, and its fates packed. What
+// only few messages have (a letter, a refusal, a string id) stands in tables
+// of its own, so that the common row stays short.
+const schema = `
+CREATE TABLE meta (
+	key TEXT PRIMARY KEY,
+	value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE target (
+	id INTEGER PRIMARY KEY,
+	sink TEXT NOT NULL,
+	target TEXT NOT NULL,
+	checkpoint BLOB,
+	dirty INTEGER NOT NULL DEFAULT 0,
+	known INTEGER NOT NULL DEFAULT 0,
+	UNIQUE (sink, target)
+);
+CREATE TABLE box (
+	id INTEGER PRIMARY KEY,
+	source TEXT NOT NULL,
+	mailbox TEXT NOT NULL,
+	uid_validity INTEGER NOT NULL,
+	content TEXT NOT NULL DEFAULT '',
+	flags TEXT NOT NULL DEFAULT '',
+	fingerprint TEXT NOT NULL DEFAULT '',
+	tally TEXT NOT NULL DEFAULT '',
+	UNIQUE (source, mailbox, uid_validity)
+);
+CREATE TABLE message (
+	box INTEGER NOT NULL,
+	num INTEGER NOT NULL,
+	octets INTEGER,
+	sha256 BLOB,
+	fates BLOB NOT NULL,
+	PRIMARY KEY (box, num)
+) WITHOUT ROWID;
+CREATE TABLE string_id (
+	box INTEGER NOT NULL,
+	uidl TEXT NOT NULL,
+	header_hash TEXT NOT NULL,
+	ordinal INTEGER NOT NULL,
+	num INTEGER NOT NULL,
+	PRIMARY KEY (box, uidl, header_hash, ordinal)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX string_id_num ON string_id (box, num);
+CREATE TABLE refusal (
+	box INTEGER NOT NULL,
+	num INTEGER NOT NULL,
+	target INTEGER NOT NULL,
+	stage TEXT NOT NULL,
+	rules TEXT NOT NULL,
+	vals BLOB,
+	PRIMARY KEY (box, num, target)
+) WITHOUT ROWID;
+CREATE TABLE letter (
+	box INTEGER NOT NULL,
+	num INTEGER NOT NULL,
+	target INTEGER NOT NULL,
+	letter TEXT NOT NULL,
+	PRIMARY KEY (box, num, target)
+) WITHOUT ROWID;
+CREATE TABLE suspect (
+	box INTEGER NOT NULL,
+	num INTEGER NOT NULL,
+	target INTEGER NOT NULL,
+	deaths INTEGER NOT NULL,
+	PRIMARY KEY (box, num, target)
+) WITHOUT ROWID;
+CREATE TABLE remembered (
+	key TEXT PRIMARY KEY,
+	value BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE run (
+	id INTEGER PRIMARY KEY,
+	started TEXT NOT NULL,
+	finished TEXT,
+	exit INTEGER
+);
+`
