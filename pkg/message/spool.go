@@ -54,7 +54,7 @@ func (s *Spool) File() (*os.File, error) {
 	}
 	f, err := os.CreateTemp(dir, "mailhaul-spool-*")
 	if err != nil {
-		return nil, full(err, "create a spool file")
+		return nil, spoolError(err, "create a spool file")
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		f.Close()
@@ -120,7 +120,7 @@ func (w *Whole) fill(ctx context.Context, r io.Reader) error {
 			}
 			w.size += int64(n)
 			if _, err := w.file.Write(buf[:n]); err != nil {
-				return full(err, "write a spool file")
+				return spoolError(err, "write a spool file")
 			}
 		}
 		if err == io.EOF {
@@ -132,9 +132,12 @@ func (w *Whole) fill(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// full classes a disk error: no space and no quota are Full, the rest too,
-// since nothing but room or a working disk helps.
-func full(err error, tried string) error {
+// SpoolError classes a read or write error of a spool file.
+func SpoolError(err error) error { return spoolError(err, "use the spool file") }
+
+// spoolError makes a disk error a Full, whatever its number: nothing but room
+// or a working disk helps.
+func spoolError(err error, tried string) error {
 	f := fault.Wrap(fault.Full, err, "%s", tried)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fault.As(f).WithHint("make room on the disk, or set TMPDIR to another one")
