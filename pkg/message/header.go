@@ -1,17 +1,20 @@
 package message
 
-import "time"
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
 
 // Header is a message's header block: the raw octets, parsed when first asked.
 // One bad line never hides the others. It is safe for concurrent use.
 type Header struct {
-	raw []byte
-}
-
-// Address is one mailbox of an address list, decoded.
-type Address struct {
-	Name    string `json:"name,omitempty"`
-	Address string `json:"address,omitempty"`
+	raw     []byte
+	once    sync.Once
+	fields  []field
+	garbage []string
 }
 
 // NewHeader returns the header that stands in raw: the octets up to and with
@@ -21,32 +24,163 @@ func NewHeader(raw []byte) *Header { return &Header{raw: raw} }
 // Raw returns the octets. Don't change them.
 func (h *Header) Raw() []byte { return h.raw }
 
+func (h *Header) parsed() []field {
+	h.once.Do(func() {
+		h.fields = make([]field, 0, 32)
+		scanFields(h.raw, func(f field) bool {
+			h.fields = append(h.fields, f)
+			return true
+		}, func(line []byte) {
+			if len(h.garbage) < maxProblems {
+				h.garbage = append(h.garbage, fmt.Sprintf("header: the line %q is no field", clip(line)))
+			}
+		})
+	})
+	return h.fields
+}
+
 // Get returns the first value of the field, unfolded, neither decoded nor
 // trimmed of comments; empty when there is none.
-func (h *Header) Get(name string) string { panic("unwritten") }
+func (h *Header) Get(name string) string {
+	for _, f := range h.parsed() {
+		if equalFold(f.name, name) {
+			return unfold(f.value)
+		}
+	}
+	return ""
+}
 
 // Values returns all values of the field, as Get does.
-func (h *Header) Values(name string) []string { panic("unwritten") }
+func (h *Header) Values(name string) []string {
+	var out []string
+	for _, f := range h.parsed() {
+		if equalFold(f.name, name) {
+			out = append(out, unfold(f.value))
+		}
+	}
+	return out
+}
+
+// Fields calls f for each field in order, with the name as it stands and the
+// value as Get returns it, until f returns false.
+func (h *Header) Fields(f func(name, value string) bool) {
+	for _, x := range h.parsed() {
+		if !f(string(x.name), unfold(x.value)) {
+			return
+		}
+	}
+}
 
 // Text returns the first value decoded: RFC 2047 words, raw 8-bit as UTF-8,
 // else windows-1252. Valid UTF-8 always.
-func (h *Header) Text(name string) string { panic("unwritten") }
+func (h *Header) Text(name string) string {
+	return strings.Trim(decodeWords(h.Get(name), nil), " \t\r\n")
+}
 
 // Subject returns the decoded subject.
 func (h *Header) Subject() string { return h.Text("Subject") }
 
-// MessageID returns the Message-ID as it stands, with its angle brackets.
-func (h *Header) MessageID() string { panic("unwritten") }
+// MessageID returns the Message-ID as it stands, with its angle brackets. An
+// id that has none is returned as it is.
+func (h *Header) MessageID() string {
+	v := decodeRaw(h.Get("Message-ID"))
+	if ids := messageIDs(v); len(ids) > 0 {
+		return ids[0]
+	}
+	return v
+}
 
 // MessageIDs returns the ids of In-Reply-To or References, with brackets.
-func (h *Header) MessageIDs(name string) []string { panic("unwritten") }
+func (h *Header) MessageIDs(name string) []string {
+	var out []string
+	for _, v := range h.Values(name) {
+		out = append(out, messageIDs(decodeRaw(v))...)
+	}
+	return out
+}
+
+// messageIDs returns what stands in angle brackets. Blanks inside come from
+// folding in the middle of an id and are dropped.
+func messageIDs(v string) []string {
+	var out []string
+	for {
+		i := strings.IndexByte(v, '<')
+		if i < 0 {
+			return out
+		}
+		v = v[i:]
+		j := strings.IndexByte(v, '>')
+		if j < 0 {
+			return out
+		}
+		id := v[:j+1]
+		// "<<id>": the inner bracket begins it.
+		if k := strings.LastIndexByte(id, '<'); k > 0 {
+			id = id[k:]
+		}
+		if strings.ContainsAny(id, " \t") {
+			id = strings.Map(dropBlanks, id)
+		}
+		if len(id) > 2 {
+			out = append(out, id)
+		}
+		v = v[j+1:]
+	}
+}
+
+func dropBlanks(r rune) rune {
+	if r == ' ' || r == '\t' {
+		return -1
+	}
+	return r
+}
 
 // Addresses returns the decoded addresses of all fields of the name, groups
 // flattened. What can't be parsed is still there, as well as it could be read.
-func (h *Header) Addresses(name string) []Address { panic("unwritten") }
+func (h *Header) Addresses(name string) []Address {
+	var out []Address
+	for _, v := range h.Values(name) {
+		out = append(out, ParseAddresses(v)...)
+	}
+	return out
+}
 
 // Date returns the Date field; false when it is missing or can't be read.
-func (h *Header) Date() (time.Time, bool) { panic("unwritten") }
+func (h *Header) Date() (time.Time, bool) { return ParseDate(h.Get("Date")) }
 
-// Problems returns what couldn't be read, in words, in order.
-func (h *Header) Problems() []string { panic("unwritten") }
+// Problems returns what couldn't be read, in words, in order: lines that are
+// no field, a date without a meaning, charsets that nobody knows.
+func (h *Header) Problems() []string {
+	fields := h.parsed()
+	out := append([]string(nil), h.garbage...)
+	for _, f := range fields {
+		if len(out) >= maxProblems {
+			break
+		}
+		if equalFold(f.name, "Date") {
+			if v := unfold(f.value); v != "" {
+				if _, ok := ParseDate(v); !ok {
+					out = append(out, fmt.Sprintf("header: the date %q can't be read", clip([]byte(v))))
+				}
+			}
+			continue
+		}
+		if bytes.Contains(f.value, []byte("=?")) {
+			decodeWords(unfold(f.value), func(charset string) {
+				if len(out) < maxProblems {
+					out = append(out, fmt.Sprintf("header: %s: unknown charset %q", clip(f.name), clip([]byte(charset))))
+				}
+			})
+		}
+	}
+	return out
+}
+
+// clip shortens what is quoted in a problem, and makes it valid UTF-8.
+func clip(b []byte) string {
+	const most = 60
+	if len(b) > most {
+		return validUTF8(string(b[:most])) + "…"
+	}
+	return validUTF8(string(b))
+}

@@ -1,0 +1,135 @@
+package message
+
+import "bytes"
+
+// maxProblems bounds how many problems of one message are told one by one.
+const maxProblems = 100
+
+// field is one field of a header block, as two pieces of it.
+type field struct {
+	name  []byte
+	value []byte // with its folding, without the last line break
+}
+
+// scanFields calls f for each field of a header block in order, until f
+// returns false. A line that is no field and continues none is given to
+// garbage and passed over, so that it never hides the others; so is a leading
+// "From " line of an mbox. The block ends at its first empty line.
+func scanFields(raw []byte, f func(field) bool, garbage func(line []byte)) {
+	first := true
+	for len(raw) > 0 {
+		line, rest := cutLine(raw)
+		if len(line) == 0 {
+			return
+		}
+		colon := fieldColon(line)
+		if colon < 0 {
+			if garbage != nil && !(first && isMboxFrom(line)) {
+				garbage(line)
+			}
+			// What is folded behind it belongs to it.
+			for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
+				next, after := cutLine(rest)
+				if len(next) == 0 || fieldColon(bytes.TrimLeft(next, " \t")) >= 0 {
+					break
+				}
+				rest = after
+			}
+			first, raw = false, rest
+			continue
+		}
+		first = false
+		end := len(line)
+		whole := raw
+		for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
+			next, after := cutLine(rest)
+			end = len(whole) - len(rest) + len(next)
+			rest = after
+		}
+		if !f(field{name: bytes.TrimRight(line[:colon], " \t"), value: whole[colon+1 : end]}) {
+			return
+		}
+		raw = rest
+	}
+}
+
+// cutLine returns the first line without its line break, and the rest.
+func cutLine(b []byte) (line, rest []byte) {
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 {
+		line = b
+	} else {
+		line, rest = b[:i], b[i+1:]
+	}
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line, rest
+}
+
+// fieldColon returns where the colon of a header field stands in the line, or
+// -1 when the line is none: a name is printable ASCII without spaces
+// (RFC 5322 §2.2), though blanks before the colon are obsolete, not wrong.
+func fieldColon(line []byte) int {
+	i := 0
+	for i < len(line) && line[i] > ' ' && line[i] < 127 && line[i] != ':' {
+		i++
+	}
+	if i == 0 {
+		return -1
+	}
+	for j := i; j < len(line); j++ {
+		switch line[j] {
+		case ':':
+			return j
+		case ' ', '\t':
+			continue
+		}
+		return -1
+	}
+	return -1
+}
+
+// isMboxFrom reports whether the line separates messages of an mbox: it came
+// along when the message was cut out.
+func isMboxFrom(line []byte) bool {
+	return bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From "))
+}
+
+// unfold returns the value without its line breaks and the blanks around it.
+func unfold(v []byte) string {
+	v = bytes.Trim(v, " \t\r\n")
+	if bytes.IndexByte(v, '\n') < 0 {
+		return string(v)
+	}
+	out := make([]byte, 0, len(v))
+	for {
+		i := bytes.IndexByte(v, '\n')
+		if i < 0 {
+			return string(append(out, v...))
+		}
+		line := v[:i]
+		if i > 0 && line[i-1] == '\r' {
+			line = line[:i-1]
+		}
+		out = append(out, line...)
+		v = v[i+1:]
+	}
+}
+
+// equalFold compares a field's name with name, ASCII letters without case.
+func equalFold(b []byte, name string) bool {
+	if len(b) != len(name) {
+		return false
+	}
+	for i, c := range b {
+		d := name[i]
+		if c == d {
+			continue
+		}
+		if c|0x20 != d|0x20 || c|0x20 < 'a' || c|0x20 > 'z' {
+			return false
+		}
+	}
+	return true
+}
