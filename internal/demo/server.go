@@ -32,7 +32,7 @@ type Server struct {
 	listener net.Listener
 	imap     *imapserver.Server
 	stop     func() bool
-	served   chan error
+	served   chan struct{}
 
 	password  string
 	mailboxes []*mailbox
@@ -65,7 +65,7 @@ func Start(ctx context.Context, opts ...Option) (*Server, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	s := &Server{password: o.password, served: make(chan error, 1)}
+	s := &Server{password: o.password, served: make(chan struct{})}
 	for _, box := range sample() {
 		m, err := newMailbox(box)
 		if err != nil {
@@ -94,8 +94,11 @@ func Start(ctx context.Context, opts ...Option) (*Server, error) {
 		InsecureAuth: true,
 		Logger:       log.New(io.Discard, "", 0), // it only tells of connections that were cut
 	})
-	go func() { s.served <- s.imap.Serve(ln) }()
-	s.stop = context.AfterFunc(ctx, func() { _ = s.imap.Close() }) // Close reports it to whoever asks
+	go func() {
+		defer close(s.served)
+		_ = s.imap.Serve(ln) // it ends when the listener closes; a client notices any other end
+	}()
+	s.stop = context.AfterFunc(ctx, func() { _ = s.shutdown() }) // nobody is left to tell
 	return s, nil
 }
 
@@ -121,12 +124,22 @@ func (s *Server) Messages() []*Message {
 
 // Close ends the server and all its connections. It may be called again.
 func (s *Server) Close() error {
-	if !s.stop() {
-		// The context ended first, or Close ran before: nothing is left open.
-		return nil
+	var err error
+	if s.stop() { // else the context ended first, or Close ran before
+		err = s.shutdown()
 	}
+	<-s.served
+	return err
+}
+
+// shutdown closes the listener itself too: a library server that is closed
+// before its Serve has begun doesn't know of it yet.
+func (s *Server) shutdown() error {
 	err := s.imap.Close()
-	return errors.Join(err, <-s.served)
+	if lnErr := s.listener.Close(); lnErr != nil && !errors.Is(lnErr, net.ErrClosed) {
+		err = errors.Join(err, lnErr)
+	}
+	return err
 }
 
 func (s *Server) login(user, password string) bool {
