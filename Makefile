@@ -1,0 +1,83 @@
+# make demo, make test: what a newcomer wants. The rest is in `make help`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := build
+
+GO       ?= go
+BIN      := bin
+TOOLS    := $(BIN)/tools
+PLUGINS  := $(patsubst %/main.go,./%,$(wildcard plugins/*/main.go))
+COMMANDS := $(patsubst %/main.go,./%,$(wildcard cmd/*/main.go))
+EXAMPLES := $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod))
+MODULES  := . tools $(EXAMPLES)
+
+# Packages whose tests also run under the race detector. The end-to-end tests
+# in test/ start the real binaries, which it doesn't reach.
+RACE = $(shell $(GO) list ./... | grep -v -e /test/ -e /pluginpb$$)
+
+# Longest wait for one package's tests. FUZZTIME is for each fuzz target.
+TIMEOUT  ?= 10m
+FUZZTIME ?= 1m
+BENCH    ?= .
+
+.PHONY: help build demo test race lint format modules generated bench fuzz proto deps tools clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+build: ## Build bin/pipeline and the plugins beside it
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ $(COMMANDS) $(PLUGINS)
+
+demo: build ## Export the sample mailbox of an embedded IMAP server to export/
+	$(BIN)/pipeline demo
+
+test: deps ## Run all tests, installing what they need
+	$(GO) test -timeout $(TIMEOUT) ./...
+	@$(MAKE) race
+
+# The samples of each package are enough for the race detector: the corpus
+# takes ten times as long under it and finds no other race.
+race: ## Run the packages' tests under the race detector
+	MAILHAUL_CORPUS= $(GO) test -race -timeout $(TIMEOUT) $(RACE)
+
+lint: deps $(TOOLS)/golangci-lint format modules generated ## Check format, vet, linters, modules, generated code, rules
+	$(GO) vet ./...
+	$(foreach dir,$(EXAMPLES),$(GO) -C $(dir) vet ./... &&) true
+	$(TOOLS)/golangci-lint run ./...
+	$(GO) test ./test/rules/...
+
+format:
+	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \
+	if [ -n "$$files" ]; then echo "gofmt would change these; run gofmt -w on them:"; echo "$$files"; exit 1; fi
+
+modules:
+	@for dir in $(MODULES); do \
+		$(GO) -C $$dir mod tidy -diff || { echo "$$dir/go.mod isn't tidy; run: go -C $$dir mod tidy"; exit 1; }; \
+	done
+
+# protoc's own version stands in the output, and differs between machines.
+generated: $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
+	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
+	PROTOC_GEN_BIN=$(CURDIR)/$(TOOLS) sh proto/generate.sh "$$out"; \
+	diff -r -I '^//.*protoc ' "$$out" internal/pluginpb || { echo "internal/pluginpb isn't what proto/ gives; run: make proto"; exit 1; }
+
+bench: ## Run all benchmarks
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 1h ./...
+
+fuzz: ## Run every fuzz target for FUZZTIME (1m)
+	FUZZTIME=$(FUZZTIME) .ci/fuzz
+
+proto: deps $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Generate internal/pluginpb from proto/
+	PROTOC_GEN_BIN=$(CURDIR)/$(TOOLS) sh proto/generate.sh
+
+deps:
+	@.ci/install-deps
+
+$(TOOLS)/%: tools/go.mod tools/go.sum
+	CGO_ENABLED=0 $(GO) -C tools build -o $(CURDIR)/$(TOOLS)/ tool
+	@touch $(TOOLS)/*
+
+clean: ## Remove what was built and what the demo exported
+	rm -rf $(BIN) dist export .pipeline
