@@ -1,0 +1,173 @@
+// Package target is what sinks that write to a file system share: the marker
+// that says whose a target is, files that appear whole or not at all, the
+// manifest of what was written, and making it all durable at once (I2, I3).
+package target
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+)
+
+// Books is the folder in a target where a sink keeps what isn't mail: its
+// marker, its manifest, its temporary files.
+const Books = ".mailhaul"
+
+const markerName = "target.json"
+
+// lockPatience is how long Open waits for another process to let go of the
+// target: a plugin whose host was killed notices within a second or two.
+const lockPatience = 10 * time.Second
+
+// Owner says who opens a target and with which of the user's permissions. It
+// is filled from sink.State.
+type Owner struct {
+	Sink     string // the sink's name in the file
+	Pipeline string // the pipeline's id
+	Known    bool   // the ledger has rows for this target: its marker must be there
+	Adopt    bool   // the user said --adopt: take over what is there
+	Rewrite  bool   // the user said --rewrite: everything is written anew
+}
+
+// marker is the content of target.json.
+type marker struct {
+	Version  int    `json:"version"`
+	Pipeline string `json:"pipeline"`
+	Sink     string `json:"sink"`
+}
+
+// Claim is a target that is ours: marked, and locked until Release.
+type Claim struct {
+	Books   string // absolute path of the books, made
+	Adopted bool   // there was something, and the user let us take it over
+	lock    *os.File
+}
+
+// Take claims the target that the user knows as name and whose books are kept
+// in the folder books. occupied names something that is already there; it may
+// return "". Nothing is made on disk before the target is known to be ours, so
+// that the mount point of an unmounted disk stays empty. Errors are of class
+// Config (it isn't ours), Unavailable (another process has it) or Full.
+func Take(ctx context.Context, name, books string, o Owner, occupied func() (string, error)) (*Claim, error) {
+	c := &Claim{Books: books}
+	if _, _, err := check(name, books, o, occupied); err != nil {
+		return nil, err
+	}
+	if err := MakeDirs(books); err != nil {
+		return nil, err
+	}
+	if err := c.acquire(ctx, name); err != nil {
+		return nil, err
+	}
+	// Again, now that nobody else can change it.
+	mark, adopted, err := check(name, books, o, occupied)
+	if err == nil && mark {
+		err = c.mark(o)
+	}
+	if err != nil {
+		c.Release()
+		return nil, err
+	}
+	c.Adopted = adopted
+	return c, nil
+}
+
+// Release lets go of the lock. The marker stays.
+func (c *Claim) Release() { c.lock.Close() }
+
+// check decides whether the target may be opened, and whether it must be
+// marked first.
+func check(name, books string, o Owner, occupied func() (string, error)) (mark, adopted bool, err error) {
+	found, err := readMarker(books)
+	if err != nil {
+		return false, false, err
+	}
+	switch {
+	case found != nil && found.Pipeline == o.Pipeline && found.Sink == o.Sink:
+		return false, false, nil
+	case found != nil && !o.Adopt:
+		return false, false, fault.New(fault.Config, "the target %s belongs to the sink %q of the pipeline %q (%s), not to the sink %q of %q",
+			name, found.Sink, found.Pipeline, filepath.Join(books, markerName), o.Sink, o.Pipeline).
+			WithHint("write to another path, or take it over with --adopt %s", o.Sink).WithKey("config.path")
+	case found != nil:
+		return true, true, nil
+	case o.Known && !o.Rewrite:
+		return false, false, fault.New(fault.Config, "the ledger has messages in the target %s, but its marker %s is gone",
+			name, filepath.Join(books, markerName)).
+			WithHint("mount the disk if it isn't mounted; or write everything anew with --rewrite %s", o.Sink).WithKey("config.path")
+	}
+	thing, err := occupied()
+	if err != nil {
+		return false, false, DiskError(err, "look at the target %s", name)
+	}
+	if thing != "" && !o.Adopt {
+		return false, false, fault.New(fault.Config, "the target %s isn't empty (there is %s) and has no marker of this pipeline", name, thing).
+			WithHint("write to an empty path, or take it over with --adopt %s", o.Sink).WithKey("config.path")
+	}
+	return true, thing != "", nil
+}
+
+// readMarker returns nil when there is none.
+func readMarker(books string) (*marker, error) {
+	path := filepath.Join(books, markerName)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, DiskError(err, "read the target's marker %s", path)
+	}
+	m := &marker{}
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fault.New(fault.Config, "the target's marker %s can't be read: %w", path, err).
+			WithHint("remove it, and take the target over with --adopt")
+	}
+	if m.Version != 1 {
+		return nil, fault.New(fault.Config, "the target's marker %s is of version %d; this program knows 1", path, m.Version).
+			WithHint("use the newer program that wrote it")
+	}
+	return m, nil
+}
+
+func (c *Claim) mark(o Owner) error {
+	b, err := json.Marshal(marker{Version: 1, Pipeline: o.Pipeline, Sink: o.Sink})
+	if err != nil {
+		return fault.Wrap(fault.Bug, err, "make the target's marker")
+	}
+	return WriteFile(filepath.Join(c.Books, markerName), append(b, '\n'))
+}
+
+// acquire waits for the lock: the last run's plugin may still be ending.
+func (c *Claim) acquire(ctx context.Context, name string) error {
+	path := filepath.Join(c.Books, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return DiskError(err, "open the target's lock %s", path)
+	}
+	c.lock = f
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		err := tryLock(f)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, errLocked) {
+			f.Close()
+			return DiskError(err, "lock %s", path)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return fault.New(fault.Unavailable, "another process is writing to the target %s: %w", name, ctx.Err()).
+				WithHint("wait until the other run has ended")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

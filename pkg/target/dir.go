@@ -1,0 +1,277 @@
+package target
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// Dir is a directory target: files that appear whole or not at all, and a
+// manifest of them. Create and the files are safe for concurrent use; Flush
+// and Close are called when no file is open.
+type Dir struct {
+	root     string
+	claim    *Claim
+	disk     *disk
+	manifest *manifest
+	next     atomic.Uint64 // name of the next temporary file
+	free     sync.Pool     // of *File
+
+	mu      sync.Mutex
+	pending []string // placed since the last sync, where syncfs can't be trusted
+	changed bool     // since the last Flush
+	failed  error    // of a sync: what it didn't save is lost, so nothing may be promised any more
+}
+
+// maxPending bounds the names that wait for Flush (I5).
+const maxPending = 8192
+
+// dirCheckpoint is the token of a directory target: everything up to this
+// length of the manifest is durable.
+type dirCheckpoint struct {
+	Version  int   `json:"v"`
+	Manifest int64 `json:"manifest"`
+}
+
+// OpenDir claims the directory root, an absolute path, and rolls its manifest
+// back to the checkpoint that was committed last; nil: none was. A rewrite
+// starts without a checkpoint.
+func OpenDir(ctx context.Context, root string, o Owner, checkpoint []byte) (*Dir, error) {
+	var cp dirCheckpoint
+	if checkpoint != nil {
+		if err := json.Unmarshal(checkpoint, &cp); err != nil || cp.Version != 1 || cp.Manifest < 0 {
+			return nil, fault.New(fault.Bug, "the checkpoint %q of the target %s can't be read", checkpoint, root)
+		}
+	}
+	books := filepath.Join(root, Books)
+	claim, err := Take(ctx, root, books, o, func() (string, error) { return occupant(root) })
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{root: root, claim: claim}
+	if err := d.open(cp, !o.Rewrite); err != nil {
+		claim.Release()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Dir) open(cp dirCheckpoint, keep bool) error {
+	temp := filepath.Join(d.claim.Books, "tmp")
+	if err := removeTemps(temp); err != nil {
+		return err
+	}
+	if err := MakeDirs(temp); err != nil {
+		return err
+	}
+	var err error
+	if d.disk, err = openDisk(d.root, temp); err != nil {
+		return DiskError(err, "open the target %s", d.root)
+	}
+	if d.manifest, err = openManifest(d.claim.Books, cp.Manifest, keep); err != nil {
+		d.disk.close()
+		return err
+	}
+	return nil
+}
+
+// occupant names something in the directory that isn't a sink's: a target
+// that stands inside another one, or beside it, has books of its own.
+func occupant(root string) (string, error) {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	for _, e := range entries {
+		if e.Name() == Books || e.Name() == "lost+found" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(root, Books, e.Name(), markerName)); err == nil {
+			continue
+		}
+		return e.Name(), nil
+	}
+	return "", err
+}
+
+// File is a file that isn't there yet. Either Place or Discard ends it; it
+// must not be used after. One goroutine uses it at a time.
+type File struct {
+	dir  *Dir
+	h    handle
+	temp string
+	size int64
+	sum  hash.Hash
+	buf  []byte
+}
+
+// Create begins a file.
+func (d *Dir) Create() (*File, error) {
+	f, _ := d.free.Get().(*File)
+	if f == nil {
+		f = &File{dir: d, sum: sha256.New()}
+	}
+	f.temp, f.size = strconv.FormatUint(d.next.Add(1), 36), 0
+	f.sum.Reset()
+	var err error
+	if f.h, err = d.disk.create(f.temp); err != nil {
+		return nil, DiskError(err, "make a temporary file in the target %s", d.root)
+	}
+	return f, nil
+}
+
+// Write appends octets.
+func (f *File) Write(p []byte) (int, error) {
+	if err := f.dir.disk.write(f.h, p); err != nil {
+		return 0, DiskError(err, "write a message of at least %d octets to the target %s", f.size+int64(len(p)), f.dir.root)
+	}
+	f.sum.Write(p)
+	f.size += int64(len(p))
+	return len(p), nil
+}
+
+// copySize is the size of the pieces in which ReadFrom copies.
+const copySize = 128 << 10
+
+// ReadFrom appends what r gives, to its end.
+func (f *File) ReadFrom(r io.Reader) (n int64, err error) {
+	if f.buf == nil {
+		f.buf = make([]byte, copySize)
+	}
+	for {
+		got, err := r.Read(f.buf)
+		if got > 0 {
+			if _, err := f.Write(f.buf[:got]); err != nil {
+				return n, err
+			}
+			n += int64(got)
+		}
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// Size returns the octets written so far.
+func (f *File) Size() int64 { return f.size }
+
+// Discard takes the file away.
+func (f *File) Discard() {
+	d := f.dir
+	// What stays behind is cleaned at the next Open.
+	_ = d.disk.closeFile(f.h)
+	_ = d.disk.remove(f.temp)
+	d.free.Put(f)
+}
+
+// Place gives the file its name, relative to the target with "/" between
+// levels, in place of what may be there, and enters it in the manifest. modified is
+// its time of change, left alone when zero. After an error the file is
+// discarded.
+func (f *File) Place(id message.ID, name string, modified time.Time) error {
+	d := f.dir
+	if !inside(name) {
+		f.Discard()
+		return fault.New(fault.Bug, "the name %q leaves the target %s", name, d.root)
+	}
+	err := d.disk.closeFile(f.h)
+	if err == nil && !modified.IsZero() {
+		err = d.setTime(f.temp, modified)
+	}
+	if err == nil {
+		err = d.disk.place(f.temp, name)
+	}
+	if err != nil {
+		_ = d.disk.remove(f.temp)
+		d.free.Put(f)
+		return DiskError(err, "write %s in the target %s", name, d.root)
+	}
+	var sum [sha256.Size]byte
+	f.sum.Sum(sum[:0])
+	size := f.size
+	d.free.Put(f)
+	if err := d.manifest.add(&id, name, size, &sum); err != nil {
+		return err
+	}
+	return d.note(name)
+}
+
+// setTime leaves the time alone that no file system holds: a mail may claim
+// any year.
+func (d *Dir) setTime(temp string, at time.Time) error {
+	if y := at.Year(); y < 1902 || y > 2446 { // ext4's range is the narrowest in use
+		return nil
+	}
+	return d.disk.setTime(temp, at)
+}
+
+// note remembers that there is something to make durable.
+func (d *Dir) note(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.changed = true
+	if d.disk.whole {
+		return d.failed
+	}
+	d.pending = append(d.pending, name)
+	if len(d.pending) < maxPending {
+		return d.failed
+	}
+	return d.sync(d.pending)
+}
+
+// sync makes the files durable. A disk that failed once has lost octets that
+// nobody will write again: it stays failed.
+func (d *Dir) sync(names []string) error {
+	if d.failed == nil {
+		d.failed = DiskError(d.disk.sync(names), "make the files in the target %s durable", d.root)
+	}
+	d.pending = d.pending[:0]
+	return d.failed
+}
+
+// Flush makes everything that was placed durable, with the manifest, and
+// returns the checkpoint that covers it.
+func (d *Dir) Flush(ctx context.Context) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed != nil {
+		return nil, d.failed
+	}
+	if d.changed {
+		if err := d.manifest.write(); err != nil {
+			return nil, err
+		}
+		if err := d.sync(append(d.pending, ManifestName)); err != nil {
+			return nil, err
+		}
+		d.changed = false
+	}
+	return json.Marshal(dirCheckpoint{Version: 1, Manifest: d.manifest.length})
+}
+
+// Close lets go of the target without making anything durable.
+func (d *Dir) Close() error {
+	err := errors.Join(d.manifest.file.Close(), d.disk.close())
+	d.claim.Release()
+	return DiskError(err, "close the target %s", d.root)
+}

@@ -1,0 +1,155 @@
+package target
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+)
+
+// DiskError gives an error of the file system its class: Full where room or a
+// working disk is what helps, Config where the user must change a path or a
+// permission, Message where only this name can't be written.
+func DiskError(err error, format string, args ...any) error {
+	var f *fault.Error
+	wrap := func(c fault.Class) *fault.Error { return fault.As(fault.Wrap(c, err, format, args...)) }
+	switch {
+	case err == nil:
+		return nil
+	case fault.As(err) != nil:
+		return wrap(fault.Full)
+	case errors.Is(err, syscall.ENOSPC):
+		f = wrap(fault.Full).WithHint("make room on the disk and run again: it goes on where it stopped")
+	case errors.Is(err, errQuota):
+		f = wrap(fault.Full).WithHint("raise the quota or make room, and run again: it goes on where it stopped")
+	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR),
+		errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, syscall.EILSEQ):
+		f = wrap(fault.Message).WithReason("name_refused").WithHint("write with another name template or a smaller max_path")
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		f = wrap(fault.Config).WithHint("give the user who runs this the right to write there, or write to another path").WithKey("config.path")
+	default:
+		f = wrap(fault.Full).WithHint("check the disk and run again: it goes on where it stopped")
+	}
+	return f
+}
+
+// WriteFile puts a small file in place, whole or not at all, and durably.
+func WriteFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return DiskError(err, "write %s", path)
+	}
+	defer os.Remove(f.Name()) // fails once it is renamed
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err == nil {
+		err = SyncDir(filepath.Dir(path))
+	}
+	return DiskError(err, "write %s", path)
+}
+
+// MakeDirs makes a directory and those above it, durably.
+func MakeDirs(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil
+	}
+	up := filepath.Dir(path)
+	if up != path {
+		if err := MakeDirs(up); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return DiskError(err, "make the directory %s", path)
+	}
+	return DiskError(SyncDir(up), "make the directory %s durable", path)
+}
+
+// SyncDir makes the names in a directory durable. Windows can't, and needn't:
+// NTFS journals them.
+func SyncDir(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	return syncPath(path)
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// syncWorkers is how many fsyncs run at once: the journal commits them
+// together, which is what makes them cheaper (docs/adr/0001-durability.md).
+const syncWorkers = 8
+
+// syncEach makes the files durable, and every directory from theirs up to
+// root. names are relative to root, "/" between levels.
+func syncEach(root string, names []string) error {
+	dirs := map[string]bool{root: true}
+	for _, name := range names {
+		for d := filepath.Dir(name); d != "." && !dirs[filepath.Join(root, d)]; d = filepath.Dir(d) {
+			dirs[filepath.Join(root, d)] = true
+		}
+	}
+	if err := inParallel(len(names), func(i int) error {
+		path := filepath.Join(root, filepath.FromSlash(names[i]))
+		// Windows wants a file that may be written.
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Sync()
+	}); err != nil {
+		return err
+	}
+	list := make([]string, 0, len(dirs))
+	for d := range dirs {
+		list = append(list, d)
+	}
+	return inParallel(len(list), func(i int) error { return SyncDir(list[i]) })
+}
+
+// inParallel calls f for 0 to n-1 from a few goroutines and returns the first
+// error.
+func inParallel(n int, f func(int) error) error {
+	workers := min(syncWorkers, n)
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n && errs[w] == nil; i += workers {
+				errs[w] = f(i)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// inside reports whether a name is relative and stays below its root.
+func inside(name string) bool {
+	return filepath.IsLocal(filepath.FromSlash(name)) && name != "." && !strings.HasSuffix(name, "/")
+}

@@ -1,0 +1,241 @@
+package target
+
+import (
+	"bufio"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// ManifestName is where the manifest stands in a directory target.
+const ManifestName = Books + "/manifest.jsonl"
+
+// orphansName keeps rows of a manifest whose ledger is gone.
+const orphansName = "manifest.orphaned.jsonl"
+
+// Row is a line of the manifest: what the ledger must know of a file. Where
+// an id stands twice the later row counts.
+type Row struct {
+	ID     message.ID
+	Path   string // relative to the target, "/" between levels
+	Size   int64  // octets
+	SHA256 string // hex, of the file's octets
+}
+
+// rowJSON is how a Row stands in the file.
+type rowJSON struct {
+	ID     idJSON `json:"id"`
+	Path   string `json:"path"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+type idJSON struct {
+	Source      string `json:"source"`
+	Mailbox     string `json:"mailbox,omitempty"`
+	UIDValidity uint32 `json:"uid_validity,omitempty"`
+	UID         uint32 `json:"uid,omitempty"`
+	UIDL        string `json:"uidl,omitempty"`
+	UIDLHex     string `json:"uidl_hex,omitempty"` // instead of uidl where that isn't UTF-8
+	HeaderHash  string `json:"header_hash,omitempty"`
+	Ordinal     uint32 `json:"ordinal,omitempty"`
+}
+
+// Manifest returns the rows of a directory target, in order, from the first.
+// The error is of class Full or Config and ends the sequence.
+func Manifest(root string) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		path := filepath.Join(root, filepath.FromSlash(ManifestName))
+		f, err := os.Open(path)
+		if err != nil {
+			yield(Row{}, DiskError(err, "read the manifest %s", path))
+			return
+		}
+		defer f.Close()
+		dec := json.NewDecoder(bufio.NewReader(f))
+		for n := 1; ; n++ {
+			var j rowJSON
+			err := dec.Decode(&j)
+			if err == io.EOF {
+				return
+			}
+			uidl := j.ID.UIDL
+			if err == nil && j.ID.UIDLHex != "" {
+				var raw []byte
+				raw, err = hex.DecodeString(j.ID.UIDLHex)
+				uidl = string(raw)
+			}
+			if err != nil {
+				yield(Row{}, fault.New(fault.Config, "the manifest %s, row %d: %w", path, n, err))
+				return
+			}
+			id := message.ID{
+				Source: j.ID.Source, Mailbox: j.ID.Mailbox, UIDValidity: j.ID.UIDValidity, UID: j.ID.UID,
+				UIDL: uidl, HeaderHash: j.ID.HeaderHash, Ordinal: j.ID.Ordinal,
+			}
+			if !yield(Row{ID: id, Path: j.Path, Size: j.Size, SHA256: j.SHA256}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// appendRow appends a row as a line. It is written by hand: it stands on the
+// way of every message.
+func appendRow(b []byte, id *message.ID, path string, size int64, sum *[32]byte) []byte {
+	b = append(b, `{"id":{"source":`...)
+	b = appendString(b, id.Source)
+	if id.Mailbox != "" {
+		b = appendString(append(b, `,"mailbox":`...), id.Mailbox)
+	}
+	if id.UIDValidity != 0 {
+		b = strconv.AppendUint(append(b, `,"uid_validity":`...), uint64(id.UIDValidity), 10)
+	}
+	if id.UID != 0 {
+		b = strconv.AppendUint(append(b, `,"uid":`...), uint64(id.UID), 10)
+	}
+	switch {
+	case id.UIDL == "":
+	case utf8.ValidString(id.UIDL):
+		b = appendString(append(b, `,"uidl":`...), id.UIDL)
+	default:
+		b = append(hex.AppendEncode(append(b, `,"uidl_hex":"`...), []byte(id.UIDL)), '"')
+	}
+	if id.HeaderHash != "" {
+		b = appendString(append(b, `,"header_hash":`...), id.HeaderHash)
+	}
+	if id.Ordinal != 0 {
+		b = strconv.AppendUint(append(b, `,"ordinal":`...), uint64(id.Ordinal), 10)
+	}
+	b = appendString(append(b, `},"path":`...), path)
+	b = strconv.AppendInt(append(b, `,"size":`...), size, 10)
+	b = hex.AppendEncode(append(b, `,"sha256":"`...), sum[:])
+	return append(b, "\"}\n"...)
+}
+
+// appendString appends s as a JSON string.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			quoted, err := json.Marshal(s)
+			if err != nil { // a string can always be marshalled
+				panic(err)
+			}
+			return append(b, quoted...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
+// spill is how many octets of rows wait in memory for Flush.
+const spill = 1 << 20
+
+// manifest appends rows. It is safe for concurrent use.
+type manifest struct {
+	mu     sync.Mutex
+	path   string
+	file   *os.File
+	buf    []byte
+	length int64 // in the file
+}
+
+// openManifest opens the manifest as it was at a commit: what stands behind
+// was never committed and isn't trusted. Without a commit nothing is; but the
+// ledger may have been lost, so rows are put aside where they are not known to
+// be worthless.
+func openManifest(books string, committed int64, keep bool) (*manifest, error) {
+	path := filepath.Join(books, filepath.Base(ManifestName))
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, DiskError(err, "open the manifest %s", path)
+	}
+	m := &manifest{path: path, file: f, length: committed}
+	if err := m.rollBack(keep && committed == 0, filepath.Join(books, orphansName)); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *manifest) rollBack(keep bool, orphans string) error {
+	info, err := m.file.Stat()
+	if err != nil {
+		return DiskError(err, "look at the manifest %s", m.path)
+	}
+	if info.Size() < m.length {
+		return fault.New(fault.Config, "the manifest %s has %d octets, the ledger committed %d: the target isn't as it was left",
+			m.path, info.Size(), m.length).
+			WithHint("put the target back as it was, or write everything anew with --rewrite").WithKey("config.path")
+	}
+	if info.Size() == m.length {
+		return nil
+	}
+	if keep {
+		if err := appendFile(orphans, m.file); err != nil {
+			return DiskError(err, "put the rows of the manifest %s aside", m.path)
+		}
+	}
+	return DiskError(m.file.Truncate(m.length), "roll the manifest %s back", m.path)
+}
+
+func appendFile(path string, r io.Reader) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err = io.Copy(f, r); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// add appends a row.
+func (m *manifest) add(id *message.ID, path string, size int64, sum *[32]byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.buf = appendRow(m.buf, id, path, size, sum)
+	if len(m.buf) < spill {
+		return nil
+	}
+	return m.write()
+}
+
+// write brings the rows in memory into the file.
+func (m *manifest) write() error {
+	if len(m.buf) == 0 {
+		return nil
+	}
+	n, err := m.file.WriteAt(m.buf, m.length)
+	if err != nil {
+		return DiskError(err, "write the manifest %s", m.path)
+	}
+	m.length += int64(n)
+	m.buf = m.buf[:0]
+	return nil
+}
+
+// removeTemps empties the directory of temporary files that a crash left.
+func removeTemps(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if err == nil {
+			err = os.RemoveAll(filepath.Join(dir, e.Name()))
+		}
+	}
+	return DiskError(err, "clean the directory of temporary files %s", dir)
+}

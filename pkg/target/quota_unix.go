@@ -1,0 +1,7 @@
+//go:build unix && !linux
+
+package target
+
+import "syscall"
+
+const errQuota = syscall.EDQUOT
