@@ -1,7 +1,11 @@
 package message
 
-// Part is one node of a message's MIME structure. The root's Path is "" for a
-// multipart, "1" for a single part, as in IMAP (RFC 3501 §6.4.5).
+// Part is one node of a message's MIME structure. Paths are the sections of
+// IMAP (RFC 3501 §6.4.5): the root's is "" for a multipart, "1" for a single
+// part. A message/rfc822 that was entered has one child, the root of the
+// embedded message: where that is a multipart, its path is that of the message
+// with ".TEXT", and its parts count on from the message's ("2.TEXT", "2.1",
+// "2.2"); else it is "2.1".
 type Part struct {
 	Path            string
 	MediaType       string            // lower case, "text/plain" when absent or broken
@@ -13,7 +17,7 @@ type Part struct {
 	Encoding        string // content transfer encoding in lower case, "7bit" when absent
 	EncodedSize     int64  // octets as they stand in the message; -1 when unknown
 	Size            int64  // octets after decoding; -1 when unknown (a server only knows EncodedSize)
-	SHA256          string // hex, of the decoded octets; empty when no body passed
+	SHA256          string // hex, of the decoded octets; empty when no body passed, and for a multipart with parts
 	Inline          bool   // shown within the text: in a multipart/related, with a Content-ID or Location
 	Children        []*Part
 }

@@ -1,0 +1,585 @@
+package message
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// The bounds of what is read of one message (I5). What is beyond them is
+// still in the octets; it is only not told apart.
+const (
+	maxDepth    = 64
+	maxParts    = 10000
+	maxHeader   = 16 << 20 // octets of one header block that are looked at
+	maxKept     = 64 << 20 // octets of all MIME fields of a message
+	scanBuffer  = 64 << 10
+	maxBoundary = 2048 // octets of a boundary line, with blanks behind it
+)
+
+// scanner is the one reader of MIME's grammar (RFC 2046 §5.1). It goes over
+// the octets once, holds a buffer and one header block, and makes a tree of
+// parts, with entities beside them when the octets can be read again. It is
+// linear in the octets times the depth, which is bounded.
+type scanner struct {
+	r        io.Reader
+	buf      []byte
+	pos, end int
+	off      int64 // of buf[pos] in the message
+	eof      bool
+	err      error // r's own
+
+	stack    []frame
+	summing  int // frames with a sum
+	hit      hit
+	stopped  bool // a bound was met: no boundary counts any more
+	parts    int
+	kept     int
+	head     []byte
+	problems []string
+
+	entities bool // make entities
+	hashing  bool // make sums of decoded octets
+	decoder  decoder
+	sum      hash.Hash
+	out      []byte
+}
+
+// frame is a multipart or message that is open.
+type frame struct {
+	delimiter []byte // "--" and the boundary; nil for a message
+	sum       hash.Hash
+}
+
+// hit is what ended a header or body: the boundary of a frame, or the end.
+type hit struct {
+	level  int // -1: the end of the input
+	length int // octets from pos to behind the boundary line
+	last   bool
+}
+
+// scanners are kept for their buffers: a small mail must not cost 64 KiB.
+var scanners = sync.Pool{New: func() any {
+	return &scanner{buf: make([]byte, scanBuffer), sum: sha256.New()}
+}}
+
+// scan reads a message from r to its end.
+func scan(r io.Reader, entities, hashing bool) (*Part, *Entity, []string, error) {
+	s := scanners.Get().(*scanner)
+	s.r, s.pos, s.end, s.off, s.eof, s.err = r, 0, 0, 0, false, nil
+	s.stack, s.summing, s.stopped, s.parts, s.kept, s.problems = s.stack[:0], 0, false, 0, 0, nil
+	s.entities, s.hashing = entities, hashing
+	part, entity := s.entity(place{embedded: true, fallback: "text/plain"})
+	problems, err := s.problems, s.err
+	s.r, s.problems = nil, nil
+	if cap(s.head) > 1<<20 {
+		s.head = nil
+	}
+	scanners.Put(s)
+	return part, entity, problems, err
+}
+
+func (s *scanner) problem(format string, args ...any) {
+	if len(s.problems) < maxProblems {
+		s.problems = append(s.problems, "structure: "+fmt.Sprintf(format, args...))
+	}
+}
+
+// fill reads more behind what is in the buffer. It is false at the end.
+func (s *scanner) fill() bool {
+	if s.eof {
+		return false
+	}
+	if s.pos > 0 {
+		copy(s.buf, s.buf[s.pos:s.end])
+		s.end -= s.pos
+		s.pos = 0
+	}
+	if s.end == len(s.buf) {
+		return false
+	}
+	for range 100 {
+		n, err := s.r.Read(s.buf[s.end:])
+		s.end += n
+		if err != nil {
+			s.eof = true
+			if err != io.EOF {
+				s.err = err
+			}
+			return n > 0
+		}
+		if n > 0 {
+			return true
+		}
+	}
+	s.eof, s.err = true, io.ErrNoProgress
+	return false
+}
+
+// consume goes over n octets, which count for every open message.
+func (s *scanner) consume(n int) {
+	if s.summing > 0 {
+		for i := range s.stack {
+			if s.stack[i].sum != nil {
+				s.stack[i].sum.Write(s.buf[s.pos : s.pos+n])
+			}
+		}
+	}
+	s.pos += n
+	s.off += int64(n)
+}
+
+// boundary reports whether the line that starts at line in the buffer is a
+// boundary of an open multipart, the innermost first. more: the line isn't
+// whole in the buffer yet. On true, hit is set; length counts from pos.
+func (s *scanner) boundary(line int) (found, more bool) {
+	if s.stopped {
+		return false, false
+	}
+	b := s.buf[line:s.end]
+	if len(b) < 2 {
+		return false, !s.eof
+	}
+	if b[0] != '-' || b[1] != '-' {
+		return false, false
+	}
+	n := bytes.IndexByte(b, '\n')
+	if n < 0 {
+		if !s.eof && len(b) < maxBoundary {
+			return false, true
+		}
+		if len(b) >= maxBoundary {
+			return false, false
+		}
+		n = len(b) - 1
+	}
+	whole := b[:n+1]
+	for i := len(s.stack) - 1; i >= 0; i-- {
+		d := s.stack[i].delimiter
+		if d == nil || !bytes.HasPrefix(whole, d) {
+			continue
+		}
+		rest := whole[len(d):]
+		last := bytes.HasPrefix(rest, []byte("--"))
+		if last {
+			rest = rest[2:]
+		}
+		if len(bytes.TrimRight(rest, " \t\r\n")) > 0 {
+			continue
+		}
+		s.hit = hit{level: i, length: line + n + 1 - s.pos, last: last}
+		return true, false
+	}
+	return false, false
+}
+
+// lineBreak returns the length of the line break at pos.
+func (s *scanner) lineBreak() int {
+	b := s.buf[s.pos:s.end]
+	if len(b) > 0 && b[0] == '\n' {
+		return 1
+	}
+	if len(b) > 1 && b[0] == '\r' && b[1] == '\n' {
+		return 2
+	}
+	return 0
+}
+
+// header reads a header block into s.head: to its empty line, a boundary or
+// the end; ended is true for the last two. Where it ends without an empty
+// line in text that is no field, over is where in s.head the body begins.
+// A part whose first line is no field has no header at all.
+func (s *scanner) header(isPart bool) (ended bool, over int) {
+	s.head = s.head[:0]
+	tail := -1 // where the lines begin that may be body already
+	first, inLine := true, false
+	br := 0 // length of the line break before pos's line, which isn't consumed yet
+	take := func(n int) {
+		if len(s.head)+n <= maxHeader {
+			s.head = append(s.head, s.buf[s.pos:s.pos+n]...)
+		} else if len(s.head) < maxHeader {
+			s.problem("a header block is longer than %d octets", maxHeader)
+			s.head = append(s.head, s.buf[s.pos:s.pos+maxHeader-len(s.head)]...)
+		}
+		s.consume(n)
+	}
+	done := func(ended bool) (bool, int) {
+		if tail < 0 || len(s.head) >= maxHeader {
+			tail = len(s.head)
+		}
+		return ended, tail
+	}
+	for {
+		line := s.pos + br
+		n := -1
+		if line < s.end {
+			n = bytes.IndexByte(s.buf[line:s.end], '\n')
+		}
+		if n < 0 && s.fill() {
+			continue
+		}
+		line = s.pos + br
+		if line >= s.end { // the end
+			take(br)
+			s.hit = hit{level: -1}
+			return done(true)
+		}
+		if !inLine {
+			found, _ := s.boundary(line)
+			if found {
+				return done(true)
+			}
+		}
+		text := s.buf[line:s.end]
+		if n >= 0 {
+			text = text[:n]
+			if n > 0 && text[n-1] == '\r' {
+				text = text[:n-1]
+			}
+		}
+		if !inLine {
+			if len(text) == 0 && n >= 0 {
+				take(br + n + 1)
+				return done(false)
+			}
+			folded := text[0] == ' ' || text[0] == '\t'
+			switch {
+			case folded && !first:
+			case fieldColon(text) >= 0:
+				tail = -1
+			case first && isPart && !isMboxFrom(text):
+				return done(false)
+			case first && isMboxFrom(text):
+			default:
+				if tail < 0 {
+					tail = len(s.head) + br
+				}
+				if text[0] == '-' && s.opensBody(text) {
+					take(br)
+					return done(false)
+				}
+			}
+			first = false
+		}
+		inLine = n < 0
+		take(br + len(text))
+		br = 0
+		if n >= 0 {
+			br = s.lineBreak()
+		}
+	}
+}
+
+// opensBody reports whether the line is the first boundary of the entity whose
+// header is being read: the empty line before it is missing.
+func (s *scanner) opensBody(line []byte) bool {
+	var p Part
+	h := readPart(&p, s.head, "")
+	return h.boundary != "" && bytes.Equal(bytes.TrimRight(line, " \t"), []byte("--"+h.boundary))
+}
+
+// body goes over a body to the boundary that ends it, and gives it to sink,
+// in order, without the line break that belongs to the boundary.
+func (s *scanner) body(sink func([]byte)) {
+	give := func(n int) {
+		if n > 0 {
+			if sink != nil {
+				sink(s.buf[s.pos : s.pos+n])
+			}
+			s.consume(n)
+		}
+	}
+	if s.open() {
+		for {
+			found, more := s.boundary(s.pos)
+			if found {
+				return
+			}
+			if !more || !s.fill() {
+				break
+			}
+		}
+		if found, _ := s.boundary(s.pos); found {
+			return
+		}
+	}
+	from := 0 // from pos: searched already
+	for {
+		if !s.open() {
+			give(s.end - s.pos)
+			if !s.fill() {
+				s.hit = hit{level: -1}
+				return
+			}
+			continue
+		}
+		i := bytes.Index(s.buf[s.pos+from:s.end], []byte("\n--"))
+		if i < 0 {
+			// What may be the beginning of "\r\n--" waits for more.
+			keep := 0
+			if !s.eof {
+				keep = heldBack(s.buf[s.pos:s.end])
+			}
+			give(s.end - s.pos - keep)
+			from = 0
+			if !s.fill() {
+				give(s.end - s.pos)
+				s.hit = hit{level: -1}
+				return
+			}
+			continue
+		}
+		i += from
+		before := i
+		if i > 0 && s.buf[s.pos+i-1] == '\r' {
+			before--
+		}
+		found, more := s.boundary(s.pos + i + 1)
+		switch {
+		case found:
+			s.hit.length -= before
+			give(before)
+			return
+		case more:
+			give(before)
+			from = 0
+			s.fill() // there is room: a boundary line is shorter than the buffer
+		default:
+			from = i + 1
+		}
+	}
+}
+
+// open reports whether a boundary may end what is being read.
+func (s *scanner) open() bool { return len(s.stack) > 0 && !s.stopped }
+
+// heldBack returns how many octets at the end of b may begin "\r\n--".
+func heldBack(b []byte) int {
+	for _, t := range [...]string{"\r\n-", "\r\n", "\n-", "\r", "\n"} {
+		if len(b) >= len(t) && string(b[len(b)-len(t):]) == t {
+			return len(t)
+		}
+	}
+	return 0
+}
+
+// place is where an entity stands in the tree.
+type place struct {
+	prefix   string // path of what it stands in
+	number   int    // from 1, in a multipart
+	embedded bool   // the root of a message
+	related  bool   // in a multipart/related, behind its first part
+	fallback string // media type where none is given
+}
+
+func joinPath(prefix string, n int) string {
+	if prefix == "" {
+		return strconv.Itoa(n)
+	}
+	return prefix + "." + strconv.Itoa(n)
+}
+
+// entity reads one entity, header and body, up to the boundary or end that
+// s.hit then says.
+func (s *scanner) entity(at place) (*Part, *Entity) {
+	s.parts++
+	part := &Part{}
+	var e *Entity
+	if s.entities {
+		e = &Entity{Part: part, start: s.off}
+	}
+	ended, over := s.header(!at.embedded)
+	h := readPart(part, s.head[:over], at.fallback)
+	replay := s.head[over:]
+	bodyStart := s.off - int64(len(replay))
+	if len(s.head) >= maxHeader {
+		replay, bodyStart = nil, s.off
+	}
+	if s.kept += h.seen; s.kept > maxKept && !s.stopped {
+		s.stopped = true
+		s.problem("the MIME fields are longer than %d octets in all: parts after this aren't told apart", maxKept)
+	}
+	part.Inline = at.related && (part.ContentID != "" || part.ContentLocation != "")
+	multipart := strings.HasPrefix(part.MediaType, "multipart/") && h.boundary != "" && len(h.boundary) < 1000
+	embeds := h.transfer == identity && isMessage(part.MediaType)
+	if (multipart || embeds) && len(s.stack) >= maxDepth {
+		s.problem("part %s: nested deeper than %d: not entered", joinPath(at.prefix, max(at.number, 1)), maxDepth)
+		multipart, embeds = false, false
+	}
+	inner := at.prefix
+	switch {
+	case !at.embedded:
+		part.Path = joinPath(at.prefix, at.number)
+		inner = part.Path
+	case !multipart:
+		part.Path = joinPath(at.prefix, 1)
+		inner = part.Path
+	case at.prefix != "":
+		part.Path = at.prefix + ".TEXT"
+	}
+	switch {
+	case multipart:
+		s.multipart(part, e, h.boundary, inner, ended, replay)
+	case embeds && !ended && len(replay) == 0:
+		s.embedded(part, e, inner)
+	default:
+		if strings.HasPrefix(part.MediaType, "multipart/") && h.boundary == "" {
+			s.problem("part %q: a multipart without a boundary", part.Path)
+		}
+		s.leaf(part, h.transfer, ended, replay)
+	}
+	part.EncodedSize = max(s.off-bodyStart, 0)
+	if multipart || embeds && len(part.Children) > 0 {
+		part.Size = part.EncodedSize
+	}
+	if e != nil {
+		e.body, e.end, e.transfer = bodyStart, s.off, h.transfer
+		if multipart || len(part.Children) > 0 {
+			e.transfer = identity
+		}
+	}
+	return part, e
+}
+
+// isMessage reports whether the body is a message of its own.
+func isMessage(mediaType string) bool {
+	return mediaType == "message/rfc822" || mediaType == "message/global" || mediaType == "message/news"
+}
+
+func (s *scanner) push(delimiter []byte, sum hash.Hash) {
+	s.stack = append(s.stack, frame{delimiter: delimiter, sum: sum})
+	if sum != nil {
+		s.summing++
+	}
+}
+
+func (s *scanner) pop() {
+	if s.stack[len(s.stack)-1].sum != nil {
+		s.summing--
+	}
+	s.stack = s.stack[:len(s.stack)-1]
+}
+
+func (s *scanner) multipart(part *Part, e *Entity, boundary, prefix string, ended bool, replay []byte) {
+	if ended {
+		return
+	}
+	level := len(s.stack)
+	var sum hash.Hash
+	if s.hashing {
+		// Until a boundary comes, all of it may be one leaf.
+		sum = sha256.New()
+		sum.Write(replay)
+	}
+	s.push([]byte("--"+boundary), sum)
+	defer s.pop()
+	related := part.MediaType == "multipart/related"
+	fallback := "text/plain"
+	if part.MediaType == "multipart/digest" {
+		fallback = "message/rfc822"
+	}
+	s.body(nil)
+	if sum != nil {
+		s.summing--
+		s.stack[level].sum = nil
+		if s.hit.level != level {
+			part.SHA256 = hexSum(sum)
+		}
+	}
+	if s.hit.level != level {
+		s.problem("part %q: no boundary of the multipart was found", part.Path)
+		return
+	}
+	for s.hit.level == level {
+		s.consume(s.hit.length)
+		if s.hit.last {
+			s.stack[level].delimiter = nil
+			s.body(nil)
+			return
+		}
+		if s.parts >= maxParts {
+			if !s.stopped {
+				s.stopped = true
+				s.problem("more than %d parts: those after it aren't told apart", maxParts)
+			}
+			s.body(nil)
+			return
+		}
+		n := len(part.Children)
+		child, ce := s.entity(place{prefix: prefix, number: n + 1, related: related && n > 0, fallback: fallback})
+		part.Children = append(part.Children, child)
+		if e != nil {
+			e.Children = append(e.Children, ce)
+		}
+	}
+	if s.hit.level < 0 && s.err == nil && !s.stopped {
+		s.problem("part %q: the multipart's last boundary is missing", part.Path)
+	}
+}
+
+func (s *scanner) embedded(part *Part, e *Entity, prefix string) {
+	var sum hash.Hash
+	if s.hashing {
+		sum = sha256.New()
+	}
+	s.push(nil, sum)
+	child, ce := s.entity(place{prefix: prefix, embedded: true, fallback: "text/plain"})
+	s.pop()
+	part.Children = []*Part{child}
+	if e != nil {
+		e.Children = []*Entity{ce}
+	}
+	if sum != nil {
+		part.SHA256 = hexSum(sum)
+	}
+}
+
+// leaf measures the body of a part that holds no others.
+func (s *scanner) leaf(part *Part, t transfer, ended bool, replay []byte) {
+	s.decoder.reset(t)
+	if s.hashing {
+		s.sum.Reset()
+	}
+	sink := func(b []byte) {
+		if t != identity {
+			s.out = s.decoder.feed(s.out[:0], b)
+			b = s.out
+		}
+		part.Size += int64(len(b))
+		if s.hashing {
+			s.sum.Write(b)
+		}
+	}
+	if len(replay) > 0 {
+		sink(replay)
+	}
+	if !ended {
+		s.body(sink)
+	}
+	if t != identity {
+		s.out = s.decoder.finish(s.out[:0])
+		part.Size += int64(len(s.out))
+		if s.hashing {
+			s.sum.Write(s.out)
+		}
+		if s.decoder.junk() {
+			s.problem("part %q: what is no base64 was passed over", part.Path)
+		}
+	}
+	if s.hashing {
+		part.SHA256 = hexSum(s.sum)
+	}
+}
+
+func hexSum(h hash.Hash) string {
+	var sum [sha256.Size]byte
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], h.Sum(sum[:0]))
+	return string(text[:])
+}
