@@ -94,13 +94,13 @@ func check(name, books string, o Owner, occupied func() (string, error)) (mark, 
 	case found != nil && !o.Adopt:
 		return false, false, fault.New(fault.Config, "the target %s belongs to the sink %q of the pipeline %q (%s), not to the sink %q of %q",
 			name, found.Sink, found.Pipeline, filepath.Join(books, markerName), o.Sink, o.Pipeline).
-			WithHint("write to another path, or take it over with --adopt %s", o.Sink).WithKey("config.path")
+			WithHint("write to another path, or take it over with --adopt %s", o.Sink).WithKey("path")
 	case found != nil:
 		return true, true, nil
 	case o.Known && !o.Rewrite:
 		return false, false, fault.New(fault.Config, "the ledger has messages in the target %s, but its marker %s is gone",
 			name, filepath.Join(books, markerName)).
-			WithHint("mount the disk if it isn't mounted; or write everything anew with --rewrite %s", o.Sink).WithKey("config.path")
+			WithHint("mount the disk if it isn't mounted; or write everything anew with --rewrite %s", o.Sink).WithKey("path")
 	}
 	thing, err := occupied()
 	if err != nil {
@@ -108,7 +108,7 @@ func check(name, books string, o Owner, occupied func() (string, error)) (mark, 
 	}
 	if thing != "" && !o.Adopt {
 		return false, false, fault.New(fault.Config, "the target %s isn't empty (there is %s) and has no marker of this pipeline", name, thing).
-			WithHint("write to an empty path, or take it over with --adopt %s", o.Sink).WithKey("config.path")
+			WithHint("write to an empty path, or take it over with --adopt %s", o.Sink).WithKey("path")
 	}
 	return true, thing != "", nil
 }

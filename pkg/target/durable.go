@@ -32,7 +32,7 @@ func DiskError(err error, format string, args ...any) error {
 		errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, syscall.EILSEQ):
 		f = wrap(fault.Message).WithReason("name_refused").WithHint("write with another name template or a smaller max_path")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		f = wrap(fault.Config).WithHint("give the user who runs this the right to write there, or write to another path").WithKey("config.path")
+		f = wrap(fault.Config).WithHint("give the user who runs this the right to write there, or write to another path").WithKey("path")
 	default:
 		f = wrap(fault.Full).WithHint("check the disk and run again: it goes on where it stopped")
 	}

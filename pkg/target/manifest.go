@@ -176,7 +176,7 @@ func (m *manifest) rollBack(keep bool, orphans string) error {
 	if info.Size() < m.length {
 		return fault.New(fault.Config, "the manifest %s has %d octets, the ledger committed %d: the target isn't as it was left",
 			m.path, info.Size(), m.length).
-			WithHint("put the target back as it was, or write everything anew with --rewrite").WithKey("config.path")
+			WithHint("put the target back as it was, or write everything anew with --rewrite").WithKey("path")
 	}
 	if info.Size() == m.length {
 		return nil
