@@ -1,0 +1,40 @@
+package wire
+
+import (
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+)
+
+// codec puts frames on the wire without copying their data, and everything
+// else through ordinary protobuf. What it writes is protobuf as well, so that
+// the other side may be any implementation. It is forced on our own servers
+// and clients and never registered: other users of gRPC in a plugin's process
+// keep theirs.
+type codec struct {
+	buffers mem.BufferPool
+	other   encoding.CodecV2
+}
+
+func newCodec(buffers mem.BufferPool) codec {
+	return codec{buffers: buffers, other: encoding.GetCodecV2(proto.Name)}
+}
+
+// Name returns the content subtype, as the public contract has it.
+func (codec) Name() string { return proto.Name }
+
+// Marshal encodes a message. It consumes a *Frame.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if f, ok := v.(*Frame); ok {
+		return f.marshal(c.buffers)
+	}
+	return c.other.Marshal(v)
+}
+
+// Unmarshal decodes a message. An *Inbound keeps references to data.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if in, ok := v.(*Inbound); ok {
+		return in.unmarshal(data)
+	}
+	return c.other.Unmarshal(data, v)
+}

@@ -1,0 +1,83 @@
+// Package wire carries the contract between the host and a plugin: it
+// converts the types of pkg to those of proto/mailhaul/plugin/v1 and back,
+// frames messages, and serves a plugin's side. Nothing above it sees a
+// generated type. Package remote has the host's side.
+package wire
+
+import (
+	"math"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/mem"
+)
+
+// Options are what both ends of a connection agree on.
+type Options struct {
+	// Window is the most octets that one stream may hold which the other
+	// side hasn't read, 0 for DefaultWindow. gRPC replenishes the window of
+	// the connection whatever is read, so that this is the only bound (I5).
+	Window int32
+	// Buffers is the pool of the connection; nil for a new one.
+	Buffers mem.BufferPool
+}
+
+// DefaultWindow is the most that a stream's window needs.
+const DefaultWindow = 8 << 20
+
+// minWindow is a frame and a half: with less a frame would never cross whole.
+const minWindow = MaxFrame + MaxFrame/2
+
+// Window returns the window of each stream when lanes of them share memory
+// octets.
+func Window(memory int64, lanes int) int32 {
+	return int32(max(minWindow, min(DefaultWindow, memory/int64(2*max(1, lanes)))))
+}
+
+func (o Options) window() int32 {
+	if o.Window <= 0 {
+		return DefaultWindow
+	}
+	return max(o.Window, minWindow)
+}
+
+func (o Options) buffers() mem.BufferPool {
+	if o.Buffers == nil {
+		return NewPool()
+	}
+	return o.Buffers
+}
+
+// ServerOptions returns what the plugin's server is made with.
+func ServerOptions(o Options) []grpc.ServerOption {
+	buffers := o.buffers()
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newCodec(buffers)),
+		experimental.BufferPool(buffers),
+		grpc.StaticStreamWindowSize(o.window()),
+		grpc.StaticConnWindowSize(2 * DefaultWindow),
+		grpc.MaxRecvMsgSize(maxReceive),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.ReadBufferSize(128 << 10),
+		grpc.WriteBufferSize(128 << 10),
+		grpc.MaxConcurrentStreams(math.MaxUint32),
+	}
+}
+
+// DialOptions returns what the host's client is made with.
+func DialOptions(o Options) []grpc.DialOption {
+	buffers := o.buffers()
+	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(newCodec(buffers)),
+			grpc.MaxCallRecvMsgSize(maxReceive),
+			grpc.MaxCallSendMsgSize(math.MaxInt32),
+		),
+		experimental.WithBufferPool(buffers),
+		grpc.WithStaticStreamWindowSize(o.window()),
+		grpc.WithStaticConnWindowSize(2 * DefaultWindow),
+		grpc.WithReadBufferSize(128 << 10),
+		grpc.WithWriteBufferSize(128 << 10),
+		grpc.WithDisableRetry(),
+	}
+}

@@ -1,0 +1,64 @@
+package remote
+
+import (
+	"context"
+
+	"github.com/mailhaul/pipeline/internal/pluginpb"
+	"github.com/mailhaul/pipeline/internal/wire"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// Spec is what a session is opened with.
+type Spec struct {
+	Name    string // the session's name in the file
+	Config  []byte // JSON; a secret stands as {"$secret": "ref"}
+	Secrets Secrets
+	Spool   *message.Spool // also for bodies on the host's side; may be nil
+}
+
+// session is the part that all kinds of session share.
+type session struct {
+	conn   *Conn
+	number uint64
+	spool  *message.Spool
+}
+
+func (c *Conn) open(ctx context.Context, spec Spec, state *pluginpb.SinkState) (session, *pluginpb.OpenResponse, error) {
+	s := session{conn: c, number: c.number.Add(1), spool: spec.Spool}
+	c.mu.Lock()
+	c.secrets[s.number] = spec.Secrets
+	c.mu.Unlock()
+	req := &pluginpb.OpenRequest{Name: spec.Name, Config: spec.Config, Sink: state, Session: s.number}
+	if spec.Spool != nil {
+		req.SpoolDir, req.SpoolBudget = spec.Spool.Dir, spec.Spool.Budget
+	}
+	o, err := c.plugin.Open(ctx, req)
+	if err != nil {
+		err = c.lost(ctx, err)
+	} else {
+		err = wire.ErrorFromPB(o.GetError())
+	}
+	if err != nil {
+		s.forget()
+		return session{}, nil, err
+	}
+	return s, o, nil
+}
+
+func (s *session) forget() {
+	s.conn.mu.Lock()
+	delete(s.conn.secrets, s.number)
+	s.conn.mu.Unlock()
+}
+
+// close ends the session. ctx bounds how long the plugin may take.
+func (s *session) close(ctx context.Context) error {
+	defer s.forget()
+	r, err := s.conn.plugin.Close(ctx, &pluginpb.CloseRequest{Session: s.number})
+	if err != nil {
+		return s.conn.lost(ctx, err)
+	}
+	return wire.ErrorFromPB(r.GetError())
+}
+
+func needs(n uint32) message.Needs { return message.Needs(n) }

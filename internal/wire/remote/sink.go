@@ -1,0 +1,47 @@
+package remote
+
+import (
+	"context"
+
+	"github.com/mailhaul/pipeline/internal/pluginpb"
+	"github.com/mailhaul/pipeline/internal/wire"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// Sink is a session of a sink plugin.
+type Sink struct{ session }
+
+// OpenSink opens a session of a sink. Name, Log and Spool of state aren't
+// used: they are spec's, and the plugin's own.
+func (c *Conn) OpenSink(ctx context.Context, spec Spec, state sink.State) (*Sink, error) {
+	session, _, err := c.open(ctx, spec, &pluginpb.SinkState{
+		Pipeline: state.Pipeline, Checkpoint: state.Checkpoint,
+		Known: state.Known, Adopt: state.Adopt, Rewrite: state.Rewrite,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Sink{session}, nil
+}
+
+// Flush makes every Put that was answered durable. No Put may be between its
+// beginning and its answer.
+func (s *Sink) Flush(ctx context.Context) (sink.Checkpoint, error) {
+	r, err := s.conn.sink.Flush(ctx, &pluginpb.FlushRequest{Session: s.number})
+	if err != nil {
+		return nil, s.conn.lost(ctx, err)
+	}
+	return sink.Checkpoint(r.Checkpoint), wire.ErrorFromPB(r.GetError())
+}
+
+// Committed tells the sink that the ledger has committed a checkpoint.
+func (s *Sink) Committed(ctx context.Context, checkpoint sink.Checkpoint) error {
+	r, err := s.conn.sink.Committed(ctx, &pluginpb.CommittedRequest{Session: s.number, Checkpoint: checkpoint})
+	if err != nil {
+		return s.conn.lost(ctx, err)
+	}
+	return wire.ErrorFromPB(r.GetError())
+}
+
+// Close ends the session. All lanes are closed before.
+func (s *Sink) Close(ctx context.Context) error { return s.close(ctx) }

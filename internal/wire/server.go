@@ -1,0 +1,170 @@
+package wire
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+
+	"github.com/mailhaul/pipeline/internal/pluginpb"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+)
+
+// Server is a plugin's side of the wire. One server serves any number of
+// sessions; all methods are safe for concurrent use.
+type Server struct {
+	pluginpb.UnimplementedPluginServer
+	pluginpb.UnimplementedSourceServer
+	pluginpb.UnimplementedSinkServer
+	pluginpb.UnimplementedStageServer
+
+	author  Author
+	log     *slog.Logger
+	buffers mem.BufferPool
+	host    *host
+
+	mu       sync.Mutex
+	sessions map[uint64]*Session
+}
+
+// NewServer returns a server for an author's plugin. What panics in the
+// author's code is logged to log with its stack. gone is called when the host
+// has gone away; may be nil.
+func NewServer(author Author, log *slog.Logger, buffers mem.BufferPool, gone func()) *Server {
+	return &Server{author: author, log: log, buffers: buffers, host: newHost(gone), sessions: map[uint64]*Session{}}
+}
+
+// Register adds the services of the author's kind to r.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	pluginpb.RegisterPluginServer(r, s)
+	switch s.author.Kind {
+	case KindSource:
+		pluginpb.RegisterSourceServer(r, s)
+	case KindSink:
+		pluginpb.RegisterSinkServer(r, s)
+	case KindStage:
+		pluginpb.RegisterStageServer(r, s)
+	}
+}
+
+// guard turns a panic of the author's code into an error: it costs one call
+// and not the process with all its sessions.
+func (s *Server) guard(call string, err *error) {
+	if p := recover(); p != nil {
+		s.log.Error("panic in "+call, "panic", p, "stack", string(debug.Stack()))
+		*err = fault.New(fault.Bug, "plugin %s panicked in %s: %v", s.author.Name, call, p).
+			WithHint("report it to the plugin's author with the stack in its log")
+	}
+}
+
+// Describe implements pluginpb.PluginServer.
+func (s *Server) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb.DescribeResponse, error) {
+	d := s.author.Description
+	return &pluginpb.DescribeResponse{
+		Name: d.Name, Kind: pluginpb.Kind(d.Kind), Version: d.Version, Summary: d.Summary,
+		ConfigSchema: d.Schema, Provides: uint32(d.Provides), Capabilities: d.Capabilities,
+	}, nil
+}
+
+// Prepare implements pluginpb.PluginServer.
+func (s *Server) Prepare(_ context.Context, req *pluginpb.PrepareRequest) (*pluginpb.PrepareResponse, error) {
+	p, err := s.prepare(req.GetConfig())
+	if err != nil {
+		return &pluginpb.PrepareResponse{Error: ErrorToPB(err)}, nil
+	}
+	return &pluginpb.PrepareResponse{
+		Target: p.Target, Lanes: uint32(max(1, p.Lanes)), Needs: uint32(p.Needs),
+		Record: p.Record, Changes: p.Changes, NeedsWhole: p.NeedsWhole,
+	}, nil
+}
+
+func (s *Server) prepare(config []byte) (p Prepared, err error) {
+	defer s.guard("Prepare", &err)
+	if s.author.Prepare == nil {
+		return Prepared{}, nil
+	}
+	return s.author.Prepare(config)
+}
+
+// Open implements pluginpb.PluginServer.
+func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb.OpenResponse, error) {
+	number := req.GetSession()
+	o := Opening{
+		Name: req.GetName(), Config: req.GetConfig(),
+		Spool: &message.Spool{Dir: req.GetSpoolDir(), Budget: req.GetSpoolBudget()},
+		Secret: func(ctx context.Context, ref string) (string, error) {
+			return s.host.secret(ctx, number, ref)
+		},
+		Store: func(ctx context.Context, ref, value string) error {
+			return s.host.store(ctx, number, ref, value)
+		},
+	}
+	if k := req.GetSink(); k != nil {
+		o.Sink = SinkState{
+			Pipeline: k.GetPipeline(), Checkpoint: k.Checkpoint,
+			Known: k.GetKnown(), Adopt: k.GetAdopt(), Rewrite: k.GetRewrite(),
+		}
+	}
+	session, err := s.open(ctx, o)
+	if err == nil {
+		session.spool = o.Spool
+		err = s.add(number, session)
+	}
+	if err != nil {
+		return &pluginpb.OpenResponse{Error: ErrorToPB(err)}, nil
+	}
+	return &pluginpb.OpenResponse{
+		Lanes: uint32(max(1, session.Lanes)), Provides: uint32(session.Provides),
+		Url: session.URL, Notes: valids(session.Notes),
+	}, nil
+}
+
+func (s *Server) open(ctx context.Context, o Opening) (session *Session, err error) {
+	defer s.guard("Open", &err)
+	return s.author.Open(ctx, o)
+}
+
+func (s *Server) add(number uint64, session *Session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.sessions[number]; taken || number == 0 {
+		return fault.New(fault.Bug, "the host opened session %d twice, or without a number", number)
+	}
+	s.sessions[number] = session
+	return nil
+}
+
+func (s *Server) session(number uint64) (*Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if session := s.sessions[number]; session != nil {
+		return session, nil
+	}
+	return nil, fault.New(fault.Bug, "plugin %s has no session %d", s.author.Name, number)
+}
+
+// Close implements pluginpb.PluginServer.
+func (s *Server) Close(_ context.Context, req *pluginpb.CloseRequest) (*pluginpb.CloseResponse, error) {
+	session, err := s.session(req.GetSession())
+	if err == nil {
+		s.mu.Lock()
+		delete(s.sessions, req.GetSession())
+		s.mu.Unlock()
+		err = s.close(session)
+	}
+	return &pluginpb.CloseResponse{Error: ErrorToPB(err)}, nil
+}
+
+func (s *Server) close(session *Session) (err error) {
+	defer s.guard("Close", &err)
+	if session.Close == nil {
+		return nil
+	}
+	return session.Close()
+}
+
+// Attach implements pluginpb.PluginServer.
+func (s *Server) Attach(stream pluginpb.Plugin_AttachServer) error { return s.host.attach(stream) }

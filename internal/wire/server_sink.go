@@ -1,0 +1,93 @@
+package wire
+
+import (
+	"context"
+	"io"
+
+	"github.com/mailhaul/pipeline/internal/pluginpb"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// Write implements pluginpb.SinkServer.
+func (s *Server) Write(stream pluginpb.Sink_WriteServer) error {
+	out := newBatcher(func(batch []*pluginpb.Result) error {
+		return stream.Send(&pluginpb.ResultBatch{Results: batch})
+	})
+	err := s.lane(stream, out)
+	if lost := out.close(); lost != nil {
+		return lost
+	}
+	if err != nil {
+		return stream.Send(&pluginpb.ResultBatch{Error: ErrorToPB(err)})
+	}
+	return nil
+}
+
+func (s *Server) lane(stream pluginpb.Sink_WriteServer, out *batcher[*pluginpb.Result]) error {
+	r := &Reader{Peer: "the host", Recv: func(in *Inbound) error { return stream.RecvMsg(in) }}
+	defer r.Close()
+	number, err := r.Start()
+	if err != nil {
+		return err
+	}
+	session, err := s.session(number)
+	if err != nil {
+		return err
+	}
+	r.Spool = session.spool
+	for {
+		item, err := r.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		m := item.Message()
+		path, octets, err := s.write(stream.Context(), session, m)
+		m.Body.Release()
+		result := &pluginpb.Result{Path: path, Octets: octets, Error: ErrorToPB(err)}
+		if out.put(result, 32+len(path)) != nil {
+			return nil // the stream's own error, which out has kept
+		}
+	}
+}
+
+func (s *Server) write(ctx context.Context, session *Session, m *message.Message) (path string, octets int64, err error) {
+	defer s.guard("Write", &err)
+	return session.Write(ctx, m)
+}
+
+// Flush implements pluginpb.SinkServer.
+func (s *Server) Flush(ctx context.Context, req *pluginpb.FlushRequest) (*pluginpb.FlushResponse, error) {
+	checkpoint, err := s.flush(ctx, req.GetSession())
+	return &pluginpb.FlushResponse{Checkpoint: checkpoint, Error: ErrorToPB(err)}, nil
+}
+
+func (s *Server) flush(ctx context.Context, number uint64) (checkpoint []byte, err error) {
+	defer s.guard("Flush", &err)
+	session, err := s.session(number)
+	if err != nil {
+		return nil, err
+	}
+	return session.Flush(ctx)
+}
+
+// Committed implements pluginpb.SinkServer.
+func (s *Server) Committed(ctx context.Context, req *pluginpb.CommittedRequest) (*pluginpb.CommittedResponse, error) {
+	err := s.committed(ctx, req.GetSession(), req.Checkpoint)
+	return &pluginpb.CommittedResponse{Error: ErrorToPB(err)}, nil
+}
+
+func (s *Server) committed(ctx context.Context, number uint64, checkpoint []byte) (err error) {
+	defer s.guard("Committed", &err)
+	session, err := s.session(number)
+	if err != nil {
+		return err
+	}
+	if session.Committed == nil {
+		return fault.New(fault.Bug, "plugin %s doesn't ask to hear of commits", s.author.Name)
+	}
+	return session.Committed(ctx, checkpoint)
+}

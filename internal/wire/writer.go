@@ -1,0 +1,248 @@
+package wire
+
+import (
+	"io"
+	"sync"
+
+	"github.com/mailhaul/pipeline/internal/pluginpb"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// copyLimit is the largest piece of a body that is copied into a shared
+// buffer; a larger one goes into the frame with the buffer it was read into.
+const copyLimit = 64 << 10
+
+// maxWaiting is how many full frames wait for the stream before the writer's
+// caller does.
+const maxWaiting = 2
+
+// Writer puts messages into frames and sends them from a goroutine of its own:
+// whatever has gathered goes out whenever the stream can take it, so that a
+// lone message leaves at once and many share frames under load.
+//
+// Put, Lanes and Pull may be called from several goroutines, but only one at a
+// time calls Put.
+type Writer struct {
+	send    func(*Frame) error
+	buffers mem.BufferPool
+	begin   []byte  // Put's scratch
+	scratch *[]byte // Put's: what bodies are read into
+
+	mu      sync.Mutex
+	changed sync.Cond
+	cur     *Frame
+	waiting []*Frame
+	spare   []byte // events of a frame that was sent
+	closed  bool
+	err     error
+	done    chan struct{}
+}
+
+// NewWriter returns a writer that sends with send, which is called from one
+// goroutine. Close must be called.
+func NewWriter(buffers mem.BufferPool, send func(*Frame) error) *Writer {
+	w := &Writer{send: send, buffers: buffers, cur: &Frame{}, done: make(chan struct{})}
+	w.changed.L = &w.mu
+	go w.run()
+	return w
+}
+
+func (w *Writer) run() {
+	defer close(w.done)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		for len(w.waiting) == 0 && w.cur.empty() && !w.closed && w.err == nil {
+			w.changed.Wait()
+		}
+		if w.err != nil {
+			return
+		}
+		var f *Frame
+		switch {
+		case len(w.waiting) > 0:
+			f = w.waiting[0]
+			w.waiting = w.waiting[1:]
+			w.changed.Broadcast()
+		case !w.cur.empty():
+			f, w.cur = w.cur, &Frame{events: w.spare[:0]}
+			w.spare = nil
+		default:
+			return
+		}
+		w.mu.Unlock()
+		err := w.send(f)
+		w.mu.Lock()
+		w.spare = f.events
+		if err != nil && w.err == nil {
+			w.err = err
+			w.changed.Broadcast()
+		}
+	}
+}
+
+// Session says which session the stream is for; before anything else.
+func (w *Writer) Session(session uint64) {
+	w.mu.Lock()
+	w.cur.session = session
+	w.changed.Broadcast()
+	w.mu.Unlock()
+}
+
+// Lanes tells the other side that so many calls may run from now on.
+func (w *Writer) Lanes(n int) { w.signal(fieldLanes, n) }
+
+// Pull asks the other side for so many more batches of ids.
+func (w *Writer) Pull(n int) { w.signal(fieldPull, n) }
+
+func (w *Writer) signal(field protowire.Number, n int) {
+	w.mu.Lock()
+	w.cur.signal(field, uint32(n))
+	w.changed.Broadcast()
+	w.mu.Unlock()
+}
+
+// Refuse answers with an error instead of a message.
+func (w *Writer) Refuse(begin *pluginpb.Begin, cause error) error {
+	fail, err := proto.Marshal(ErrorToPB(cause))
+	if err != nil {
+		return err
+	}
+	if err := w.encode(begin); err != nil {
+		return err
+	}
+	return w.append(w.begin, nil, false, fail)
+}
+
+// Head returns what Put sends ahead of m's body. An id of the mailbox home is
+// sent without it.
+func Head(m *message.Message, home string) *pluginpb.Begin {
+	return &pluginpb.Begin{
+		Id: IDToPB(m.ID, home), Summary: SummaryToPB(&m.Summary),
+		Record: recordToPB(m.Record), Assembled: m.Assembled,
+	}
+}
+
+// Put sends a message: its head, and its body read to the end. It returns when
+// all of it is handed over, not when it is sent. broken is the error of the
+// body's Read: the message was then sent as one that isn't whole. err is that
+// of the stream, which has ended.
+func (w *Writer) Put(begin *pluginpb.Begin, body *message.Body) (broken, err error) {
+	if body != nil {
+		begin.HasBody, begin.BodySize = true, body.Size()
+	}
+	if err := w.encode(begin); err != nil {
+		return nil, err
+	}
+	if body == nil {
+		return nil, w.append(w.begin, nil, true, nil)
+	}
+	if b, ok := body.Bytes(); ok {
+		return nil, w.memory(b)
+	}
+	head := w.begin
+	for {
+		n, err := w.fill(body)
+		if err == nil {
+			if err := w.append(head, w.read(n), false, nil); err != nil {
+				return nil, err
+			}
+			head = nil
+			continue
+		}
+		if err == io.EOF {
+			return nil, w.append(head, w.read(n), true, nil)
+		}
+		fail, mErr := proto.Marshal(ErrorToPB(err))
+		if mErr != nil {
+			return nil, mErr
+		}
+		return err, w.append(head, nil, false, fail)
+	}
+}
+
+// memory sends a body that is in memory, of the message encoded in begin. The
+// memory isn't ours to keep, so that all of it is copied.
+func (w *Writer) memory(b []byte) error {
+	head := w.begin
+	for len(b) > MaxFrame {
+		if err := w.append(head, b[:MaxFrame], false, nil); err != nil {
+			return err
+		}
+		head, b = nil, b[MaxFrame:]
+	}
+	return w.append(head, b, true, nil)
+}
+
+func (w *Writer) encode(begin *pluginpb.Begin) (err error) {
+	w.begin, err = proto.MarshalOptions{}.MarshalAppend(w.begin[:0], begin)
+	return err
+}
+
+// fill reads a frame's worth of r into scratch. The error is io.EOF when all
+// of r was read.
+func (w *Writer) fill(r io.Reader) (n int, err error) {
+	if w.scratch == nil {
+		w.scratch = w.buffers.Get(MaxFrame)
+	}
+	for b := *w.scratch; n < len(b) && err == nil; {
+		var k int
+		k, err = r.Read(b[n:])
+		n += k
+	}
+	return n, err
+}
+
+// read returns the first n octets of scratch, shortened to them.
+func (w *Writer) read(n int) []byte { return (*w.scratch)[:n] }
+
+// append adds one event with its data to the current frame, or to the next
+// when it doesn't fit. data that starts scratch is given away when it is
+// large, else copied.
+func (w *Writer) append(begin, data []byte, end bool, fail []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cur.size+len(data) > MaxFrame || len(w.cur.events)+len(begin) > maxEvents && !w.cur.empty() {
+		for len(w.waiting) >= maxWaiting && w.err == nil {
+			w.changed.Wait()
+		}
+		if !w.cur.empty() { // the sender may have taken it meanwhile
+			w.waiting = append(w.waiting, w.cur)
+			w.cur = &Frame{}
+		}
+	}
+	if w.err != nil {
+		return w.err
+	}
+	if len(data) > copyLimit && w.scratch != nil && &data[0] == &(*w.scratch)[0] {
+		*w.scratch = data
+		w.cur.give(w.scratch, w.buffers)
+		w.scratch = nil
+	} else {
+		w.cur.write(data, w.buffers)
+	}
+	w.cur.event(begin, len(data), end, fail)
+	w.changed.Broadcast()
+	return nil
+}
+
+// Close sends what is left, cause with it when it isn't nil, and waits until
+// all is handed to the stream. It returns the error of the stream.
+func (w *Writer) Close(cause error) error {
+	w.mu.Lock()
+	if cause != nil {
+		w.cur.err = ErrorToPB(cause)
+	}
+	w.closed = true
+	w.changed.Broadcast()
+	w.mu.Unlock()
+	<-w.done
+	if w.scratch != nil {
+		w.buffers.Put(w.scratch)
+		w.scratch = nil
+	}
+	return w.err
+}
