@@ -1,0 +1,393 @@
+package stages
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/expression"
+	"github.com/mailhaul/pipeline/internal/stages/limit"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// maxKept is how much of one value is kept with a drop. A longer one is left
+// out: the drop is then judged again from a new listing.
+const maxKept = 4096
+
+// Chain is the stages of a pipeline, in order. It is safe for concurrent use.
+type Chain struct {
+	stages   []*Stage
+	segments []segment
+}
+
+// segment is a run of pure stages, and the barrier after it.
+type segment struct {
+	terms   []ranked
+	stages  []*Stage // the pure ones
+	barrier *Stage   // nil at the end of the chain
+}
+
+// ranked is a term with the stage that it belongs to.
+type ranked struct {
+	*expression.Term
+	stage int // index in segment.stages
+}
+
+// NewChain returns the chain of the stages, which may be none. In each run of
+// pure stages the terms of all are sorted by what they cost to know: a message
+// is refused by the cheapest term that refuses it, always the same one.
+func NewChain(stages []*Stage) *Chain {
+	c := &Chain{stages: stages}
+	var seg segment
+	for _, s := range stages {
+		if !s.Pure() {
+			seg.barrier = s
+			c.segments = append(c.segments, seg)
+			seg = segment{}
+			continue
+		}
+		for _, t := range s.terms() {
+			seg.terms = append(seg.terms, ranked{t, len(seg.stages)})
+		}
+		seg.stages = append(seg.stages, s)
+	}
+	c.segments = append(c.segments, seg)
+	for _, seg := range c.segments {
+		slices.SortStableFunc(seg.terms, func(a, b ranked) int { return cmp.Compare(level(a.Needs()), level(b.Needs())) })
+	}
+	return c
+}
+
+// levels are the steps in which a listing is deepened, and what each asks for:
+// what a server has at hand, then what it must open the message for.
+var levels = [...]message.Needs{
+	message.NeedSize | message.NeedInternalDate | message.NeedFlags | message.NeedGmail,
+	message.NeedHeaders,
+	message.NeedStructure,
+	message.NeedBody,
+}
+
+// level returns the first step after which all of n is known.
+func level(n message.Needs) int {
+	var have message.Needs
+	for i, l := range levels {
+		if have |= l; have.Has(n) {
+			return i
+		}
+	}
+	return len(levels)
+}
+
+// Stages returns the stages in order. Don't change them.
+func (c *Chain) Stages() []*Stage { return c.stages }
+
+// Levels returns what to ask a listing for, step by step: first what can be
+// asked of every message, then what is worth asking for the survivors of the
+// step before. Only what the chain reads; empty for a chain that reads nothing.
+func (c *Chain) Levels() []message.Needs {
+	all := c.NeededOverall()
+	var out []message.Needs
+	for _, l := range levels {
+		if n := all & l; n != 0 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// NeededForList returns what the first listing, of every message, should ask
+// for.
+func (c *Chain) NeededForList() message.Needs {
+	if l := c.Levels(); len(l) > 0 {
+		return l[0]
+	}
+	return 0
+}
+
+// NeededOverall returns everything that a stage reads.
+func (c *Chain) NeededOverall() message.Needs {
+	var n message.Needs
+	for _, s := range c.stages {
+		n |= s.Needs()
+	}
+	return n
+}
+
+// ReadsNow reports whether a stage's judgement depends on the time of the run.
+func (c *Chain) ReadsNow() bool { return slices.ContainsFunc(c.stages, (*Stage).ReadsNow) }
+
+// ReadsFlags reports whether a stage reads flags or labels.
+func (c *Chain) ReadsFlags() bool { return slices.ContainsFunc(c.stages, (*Stage).ReadsFlags) }
+
+// Fingerprint is the same as long as the whole chain does the same.
+func (c *Chain) Fingerprint() string {
+	parts := []string{"chain 1"}
+	for _, s := range c.stages {
+		parts = append(parts, s.Fingerprint())
+	}
+	return hash(parts...)
+}
+
+// FingerprintUpTo covers the stages that can have had a part in a drop by the
+// stage of that name: a drop is judged again when it changes (I8). Those are
+// all stages up to the next barrier, since a run of pure stages is judged by
+// cost and not by order. It is "" for a name that isn't in the chain.
+func (c *Chain) FingerprintUpTo(name string) string {
+	parts := []string{"chain 1"}
+	found := false
+	for _, s := range c.stages {
+		if found && !s.Pure() {
+			break
+		}
+		parts = append(parts, s.Fingerprint())
+		if s.Name == name {
+			found = true
+			if !s.Pure() {
+				break
+			}
+		}
+	}
+	if !found {
+		return ""
+	}
+	return hash(parts...)
+}
+
+// Verdict is what a chain says of a message.
+type Verdict int
+
+// The verdicts of a chain.
+const (
+	Kept         Verdict = iota + 1 // it goes on to the sinks
+	Dropped                         // by Outcome.Stage
+	DeadLettered                    // by Outcome.Stage, for Outcome.Reason
+	NeedMore                        // ask the source for Outcome.Needs, then judge again from Outcome.At
+	AtBarrier                       // call Admit in the order of the listing
+	CannotJudge                     // kept values only: a new listing must tell
+)
+
+// Position is how far a message has come in a chain. The zero Position is its
+// start; it is all the state that a message has.
+type Position int
+
+// Outcome is what became of a message in a chain.
+type Outcome struct {
+	Verdict   Verdict
+	At        Position      // where to go on: NeedMore, AtBarrier
+	Stage     *Stage        // Dropped and DeadLettered: by whom; AtBarrier: the barrier
+	Needs     message.Needs // NeedMore: what more must be known
+	Reason    string        // DeadLettered: the values that are absent, in words
+	Undecided []*Stage      // stages that couldn't tell, and kept it since the last barrier
+
+	// Values is a JSON object of what was read to drop the message, for
+	// JudgeValues in a later run (I8).
+	Values []byte
+}
+
+// Run is what one run counts. Judge may be called by many goroutines at once,
+// Admit by one at a time.
+type Run struct {
+	chain    *Chain
+	now      time.Time
+	counters []*limit.Counter // by segment; nil where there is no limit
+}
+
+// NewRun returns the chain at the start of a run. now is the time that
+// expressions see.
+func (c *Chain) NewRun(now time.Time) *Run {
+	r := &Run{chain: c, now: now, counters: make([]*limit.Counter, len(c.segments))}
+	for i, seg := range c.segments {
+		if seg.barrier != nil && seg.barrier.Kind == Limit {
+			r.counters[i] = limit.NewCounter(*seg.barrier.Limit)
+		}
+	}
+	return r
+}
+
+// Judge judges a message from a position as far as its summary allows: to the
+// end, or to the next barrier. Terms run cheapest first, and the first that
+// says no drops the message, whatever the others would say. When none says no
+// and some can't tell, the first of their stages in order whose unknown isn't
+// keep decides.
+func (r *Run) Judge(at Position, s *message.Summary) Outcome {
+	return r.chain.judge(at, &live{s, r.now})
+}
+
+// Admit takes a message past the barrier at which Judge left it, and judges
+// on. It must be called in the order of the listing, and for messages of
+// earlier runs too: so each run lets the same ones pass (I2).
+func (r *Run) Admit(at Position, s *message.Summary) Outcome {
+	seg := r.chain.segments[at]
+	if c := r.counters[at]; c != nil && !c.Admit(s.ID.Source, s.ID.Mailbox) {
+		l := &live{s, r.now}
+		var read []ranked
+		for _, before := range r.chain.segments[:at+1] {
+			read = append(read, before.terms...)
+		}
+		return Outcome{Verdict: Dropped, Stage: seg.barrier, Values: l.values(read)}
+	}
+	return r.Judge(at+1, s)
+}
+
+// Full reports whether no more message of the mailbox can pass the barrier
+// at that position: the rest of its listing need only be counted.
+func (r *Run) Full(at Position, source, mailbox string) bool {
+	c := r.counters[at]
+	return c != nil && c.Full(source, mailbox)
+}
+
+// JudgeValues judges a message of an earlier run again, from the values that
+// its drop kept. CannotJudge, AtBarrier and Kept need the message's summary
+// from a new listing; Dropped and DeadLettered are final. Its drop by a limit
+// is never final: only a count can tell.
+func (c *Chain) JudgeValues(values []byte, now time.Time) Outcome {
+	k := &kept{now: now, raw: values}
+	if err := json.Unmarshal(values, &k.held); err != nil {
+		return Outcome{Verdict: CannotJudge}
+	}
+	return c.judge(0, k)
+}
+
+// evidence is what terms are judged by: a message, or the values kept of one.
+type evidence interface {
+	// eval judges a term; known is false when the evidence lacks what the term
+	// reads, which isn't the same as a value that the message hasn't.
+	eval(t *expression.Term) (value, undecided, known bool)
+	// values returns what the terms read.
+	values(read []ranked) []byte
+	// lacking says what follows from a term that isn't known, and whether the
+	// other terms may still be judged.
+	lacking(t *expression.Term) (out Outcome, goOn bool)
+}
+
+func (c *Chain) judge(at Position, e evidence) Outcome {
+	seg := &c.segments[at]
+	var unsure []ranked
+	var lacking *Outcome
+	for i, t := range seg.terms {
+		value, undecided, known := e.eval(t.Term)
+		switch {
+		case !known:
+			out, goOn := e.lacking(t.Term)
+			out.At = at
+			if !goOn {
+				return out
+			}
+			lacking = &out
+		case undecided:
+			unsure = append(unsure, t)
+		case !value:
+			return Outcome{Verdict: Dropped, Stage: seg.stages[t.stage], Values: e.values(c.read(at, i+1))}
+		}
+	}
+	if lacking != nil {
+		return *lacking
+	}
+	out := Outcome{Verdict: Kept, At: at}
+	if seg.barrier != nil {
+		out.Verdict, out.Stage = AtBarrier, seg.barrier
+	}
+	if len(unsure) == 0 {
+		return out
+	}
+	slices.SortStableFunc(unsure, func(a, b ranked) int { return cmp.Compare(a.stage, b.stage) })
+	for _, t := range unsure {
+		s := seg.stages[t.stage]
+		switch s.Unknown {
+		case UnknownDrop:
+			return Outcome{Verdict: Dropped, Stage: s, Values: e.values(c.read(at, len(seg.terms)))}
+		case UnknownDeadLetter:
+			return Outcome{Verdict: DeadLettered, Stage: s, Reason: reason(t.Term), Values: e.values(c.read(at, len(seg.terms)))}
+		}
+		if !slices.Contains(out.Undecided, s) {
+			out.Undecided = append(out.Undecided, s)
+		}
+	}
+	return out
+}
+
+// read returns all terms that were judged when the n first of a segment were.
+func (c *Chain) read(at Position, n int) []ranked {
+	if at == 0 {
+		return c.segments[0].terms[:n]
+	}
+	var out []ranked
+	for _, seg := range c.segments[:at] {
+		out = append(out, seg.terms...)
+	}
+	return append(out, c.segments[at].terms[:n]...)
+}
+
+func reason(t *expression.Term) string {
+	out := "a value is absent or can't be read, of: "
+	for i, f := range t.Fields() {
+		if i > 0 {
+			out += ", "
+		}
+		out += f
+	}
+	return out
+}
+
+// live is a message's summary.
+type live struct {
+	summary *message.Summary
+	now     time.Time
+}
+
+func (l *live) eval(t *expression.Term) (value, undecided, known bool) {
+	if !l.summary.Have.Has(t.Needs()) {
+		return false, false, false
+	}
+	// A term that fails at one message is one that can't tell about it (I6).
+	value, undecided, _ = t.Eval(l.summary, l.now)
+	return value, undecided, true
+}
+
+// lacking stops: a cheaper term goes first, so that the same stage gets the
+// credit for a drop however little was asked for at a time.
+func (l *live) lacking(t *expression.Term) (Outcome, bool) {
+	return Outcome{Verdict: NeedMore, Needs: t.Needs() &^ l.summary.Have}, false
+}
+
+func (l *live) values(read []ranked) []byte {
+	values := map[string]any{}
+	for _, t := range read {
+		t.Values(l.summary, values)
+	}
+	out := make(map[string]json.RawMessage, len(values))
+	for name, v := range values {
+		// What JSON can't hold, as a year after 9999, is left out too.
+		if raw, err := json.Marshal(v); err == nil && len(raw) <= maxKept {
+			out[name] = raw
+		}
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		panic(err) // each value was marshalled above
+	}
+	return b
+}
+
+// kept is what an earlier run kept of a message.
+type kept struct {
+	held map[string]json.RawMessage
+	raw  []byte
+	now  time.Time
+}
+
+func (k *kept) eval(t *expression.Term) (value, undecided, known bool) {
+	value, undecided, err := t.EvalValues(k.held, k.now)
+	var missing *expression.MissingError
+	return value, undecided, !errors.As(err, &missing)
+}
+
+// lacking goes on: one term that says no is enough, and saves a listing.
+func (k *kept) lacking(*expression.Term) (Outcome, bool) {
+	return Outcome{Verdict: CannotJudge}, true
+}
+
+// values keeps what was kept: a later chain may read more of it again.
+func (k *kept) values([]ranked) []byte { return k.raw }
