@@ -51,7 +51,7 @@ lint: deps $(TOOLS)/golangci-lint format modules generated ## Check format, vet,
 	$(GO) test -count=1 ./test/rules/...
 
 format:
-	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \
+	@files=$$(find . -name '*.go' -not -path './bin/*' | xargs gofmt -l); \
 	if [ -n "$$files" ]; then echo "gofmt would change these; run gofmt -w on them:"; echo "$$files"; exit 1; fi
 
 modules:

@@ -108,6 +108,17 @@ func (s *Server) Addr() string { return s.listener.Addr().String() }
 // Password returns the password of User.
 func (s *Server) Password() string { return s.password }
 
+// Environ returns the variables that the repository's pipeline.yaml reads, as
+// name=value, so that it reaches this server.
+func (s *Server) Environ() []string {
+	return []string{
+		"MAILHAUL_ADDRESS=" + s.Addr(),
+		"MAILHAUL_USER=" + User,
+		"MAILHAUL_PASSWORD=" + s.password,
+		"MAILHAUL_SECURITY=none", // loopback only
+	}
+}
+
 // Changes counts the commands that would have changed something on a server
 // that allows it: STORE, EXPUNGE, APPEND, COPY, CREATE and their kin, and a
 // body fetched without PEEK from a selected mailbox. An export makes none (I7).

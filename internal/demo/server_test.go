@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -304,6 +306,32 @@ func TestPassword(t *testing.T) {
 	}
 	if err := dial(t, s).Login(demo.User, "three long, one short").Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// The repository's pipeline.yaml reads what Environ sets, and nothing else.
+func TestEnvironIsWhatThePipelineReads(t *testing.T) {
+	t.Parallel()
+	file, err := os.ReadFile("../../pipeline.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, m := range regexp.MustCompile(`(?m)^[^#\n]*\$\{env:([A-Z_]+)`).FindAllSubmatch(file, -1) {
+		want = append(want, string(m[1]))
+	}
+	var got []string
+	for _, v := range start(t).Environ() {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || value == "" {
+			t.Errorf("%q isn't name=value", v)
+		}
+		got = append(got, name)
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("Environ sets %v, pipeline.yaml reads %v", got, want)
 	}
 }
 
