@@ -27,11 +27,12 @@ const (
 )
 
 // Timeouts bound how long the other side may be silent. They roll: each octet
-// starts them anew, so that a long transfer is fine and a dead peer isn't.
+// starts them anew, so that a long transfer is fine and a dead peer isn't. A
+// zero value means the default.
 type Timeouts struct {
-	Connect time.Duration // TCP and TLS together; 0 means 30 s
-	Read    time.Duration // 0 means 2 min
-	Write   time.Duration // 0 means 1 min
+	Connect time.Duration `json:"connect" doc:"for TCP and TLS together" default:"30s"`
+	Read    time.Duration `json:"read" doc:"how long the server may be silent when an answer is due" default:"2m"`
+	Write   time.Duration `json:"write" doc:"how long the server may refuse to take what is sent" default:"1m"`
 }
 
 func (t Timeouts) withDefaults() Timeouts {

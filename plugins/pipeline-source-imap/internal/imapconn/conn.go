@@ -1,0 +1,195 @@
+// Package imapconn is one IMAP connection. The session is opened by go-imap:
+// greeting, capabilities, login. Then this package owns the wire, because the
+// library ends the connection on everything it can't parse, loses bodies in
+// some orders of items, and switches goroutines for each. Data commands (LIST,
+// EXAMINE, STATUS, SEARCH, FETCH) are written verbatim under tags of our own,
+// and their answers are read here, on the goroutine of whoever asked.
+package imapconn
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
+)
+
+const (
+	readBuffer = 64 << 10
+	// maxResponse bounds a response without its body: a SEARCH of millions
+	// of messages or a huge header, not an endless line.
+	maxResponse = 64 << 20
+	keepBuffer  = 1 << 20
+)
+
+// Conn is an open, authenticated connection. One goroutine uses it at a time,
+// but Send may be called by another one beside Next.
+type Conn struct {
+	net  *mailnet.Conn
+	br   *bufio.Reader
+	w    io.Writer
+	caps map[string]bool
+	utf8 bool // UTF8=ACCEPT is enabled: names are UTF-8
+
+	lib *libConn
+
+	wmu  sync.Mutex
+	tags uint64
+	out  []byte
+
+	resp   Response
+	buf    []byte // the response being read
+	spare  []byte // the one before
+	body   body
+	broken error
+
+	Selected  string // raw name of the mailbox that is open; empty: none
+	ServerID  string // what ID said, for logs
+	Throttled bool   // a [THROTTLED] was seen since it was last cleared
+	goodbye   string // text of a BYE
+}
+
+// Has reports whether the server has the capability, in upper case.
+func (c *Conn) Has(capability string) bool { return c.caps[capability] }
+
+// UTF8 reports whether mailbox names are UTF-8 rather than modified UTF-7.
+func (c *Conn) UTF8() bool { return c.utf8 }
+
+// Net returns the network connection below.
+func (c *Conn) Net() *mailnet.Conn { return c.net }
+
+// Broken reports whether the connection is of no more use.
+func (c *Conn) Broken() bool { return c.broken != nil }
+
+// Close ends the connection at once.
+func (c *Conn) Close() error {
+	c.fail(io.ErrClosedPipe)
+	if c.lib != nil {
+		c.lib.end()
+	}
+	return c.net.Close()
+}
+
+// Logout says goodbye and closes. It doesn't wait for the answer.
+func (c *Conn) Logout() error {
+	if c.broken == nil {
+		c.Send("LOGOUT")
+	}
+	return c.Close()
+}
+
+func (c *Conn) fail(err error) error {
+	if c.broken == nil {
+		c.broken = err
+	}
+	return err
+}
+
+// lost makes an error of the wire a fault, with the server's last words.
+func (c *Conn) lost(err error) error {
+	if c.broken != nil {
+		err = c.broken
+	}
+	tried := "read from " + c.net.Address()
+	if c.goodbye != "" {
+		return c.fail(refusal(fault.Unavailable, "BYE", "", c.goodbye, tried))
+	}
+	return c.fail(mailnet.Classify(err, tried))
+}
+
+// Send writes a command under a new tag, which it returns. It is safe beside
+// Next. The words may hold literals as Literal makes them.
+func (c *Conn) Send(command string) (tag string, err error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.tags++
+	tag = "m" + strconv.FormatUint(c.tags, 10)
+	c.out = append(append(append(c.out[:0], tag...), ' '), command...)
+	c.out = append(c.out, '\r', '\n')
+	if _, err := c.w.Write(c.out); err != nil {
+		return "", mailnet.Classify(err, "write to "+c.net.Address())
+	}
+	return tag, nil
+}
+
+// Do sends a command and hands each untagged response to f until the server
+// has answered it. A NO or BAD is an error with its class and the server's
+// words. f may be nil; the Response is its until it returns.
+func (c *Conn) Do(ctx context.Context, command string, f func(*Response) error) (*Response, error) {
+	release := c.net.CloseOn(ctx)
+	defer release()
+	rest := command
+	head, tail, waits := strings.Cut(rest, syncMark)
+	tag, err := c.Send(head)
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	for {
+		r, err := c.Next()
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case r.Tag == "+" && waits:
+			rest = tail
+			head, tail, waits = strings.Cut(rest, syncMark)
+			c.wmu.Lock()
+			_, err := io.WriteString(c.w, head+"\r\n")
+			c.wmu.Unlock()
+			if err != nil {
+				return nil, c.fail(mailnet.Classify(err, "write to "+c.net.Address()))
+			}
+		case r.Tag == tag:
+			return r, r.Err(firstWords(command))
+		case r.Tag == "" && f != nil:
+			if err := f(r); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// syncMark stands in a command where the server must say "+" first.
+const syncMark = "\x00"
+
+// String returns s as an argument: quoted, or as a literal where it has
+// characters that no quoted string may have.
+func (c *Conn) String(s string) string {
+	plain := true
+	for i := range len(s) {
+		if b := s[i]; b == 0 || b == '\r' || b == '\n' || b >= 0x80 && !c.utf8 {
+			plain = false
+		}
+	}
+	if plain {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	}
+	if c.caps["LITERAL+"] || c.caps["LITERAL-"] && len(s) <= 4096 {
+		return fmt.Sprintf("{%d+}\r\n%s", len(s), s)
+	}
+	return fmt.Sprintf("{%d}%s%s", len(s), syncMark, s)
+}
+
+// firstWords names a command in an error: never its arguments beyond a
+// mailbox's name, and not at length.
+func firstWords(command string) string {
+	command, _, _ = strings.Cut(command, "\r\n")
+	command = strings.ReplaceAll(command, syncMark, " ")
+	if len(command) > 80 {
+		command = command[:80] + "…"
+	}
+	return command
+}
+
+// ErrMismatch is what a literal ends in that didn't end where it should.
+var ErrMismatch = errors.New("the server announced another length than it sent")
+
+// Waits reports whether an argument made by String needs the server's "+" in
+// the middle of the command: it can be sent with Do only.
+func Waits(argument string) bool { return strings.Contains(argument, syncMark) }

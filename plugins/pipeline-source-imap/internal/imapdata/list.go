@@ -1,0 +1,136 @@
+package imapdata
+
+import (
+	"strings"
+)
+
+// Listed is one line of LIST.
+type Listed struct {
+	Raw        string // the name's octets as the server sent them: what EXAMINE wants back
+	Separator  byte   // 0 when the name has no levels
+	Attributes []string
+}
+
+// ReadList reads what stands behind the word LIST; false when there is no
+// name in it.
+func ReadList(data []byte) (Listed, bool) {
+	s := scanner{b: data}
+	var l Listed
+	l.Attributes = s.strings(nil)
+	k, sep := s.next()
+	if k == text && len(sep) > 0 {
+		l.Separator = sep[0]
+	} else if k == atom && !isNIL(sep) && len(sep) == 1 {
+		l.Separator = sep[0]
+	}
+	s.spaces()
+	if s.pos >= len(s.b) {
+		return l, false
+	}
+	switch s.b[s.pos] {
+	case '"', '{', '~':
+		_, name := s.next()
+		l.Raw = string(name)
+	default:
+		// Names with spaces and parentheses without quotes are seen; what
+		// may follow is extended data in a list (RFC 5258 §6), or nothing.
+		rest := strings.TrimRight(string(s.b[s.pos:]), "\r\n")
+		if i := strings.Index(rest, ` ("`); i > 0 {
+			rest = rest[:i]
+		}
+		l.Raw = rest
+	}
+	return l, l.Raw != ""
+}
+
+// Has reports whether the mailbox has the attribute, in any case.
+func (l *Listed) Has(attribute string) bool {
+	for _, a := range l.Attributes {
+		if strings.EqualFold(a, attribute) {
+			return true
+		}
+	}
+	return false
+}
+
+// Name returns the name in UTF-8 with "/" between levels. A "/" that is part
+// of a level, where the server separates otherwise, becomes a DIVISION SLASH,
+// so that the level stays one.
+func (l *Listed) Name(utf8 bool) string {
+	decode := DecodeName
+	if utf8 {
+		decode = valid
+	}
+	if l.Separator == 0 || l.Separator == '/' {
+		return inbox(decode(l.Raw))
+	}
+	// The separator is no letter of base64, so cutting first is safe; and
+	// needed: "&" ends with the level where the separator is "-".
+	levels := strings.Split(l.Raw, string(rune(l.Separator)))
+	for i, v := range levels {
+		levels[i] = strings.ReplaceAll(decode(v), "/", "\u2215")
+	}
+	return inbox(strings.Join(levels, "/"))
+}
+
+// inbox spells INBOX in one way: its name has no case (RFC 9051 §5.1).
+func inbox(name string) string {
+	if strings.EqualFold(name, "INBOX") {
+		return "INBOX"
+	}
+	if len(name) > 6 && strings.EqualFold(name[:6], "INBOX/") {
+		return "INBOX" + name[5:]
+	}
+	return name
+}
+
+// Status is the answer to STATUS. A number that wasn't said is -1.
+type Status struct {
+	Raw                                    string
+	Messages, UIDNext, UIDValidity, ModSeq int64
+	Size                                   int64
+}
+
+// ReadStatus reads what stands behind the word STATUS.
+func ReadStatus(data []byte) (Status, bool) {
+	st := Status{Messages: -1, UIDNext: -1, UIDValidity: -1, ModSeq: -1, Size: -1}
+	s := scanner{b: data}
+	s.spaces()
+	if s.pos < len(s.b) && (s.b[s.pos] == '"' || s.b[s.pos] == '{') {
+		_, name := s.next()
+		st.Raw = string(name)
+	} else {
+		open := strings.LastIndexByte(string(s.b), '(')
+		if open < s.pos {
+			return st, false
+		}
+		st.Raw = strings.TrimRight(string(s.b[s.pos:open]), " ")
+		s.pos = open
+	}
+	if k, _ := s.next(); k != opened {
+		return st, false
+	}
+	for {
+		k, name := s.next()
+		if k != atom {
+			return st, true
+		}
+		_, v := s.next()
+		n, ok := number(v)
+		if !ok {
+			continue
+		}
+		switch strings.ToUpper(string(name)) {
+		case "MESSAGES":
+			st.Messages = n
+		case "UIDNEXT":
+			st.UIDNext = n
+		case "UIDVALIDITY":
+			st.UIDValidity = n
+		case "HIGHESTMODSEQ":
+			st.ModSeq = n
+		case "SIZE":
+			st.Size = n
+		}
+	}
+}

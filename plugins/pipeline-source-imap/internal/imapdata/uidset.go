@@ -1,0 +1,301 @@
+package imapdata
+
+import (
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// Range is the UIDs from First to Last, both included.
+type Range struct{ First, Last uint32 }
+
+// Set is a set of UIDs: ranges in ascending order that neither touch nor
+// overlap. A mailbox of a million messages is mostly a few of them.
+type Set []Range
+
+// Count returns the number of UIDs.
+func (s Set) Count() int64 {
+	var n int64
+	for _, r := range s {
+		n += int64(r.Last) - int64(r.First) + 1
+	}
+	return n
+}
+
+// Has reports whether the UID is in the set.
+func (s Set) Has(uid uint32) bool {
+	i := sort.Search(len(s), func(i int) bool { return s[i].Last >= uid })
+	return i < len(s) && s[i].First <= uid
+}
+
+// Add adds a range. Ranges that come in ascending order cost no search.
+func (s *Set) Add(first, last uint32) {
+	if first > last {
+		first, last = last, first
+	}
+	if n := len(*s); n == 0 || uint64(first) > uint64((*s)[n-1].Last)+1 {
+		*s = append(*s, Range{first, last})
+		return
+	} else if first >= (*s)[n-1].First {
+		(*s)[n-1].Last = max((*s)[n-1].Last, last)
+		return
+	}
+	*s = append(*s, Range{first, last})
+	s.normalise()
+}
+
+func (s *Set) normalise() {
+	all := *s
+	slices.SortFunc(all, func(a, b Range) int {
+		if a.First < b.First {
+			return -1
+		}
+		if a.First > b.First {
+			return 1
+		}
+		return 0
+	})
+	out := all[:0]
+	for _, r := range all {
+		if n := len(out); n > 0 && uint64(r.First) <= uint64(out[n-1].Last)+1 {
+			out[n-1].Last = max(out[n-1].Last, r.Last)
+			continue
+		}
+		out = append(out, r)
+	}
+	*s = out
+}
+
+// Of returns the set of the UIDs, in any order.
+func Of(uids []uint32) Set {
+	var s Set
+	sorted := slices.IsSorted(uids)
+	for _, u := range uids {
+		if sorted {
+			s.Add(u, u)
+		} else {
+			s = append(s, Range{u, u})
+		}
+	}
+	if !sorted {
+		s.normalise()
+	}
+	return s
+}
+
+// And returns what is in both sets.
+func (s Set) And(t Set) Set {
+	var out Set
+	for i, j := 0, 0; i < len(s) && j < len(t); {
+		lo, hi := max(s[i].First, t[j].First), min(s[i].Last, t[j].Last)
+		if lo <= hi {
+			out = append(out, Range{lo, hi})
+		}
+		if s[i].Last < t[j].Last {
+			i++
+		} else {
+			j++
+		}
+	}
+	return out
+}
+
+// Below returns the UIDs below uid, Above those above it.
+func (s Set) Below(uid uint32) Set {
+	if uid == 0 {
+		return nil
+	}
+	return s.And(Set{{1, uid - 1}})
+}
+
+// Above returns the UIDs above uid.
+func (s Set) Above(uid uint32) Set {
+	if uid == 1<<32-1 {
+		return nil
+	}
+	return s.And(Set{{uid + 1, 1<<32 - 1}})
+}
+
+// Minus returns what is in s and not in t.
+func (s Set) Minus(t Set) Set {
+	var out Set
+	j := 0
+	for _, r := range s {
+		first := uint64(r.First)
+		for j > 0 && t[j-1].Last >= r.First {
+			j--
+		}
+		for ; j < len(t) && t[j].First <= r.Last; j++ {
+			if t[j].Last < r.First {
+				continue
+			}
+			if uint64(t[j].First) > first {
+				out = append(out, Range{uint32(first), t[j].First - 1})
+			}
+			first = uint64(t[j].Last) + 1
+		}
+		if first <= uint64(r.Last) {
+			out = append(out, Range{uint32(first), r.Last})
+		}
+	}
+	return out
+}
+
+// First returns the n smallest UIDs, Last the n largest.
+func (s Set) First(n int64) Set {
+	for i, r := range s {
+		size := int64(r.Last) - int64(r.First) + 1
+		if size >= n {
+			return append(slices.Clone(s[:i]), Range{r.First, r.First + uint32(n-1)})
+		}
+		n -= size
+	}
+	return s
+}
+
+// Last returns the n largest UIDs.
+func (s Set) Last(n int64) Set {
+	for i := len(s) - 1; i >= 0; i-- {
+		r := s[i]
+		size := int64(r.Last) - int64(r.First) + 1
+		if size >= n {
+			return append(Set{{r.Last - uint32(n-1), r.Last}}, s[i+1:]...)
+		}
+		n -= size
+	}
+	return s
+}
+
+// All calls f for each UID in ascending order, until it returns false.
+func (s Set) All(f func(uint32) bool) {
+	for _, r := range s {
+		for u := uint64(r.First); u <= uint64(r.Last); u++ {
+			if !f(uint32(u)) {
+				return
+			}
+		}
+	}
+}
+
+// Chunks returns the set as text for commands, each at most limit octets long
+// or a single range: servers bound the length of a line.
+func (s Set) Chunks(limit int) []Chunk {
+	var out []Chunk
+	var b strings.Builder
+	from := 0
+	for i, r := range s {
+		t := r.String()
+		if b.Len() > 0 && b.Len()+1+len(t) > limit {
+			out = append(out, Chunk{b.String(), s[from:i]})
+			b.Reset()
+			from = i
+		}
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(t)
+	}
+	if b.Len() > 0 {
+		out = append(out, Chunk{b.String(), s[from:]})
+	}
+	return out
+}
+
+// Chunk is a piece of a set and its text.
+type Chunk struct {
+	Text string
+	Set  Set
+}
+
+// String returns the range as text.
+func (r Range) String() string {
+	if r.First == r.Last {
+		return strconv.FormatUint(uint64(r.First), 10)
+	}
+	return strconv.FormatUint(uint64(r.First), 10) + ":" + strconv.FormatUint(uint64(r.Last), 10)
+}
+
+// String returns the set as a sequence-set (RFC 9051 §9).
+func (s Set) String() string {
+	t := make([]string, len(s))
+	for i, r := range s {
+		t[i] = r.String()
+	}
+	return strings.Join(t, ",")
+}
+
+// ParseSet reads a sequence-set. "*" is 2³²-1, as RFC 9051 says of the
+// largest number in use; what can't be read is left out, and ok is false.
+func ParseSet(text string) (set Set, ok bool) {
+	ok = true
+	one := func(t string) (uint32, bool) {
+		if t == "*" {
+			return 1<<32 - 1, true
+		}
+		n, good := number32([]byte(t))
+		return n, good && n > 0
+	}
+	for _, piece := range strings.Split(text, ",") {
+		a, b, isRange := strings.Cut(strings.TrimSpace(piece), ":")
+		if !isRange {
+			b = a
+		}
+		first, good1 := one(a)
+		last, good2 := one(b)
+		if !good1 || !good2 {
+			ok = false
+			continue
+		}
+		set.Add(first, last)
+	}
+	return set, ok
+}
+
+// ReadSearch adds the numbers of a SEARCH response to the set. Servers may
+// send them in any order: they are sorted once, at the end.
+func (s *Set) ReadSearch(data []byte) {
+	sc := scanner{b: data}
+	sorted := true
+	for {
+		k, v := sc.next()
+		if k != atom {
+			break // the end, or (MODSEQ n)
+		}
+		n, ok := number32(v)
+		if !ok || n == 0 {
+			continue
+		}
+		if l := len(*s); sorted && (l == 0 || n > (*s)[l-1].First) {
+			s.Add(n, n)
+			continue
+		}
+		sorted = false
+		*s = append(*s, Range{n, n})
+	}
+	if !sorted {
+		s.normalise()
+	}
+}
+
+// ReadESearch adds what an ESEARCH response has under ALL (RFC 4731 §3.1).
+func (s *Set) ReadESearch(data []byte) {
+	sc := scanner{b: data}
+	for {
+		k, v := sc.next()
+		switch k {
+		case end:
+			return
+		case opened:
+			sc.skipRest() // (TAG "m1")
+		case atom:
+			if strings.EqualFold(string(v), "ALL") {
+				_, v = sc.next()
+				all, _ := ParseSet(string(v))
+				for _, r := range all {
+					s.Add(r.First, r.Last)
+				}
+			}
+		}
+	}
+}

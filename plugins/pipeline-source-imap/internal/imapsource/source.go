@@ -1,0 +1,146 @@
+package imapsource
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
+	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapdata"
+)
+
+// Provides is what an IMAP server can tell at most.
+const Provides = message.AllSummary | message.NeedBody
+
+// Source is one account on one server.
+type Source struct {
+	config   Config
+	settings *imapconn.Settings
+	log      *slog.Logger
+	spool    *message.Spool
+	pool     *pool
+	gmail    bool // X-GM-EXT-1
+	objectID bool // OBJECTID (RFC 8474)
+
+	mu   sync.Mutex
+	raws map[string]string // name -> the octets that the server calls it by
+}
+
+// Open logs in once, so that a wrong password is known before any work, and
+// keeps the connection for the first call.
+func Open(ctx context.Context, c Config, env source.Env) (source.Opened, error) {
+	if err := c.Validate(); err != nil {
+		return source.Opened{}, err
+	}
+	log := env.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Source{config: c, settings: c.settings(), log: log, spool: env.Spool}
+	s.pool = newPool(max(c.Connections, 1), s.settings, log)
+	conn, err := s.pool.get(ctx, "")
+	if err != nil {
+		return source.Opened{}, err
+	}
+	s.gmail, s.objectID = conn.Has("X-GM-EXT-1"), conn.Has("OBJECTID")
+	s.pool.put(conn)
+	provides := Provides
+	if !s.gmail && !s.objectID {
+		provides &^= message.NeedGmail
+	}
+	return source.Opened{Source: s, Lanes: s.pool.size(), Provides: provides, URL: c.url()}, nil
+}
+
+// Lanes returns how many connections the server grants.
+func (s *Source) Lanes() int { return s.pool.size() }
+
+// Close says goodbye on all connections.
+func (s *Source) Close() error {
+	s.pool.close()
+	return nil
+}
+
+// examined is what the server said when it opened a mailbox.
+type examined struct {
+	messages, uidNext, uidValidity, modSeq int64 // -1: not said
+}
+
+func (e *examined) state() message.MailboxState {
+	return state(e.messages, -1, e.uidValidity, e.uidNext, e.modSeq)
+}
+
+// state makes the tokens of a mailbox's state. STATUS and EXAMINE must give
+// the same, or nothing could ever be passed over.
+func state(messages, bytes, validity, next, modSeq int64) message.MailboxState {
+	st := message.MailboxState{Messages: messages, Bytes: bytes}
+	if validity > 0 && validity < 1<<32 {
+		st.UIDValidity = uint32(validity)
+	}
+	if messages >= 0 && next > 0 && validity > 0 {
+		st.Content = fmt.Sprintf("%d.%d.%d", validity, next, messages)
+	}
+	if modSeq > 0 {
+		st.Flags = fmt.Sprint(modSeq)
+	}
+	return st
+}
+
+// examine opens a mailbox for reading on a connection, anew even when it is
+// open: the state must be that of now.
+func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) (*examined, error) {
+	raw, err := s.raw(ctx, c, mailbox)
+	if err != nil {
+		return nil, err
+	}
+	e := &examined{messages: -1, uidNext: -1, uidValidity: -1, modSeq: -1}
+	command := "EXAMINE " + c.String(raw)
+	if c.Has("CONDSTORE") {
+		command += " (CONDSTORE)"
+	}
+	c.Selected = ""
+	_, err = c.Do(ctx, command, func(r *imapconn.Response) error {
+		switch {
+		case r.Name == "EXISTS":
+			e.messages = int64(r.Num)
+		case r.Code == "UIDNEXT":
+			e.uidNext = imapdata.Number(r.Argument)
+		case r.Code == "UIDVALIDITY":
+			e.uidValidity = imapdata.Number(r.Argument)
+		case r.Code == "HIGHESTMODSEQ":
+			e.modSeq = imapdata.Number(r.Argument)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "open mailbox %s", mailbox)
+	}
+	c.Selected = mailbox
+	return e, nil
+}
+
+// raw returns the octets of a mailbox's name. They are as LIST had them; a
+// name that was never listed is encoded as the standard says.
+func (s *Source) raw(ctx context.Context, c *imapconn.Conn, mailbox string) (string, error) {
+	s.mu.Lock()
+	known := s.raws != nil
+	raw, ok := s.raws[mailbox]
+	s.mu.Unlock()
+	if ok {
+		return raw, nil
+	}
+	if !known {
+		// The separator and odd spellings are only known from a listing.
+		if _, err := s.list(ctx, c); err != nil {
+			return "", err
+		}
+		return s.raw(ctx, c, mailbox)
+	}
+	if c.UTF8() {
+		return mailbox, nil
+	}
+	return imapdata.EncodeName(mailbox), nil
+}
