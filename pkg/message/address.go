@@ -97,6 +97,10 @@ func (p *addressParser) next() {
 			inner = inner[:end]
 			p.i += 1 + end
 		}
+		if f := strings.TrimSpace(inner); strings.ContainsAny(f, " \t") && !strings.Contains(f, "@") {
+			p.put(f, f) // "<Undisclosed Recipients>" is a name
+			return
+		}
 		p.angle, p.inAngle = cleanAddress(inner), true
 	case ' ', '\t', '\r', '\n':
 		p.put(" ", " ")
@@ -163,7 +167,7 @@ func (p *addressParser) end() {
 	default:
 		a.Name = decodeName(words)
 	}
-	if a.Name == "" && p.comment != "" {
+	if a.Name == "" && a.Address != "" {
 		a.Name = decodeName(p.comment)
 	}
 	if a.Address != "" || a.Name != "" {
@@ -203,19 +207,64 @@ func cleanAddress(s string) string {
 			s = s[i+1:]
 		}
 	}
-	if i := strings.IndexByte(s, '('); i >= 0 && !strings.HasPrefix(s, `"`) {
-		if _, n := comment(s[i:]); n > 0 {
-			s = s[:i] + s[i+n:]
-		}
+	if strings.IndexByte(s, '(') >= 0 {
+		s = dropComments(s)
 	}
 	if !strings.HasPrefix(s, `"`) && strings.ContainsAny(s, " \t") {
-		s = strings.Map(dropBlanks, s)
+		s = oneWord(s)
 	}
-	s = strings.TrimLeft(s, "<")
+	s = strings.TrimRight(strings.TrimLeft(s, "<"), ">")
 	if strings.Contains(s, "=?") {
 		return strings.TrimSpace(decodeWords(s, nil))
 	}
 	return decodeRaw(s)
+}
+
+// dropComments takes the comments out, but not parentheses in quotes.
+func dropComments(s string) string {
+	var out strings.Builder
+	for i := 0; i < len(s); {
+		n := 0
+		switch s[i] {
+		case '"':
+			if _, n = quoted(s[i:]); n > 0 {
+				out.WriteString(s[i : i+n])
+			}
+		case '(':
+			_, n = comment(s[i:])
+		}
+		if n == 0 {
+			out.WriteByte(s[i])
+			n = 1
+		}
+		i += n
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// oneWord takes the address out of words that shouldn't be there: the only word
+// with an "@" inside, else all of them without the blanks ("user @ host").
+func oneWord(s string) string {
+	found := ""
+	for _, w := range strings.Fields(s) {
+		if at := strings.IndexByte(w, '@'); at > 0 && at < len(w)-1 {
+			if found != "" {
+				return strings.Map(dropBlanks, s)
+			}
+			found = w
+		}
+	}
+	if found == "" {
+		return strings.Map(dropBlanks, s)
+	}
+	return found
+}
+
+func dropBlanks(r rune) rune {
+	if r == ' ' || r == '\t' {
+		return -1
+	}
+	return r
 }
 
 // decodeName decodes a display name: encoded words, single blanks, and one

@@ -1,6 +1,7 @@
 package message
 
 import (
+	"bytes"
 	"strings"
 	"unicode/utf8"
 
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/htmlindex"
 	"golang.org/x/text/encoding/ianaindex"
+	"golang.org/x/text/encoding/korean"
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/encoding/unicode/utf32"
 )
@@ -51,7 +53,7 @@ func canonicalCharset(name string) string {
 // known tells apart.
 func charsetEncoding(canonical string) (enc encoding.Encoding, known bool) {
 	switch canonical {
-	case "utf-8", "us-ascii", "", "utf-7":
+	case "utf-8", "us-ascii", "", "utf-7", "iso-2022-kr":
 		return nil, true
 	case "utf-16":
 		return unicode.UTF16(unicode.BigEndian, unicode.UseBOM), true
@@ -116,8 +118,16 @@ func DecodeCharset(charset string, b []byte) (text, used string, known bool) {
 		}
 		enc = nil
 	}
+	if name == "iso-2022-kr" {
+		if text, ok := decode2022KR(b); ok {
+			return text, name, true
+		}
+	}
+	if name == "utf-16" && len(b) >= 2 && !hasBOM(b) && looksLittleEndian(b) {
+		enc = unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)
+	}
 	if enc == nil {
-		text, used = guessCharset(b, name == "utf-8")
+		text, used = guessCharset(b)
 		if name == "us-ascii" && isASCII(b) {
 			used = name
 		}
@@ -130,34 +140,78 @@ func DecodeCharset(charset string, b []byte) (text, used string, known bool) {
 		}
 		return validUTF8(string(out)), name, true
 	}
-	text, used = guessCharset(b, false)
+	text, used = guessCharset(b)
 	return text, used, known
 }
 
-// guessCharset reads b as UTF-8 or windows-1252. With lean, b that holds some
-// good UTF-8 sequences is UTF-8 with damage.
-func guessCharset(b []byte, lean bool) (text, used string) {
+func hasBOM(b []byte) bool { return b[0] == 0xFE && b[1] == 0xFF || b[0] == 0xFF && b[1] == 0xFE }
+
+// looksLittleEndian reports whether more zeros stand at odd places than at
+// even ones, as in Western text. RFC 2781 §4.3 says big-endian where there is
+// no mark, but Windows writes little-endian.
+func looksLittleEndian(b []byte) bool {
+	odd, even := 0, 0
+	for i, c := range b {
+		if c == 0 && i&1 == 1 {
+			odd++
+		} else if c == 0 {
+			even++
+		}
+	}
+	return odd > even
+}
+
+// decode2022KR reads ISO-2022-KR (RFC 1557): KS X 1001 between SO and SI. The
+// tables of x/text don't have it, but EUC-KR is the same with the high bit set.
+func decode2022KR(b []byte) (string, bool) {
+	if !isASCII(b) {
+		return "", false
+	}
+	euc := make([]byte, 0, len(b))
+	shifted := byte(0)
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == 0x0E:
+			shifted = 0x80
+		case c == 0x0F:
+			shifted = 0
+		case c == 0x1B && bytes.HasPrefix(b[i:], []byte("\x1b$)C")):
+			i += 3
+		case c > ' ':
+			euc = append(euc, c|shifted)
+		default:
+			if c == '\n' {
+				shifted = 0
+			}
+			euc = append(euc, c)
+		}
+	}
+	out, err := korean.EUCKR.NewDecoder().Bytes(euc)
+	return string(out), err == nil
+}
+
+// guessCharset reads b as UTF-8 or windows-1252. Octets of which most are good
+// UTF-8 sequences are UTF-8 with damage: other charsets hardly make them.
+func guessCharset(b []byte) (text, used string) {
 	if utf8.Valid(b) {
 		return string(b), "utf-8"
 	}
-	if lean {
-		good, bad := 0, 0
-		for i := 0; i < len(b); {
-			if b[i] < utf8.RuneSelf {
-				i++
-				continue
-			}
-			r, n := utf8.DecodeRune(b[i:])
-			if r == utf8.RuneError && n <= 1 {
-				bad++
-			} else {
-				good++
-			}
-			i += n
+	good, bad := 0, 0
+	for i := 0; i < len(b); {
+		if b[i] < utf8.RuneSelf {
+			i++
+			continue
 		}
-		if good >= bad {
-			return validUTF8(string(b)), "utf-8"
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n <= 1 {
+			bad++
+		} else {
+			good++
 		}
+		i += n
+	}
+	if good > 0 && good >= bad {
+		return validUTF8(string(b)), "utf-8"
 	}
 	out, err := charmap.Windows1252.NewDecoder().Bytes(b)
 	if err != nil {

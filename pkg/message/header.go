@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Header is a message's header block: the raw octets, parsed when first asked.
@@ -27,7 +28,12 @@ func (h *Header) Raw() []byte { return h.raw }
 func (h *Header) parsed() []field {
 	h.once.Do(func() {
 		h.fields = make([]field, 0, 32)
-		scanFields(h.raw, func(f field) bool {
+		raw := h.raw
+		if linesEndInCR(raw) {
+			raw = bytes.Clone(raw)
+			swapBreaks(raw)
+		}
+		scanFields(raw, func(f field) bool {
 			h.fields = append(h.fields, f)
 			return true
 		}, func(line []byte) {
@@ -72,9 +78,24 @@ func (h *Header) Fields(f func(name, value string) bool) {
 }
 
 // Text returns the first value decoded: RFC 2047 words, raw 8-bit as UTF-8,
-// else windows-1252. Valid UTF-8 always.
+// else in the charset that the message declares, else windows-1252. Valid
+// UTF-8 always.
 func (h *Header) Text(name string) string {
-	return strings.Trim(decodeWords(h.Get(name), nil), " \t\r\n")
+	return strings.Trim(decodeWordsIn(h.Get(name), h.declared(name), nil), " \t\r\n")
+}
+
+// declared returns the charset that the message gives its text, which raw
+// octets in its header are in too, as a rule. It looks only when there are any.
+func (h *Header) declared(name string) string {
+	raw := false
+	for _, f := range h.parsed() {
+		raw = raw || equalFold(f.name, name) && !utf8.Valid(f.value)
+	}
+	if !raw {
+		return ""
+	}
+	_, params := parseParams(h.Get("Content-Type"))
+	return params["charset"]
 }
 
 // Subject returns the decoded subject.
@@ -99,8 +120,7 @@ func (h *Header) MessageIDs(name string) []string {
 	return out
 }
 
-// messageIDs returns what stands in angle brackets. Blanks inside come from
-// folding in the middle of an id and are dropped.
+// messageIDs returns what stands in angle brackets, with them.
 func messageIDs(v string) []string {
 	var out []string
 	for {
@@ -114,13 +134,6 @@ func messageIDs(v string) []string {
 			return out
 		}
 		id := v[:j+1]
-		// "<<id>": the inner bracket begins it.
-		if k := strings.LastIndexByte(id, '<'); k > 0 {
-			id = id[k:]
-		}
-		if strings.ContainsAny(id, " \t") {
-			id = strings.Map(dropBlanks, id)
-		}
 		if len(id) > 2 {
 			out = append(out, id)
 		}
@@ -128,18 +141,15 @@ func messageIDs(v string) []string {
 	}
 }
 
-func dropBlanks(r rune) rune {
-	if r == ' ' || r == '\t' {
-		return -1
-	}
-	return r
-}
-
 // Addresses returns the decoded addresses of all fields of the name, groups
 // flattened. What can't be parsed is still there, as well as it could be read.
 func (h *Header) Addresses(name string) []Address {
 	var out []Address
+	declared := h.declared(name)
 	for _, v := range h.Values(name) {
+		if declared != "" && !utf8.ValidString(v) {
+			v, _, _ = DecodeCharset(declared, []byte(v))
+		}
 		out = append(out, ParseAddresses(v)...)
 	}
 	return out

@@ -122,7 +122,7 @@ func (d *dateParser) clock(t string) {
 		if i < len(t) && (t[i] == '.' || t[i] == ',') {
 			i++
 			n := digits(t[i:])
-			frac := (t[i : i+n] + "000000000")[:9]
+			frac := (t[i:i+n] + "000000000")[:9]
 			d.nsec = atoi(frac[:3])*1e6 + atoi(frac[3:6])*1e3 + atoi(frac[6:])
 			i += n
 		}
@@ -178,6 +178,10 @@ func (d *dateParser) number(t string) {
 		if m := monthOf(t[n:]); m != 0 && d.month == 0 {
 			d.month = m
 		}
+	}
+	if n == 4 && n == len(t) && d.year >= 0 && d.hour >= 0 && !d.haveZone {
+		d.offset("+" + t) // the sign is missing
+		return
 	}
 	if n == 8 && d.day < 0 && n == len(t) { // 20011231
 		d.year, d.month, d.day = atoi(t[:4]), time.Month(atoi(t[4:6])), atoi(t[6:])

@@ -17,6 +17,7 @@ type field struct {
 // "From " line of an mbox. The block ends at its first empty line.
 func scanFields(raw []byte, f func(field) bool, garbage func(line []byte)) {
 	first := true
+	raw = bytes.TrimPrefix(raw, byteOrderMark)
 	for len(raw) > 0 {
 		line, rest := cutLine(raw)
 		if len(line) == 0 {
@@ -41,8 +42,11 @@ func scanFields(raw []byte, f func(field) bool, garbage func(line []byte)) {
 		first = false
 		end := len(line)
 		whole := raw
-		for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
+		for len(rest) > 0 {
 			next, after := cutLine(rest)
+			if rest[0] != ' ' && rest[0] != '\t' && !continues(whole[:end], next) {
+				break
+			}
 			end = len(whole) - len(rest) + len(next)
 			rest = after
 		}
@@ -51,6 +55,49 @@ func scanFields(raw []byte, f func(field) bool, garbage func(line []byte)) {
 		}
 		raw = rest
 	}
+}
+
+var byteOrderMark = []byte("\xEF\xBB\xBF")
+
+// linesEndInCR reports whether CR alone ends the lines of the header that b
+// begins with, as on the Macs of old: there is no LF at all, or two fields
+// stand before the first.
+func linesEndInCR(b []byte) bool {
+	if bytes.IndexByte(b, '\r') < 0 {
+		return false
+	}
+	lf := bytes.IndexByte(b, '\n')
+	if lf < 0 {
+		return true
+	}
+	first := b[:lf]
+	for range 2 {
+		cr := bytes.IndexByte(first, '\r')
+		if cr < 0 || cr == len(first)-1 || fieldColon(first[:cr]) < 0 {
+			return false
+		}
+		first = first[cr+1:]
+	}
+	return true
+}
+
+// swapBreaks makes every CR an LF and every LF a CR, in place.
+func swapBreaks(b []byte) {
+	for i, c := range b {
+		switch c {
+		case '\r':
+			b[i] = '\n'
+		case '\n':
+			b[i] = '\r'
+		}
+	}
+}
+
+// continues reports whether a line that is not folded belongs to the field
+// before it nevertheless: a parameter behind a semicolon.
+func continues(before, line []byte) bool {
+	before = bytes.TrimRight(before, " \t\r\n")
+	return len(before) > 0 && before[len(before)-1] == ';' && bytes.IndexByte(line, '=') > 0 && fieldColon(line) < 0
 }
 
 // cutLine returns the first line without its line break, and the rest.

@@ -12,8 +12,21 @@ import (
 // in quotes and in the middle of text too, and their text may hold spaces.
 // Charsets that can't be read go to unknown, when it isn't nil.
 func decodeWords(s string, unknown func(charset string)) string {
+	return decodeWordsIn(s, "", unknown)
+}
+
+// decodeWordsIn is decodeWords with the charset that the message declares for
+// its text: raw octets that are no UTF-8 are read in it.
+func decodeWordsIn(s, declared string, unknown func(charset string)) string {
+	raw := func(s string) string {
+		if declared == "" || utf8.ValidString(s) {
+			return decodeRaw(s)
+		}
+		text, _, _ := DecodeCharset(declared, []byte(s))
+		return text
+	}
 	if !strings.Contains(s, "=?") {
-		return decodeRaw(s)
+		return raw(s)
 	}
 	var out strings.Builder
 	var run []byte // decoded octets of a run of words
@@ -37,14 +50,14 @@ func decodeWords(s string, unknown func(charset string)) string {
 		w, n := parseWord(s[i:])
 		if n == 0 {
 			flush()
-			out.WriteString(decodeRaw(s[:i+2]))
+			out.WriteString(raw(s[:i+2]))
 			s = s[i+2:]
 			continue
 		}
 		between := s[:i]
 		if !inRun || strings.Trim(between, " \t\r\n") != "" {
 			flush()
-			out.WriteString(decodeRaw(between))
+			out.WriteString(raw(between))
 		} else if !strings.EqualFold(runCharset, w.charset) {
 			flush()
 		}
@@ -53,7 +66,7 @@ func decodeWords(s string, unknown func(charset string)) string {
 		s = s[i+n:]
 	}
 	flush()
-	out.WriteString(decodeRaw(s))
+	out.WriteString(raw(s))
 	return out.String()
 }
 
@@ -61,7 +74,7 @@ func decodeRaw(s string) string {
 	if utf8.ValidString(s) {
 		return s
 	}
-	text, _ := guessCharset([]byte(s), false)
+	text, _ := guessCharset([]byte(s))
 	return text
 }
 
@@ -77,7 +90,7 @@ type word struct {
 func parseWord(s string) (word, int) {
 	rest := s[2:]
 	q := strings.IndexByte(rest, '?')
-	if q <= 0 || q > 64 || strings.ContainsAny(rest[:q], " \t\r\n=<>\"") {
+	if q < 0 || q > 64 || strings.ContainsAny(rest[:q], " \t\r\n=<>\"") {
 		return word{}, 0
 	}
 	charset := rest[:q]
@@ -109,6 +122,9 @@ func parseWord(s string) (word, int) {
 		end += 2 + next
 	}
 	w.text = text[:end]
+	if !w.base64 && !isASCII([]byte(w.text)) && utf8.ValidString(w.text) {
+		w.charset = "utf-8" // raw UTF-8 in a word that says otherwise
+	}
 	return w, 2 + q + 3 + end + 2
 }
 

@@ -22,15 +22,16 @@ const (
 )
 
 // base64Decoder reads base64 as it comes: white space and junk between digits
-// is passed over, a missing end is no error. After padding a line counts only
-// when all of it is base64 in whole quanta: some programs encode piece by
-// piece, and mailing lists put plain footers behind.
+// is passed over, a missing end is no error. After padding, lines count as long
+// as they are base64 in whole quanta: some programs encode piece by piece, and
+// mailing lists put plain footers behind.
 type base64Decoder struct {
 	acc    uint32
 	digits int
 	padded bool   // padding was seen
 	line   []byte // after padding: the line so far
-	skip   bool   // after padding: the line is no base64
+	ended  bool   // after padding a line came that is no base64: the end
+	fresh  bool   // right behind padding, on its line
 	junk   bool   // something was passed over
 }
 
@@ -69,11 +70,7 @@ func (d *base64Decoder) feed(dst, src []byte) []byte {
 		case c == '\n' || c == '\r' || c == ' ' || c == '\t':
 		case v == base64Pad && d.digits >= 2:
 			dst = d.finish(dst)
-			d.padded = true
-			// The rest of the quantum's padding.
-			if i < len(src) && src[i] == '=' {
-				i++
-			}
+			d.padded, d.fresh = true, true
 			return d.feedPadded(dst, src[i:])
 		default:
 			d.junk = true
@@ -82,18 +79,29 @@ func (d *base64Decoder) feed(dst, src []byte) []byte {
 	return dst
 }
 
+// isBase64 reports whether the line is nothing but base64.
+func isBase64(line []byte) bool {
+	for _, c := range line {
+		if base64Values[c] == base64Junk {
+			return false
+		}
+	}
+	return len(line) > 0
+}
+
 func (d *base64Decoder) feedPadded(dst, src []byte) []byte {
 	for _, c := range src {
 		switch {
+		case d.ended:
+			return dst
 		case c == '\n':
-			dst = d.endLine(dst)
+			dst, d.fresh = d.endLine(dst), false
 		case c == '\r' || c == ' ' || c == '\t':
-		case d.skip:
-		case len(d.line) == base64MaxLine || base64Values[c] == base64Junk:
-			d.skip, d.junk = true, true
-		case c == '=' && len(d.line) == 0:
+		case c == '=' && d.fresh: // the rest of the padding
+		case len(d.line) == base64MaxLine || base64Values[c] == base64Junk || c == '=' && len(d.line) == 0:
+			d.ended, d.junk = true, true
 		default:
-			d.line = append(d.line, c)
+			d.line, d.fresh = append(d.line, c), false
 		}
 	}
 	return dst
@@ -103,12 +111,11 @@ func (d *base64Decoder) feedPadded(dst, src []byte) []byte {
 func (d *base64Decoder) endLine(dst []byte) []byte {
 	line := d.line
 	d.line = d.line[:0]
-	if d.skip {
-		d.skip = false
+	if d.ended {
 		return dst
 	}
 	if len(line)%4 != 0 {
-		d.junk = true
+		d.ended, d.junk = true, true
 		return dst
 	}
 	sub := base64Decoder{}

@@ -142,6 +142,8 @@ func (d *quotedDecoder) feed(dst, src []byte) []byte {
 			dst = append(dst, unhex(d.held[1])<<4|unhex(c))
 			d.n = 0
 			i++
+		case d.held[d.n-1] == '\r':
+			d.n = 0 // a soft line break where lines end in CR alone
 		default:
 			dst = append(dst, d.held[:d.n]...)
 			d.n = 0

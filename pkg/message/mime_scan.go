@@ -33,6 +33,7 @@ type scanner struct {
 	pos, end int
 	off      int64 // of buf[pos] in the message
 	eof      bool
+	mac      bool  // lines end in CR alone: CR and LF are swapped in buf
 	err      error // r's own
 
 	stack    []frame
@@ -74,7 +75,8 @@ func scan(r io.Reader, entities, hashing bool) (*Part, *Entity, []string, error)
 	s := scanners.Get().(*scanner)
 	s.r, s.pos, s.end, s.off, s.eof, s.err = r, 0, 0, 0, false, nil
 	s.stack, s.summing, s.stopped, s.parts, s.kept, s.problems = s.stack[:0], 0, false, 0, 0, nil
-	s.entities, s.hashing = entities, hashing
+	s.entities, s.hashing, s.mac = entities, hashing, false
+	s.start()
 	part, entity := s.entity(place{embedded: true, fallback: "text/plain"})
 	problems, err := s.problems, s.err
 	s.r, s.problems = nil, nil
@@ -106,6 +108,9 @@ func (s *scanner) fill() bool {
 	}
 	for range 100 {
 		n, err := s.r.Read(s.buf[s.end:])
+		if s.mac {
+			swapBreaks(s.buf[s.end : s.end+n])
+		}
 		s.end += n
 		if err != nil {
 			s.eof = true
@@ -122,9 +127,23 @@ func (s *scanner) fill() bool {
 	return false
 }
 
+// start fills the buffer until a line ends. Where lines end in CR alone, CR and
+// LF change places for the grammar, and change back for whoever gets the octets.
+func (s *scanner) start() {
+	for s.fill() && bytes.IndexByte(s.buf[:s.end], '\n') < 0 {
+	}
+	if first := s.buf[:s.end]; linesEndInCR(first) {
+		s.mac = true
+		swapBreaks(first)
+	}
+}
+
 // consume goes over n octets, which count for every open message.
 func (s *scanner) consume(n int) {
 	if s.summing > 0 {
+		if s.mac {
+			swapBreaks(s.buf[s.pos : s.pos+n])
+		}
 		for i := range s.stack {
 			if s.stack[i].sum != nil {
 				s.stack[i].sum.Write(s.buf[s.pos : s.pos+n])
@@ -251,17 +270,19 @@ func (s *scanner) header(isPart bool) (ended bool, over int) {
 			folded := text[0] == ' ' || text[0] == '\t'
 			switch {
 			case folded && !first:
-			case fieldColon(text) >= 0:
+			case !first && tail < 0 && continues(s.head, text):
+			case fieldColon(bytes.TrimPrefix(text, byteOrderMark)) >= 0:
 				tail = -1
 			case first && isPart && !isMboxFrom(text):
 				return done(false)
 			case first && isMboxFrom(text):
 			default:
-				if tail < 0 {
+				if tail < 0 && bytes.IndexByte(text, ':') < 0 {
 					tail = len(s.head) + br
 				}
 				if text[0] == '-' && s.opensBody(text) {
 					take(br)
+					tail = len(s.head)
 					return done(false)
 				}
 			}
@@ -290,7 +311,14 @@ func (s *scanner) body(sink func([]byte)) {
 	give := func(n int) {
 		if n > 0 {
 			if sink != nil {
-				sink(s.buf[s.pos : s.pos+n])
+				b := s.buf[s.pos : s.pos+n]
+				if s.mac {
+					swapBreaks(b)
+				}
+				sink(b)
+				if s.mac {
+					swapBreaks(b)
+				}
 			}
 			s.consume(n)
 		}
@@ -400,6 +428,12 @@ func (s *scanner) entity(at place) (*Part, *Entity) {
 	bodyStart := s.off - int64(len(replay))
 	if len(s.head) >= maxHeader {
 		replay, bodyStart = nil, s.off
+	}
+	if line, _ := cutLine(replay); h.transfer == transferBase64 && !isBase64(line) {
+		replay, bodyStart = nil, s.off // a garbage line of the header, after all
+	}
+	if s.mac {
+		swapBreaks(replay)
 	}
 	if s.kept += h.seen; s.kept > maxKept && !s.stopped {
 		s.stopped = true

@@ -20,14 +20,18 @@ func ReadStructure(r io.Reader) (root *Part, problems []string, err error) {
 
 // Attachments returns the leaves below root that are more than the mail's own
 // text: of disposition attachment, with a file name, or of a type other than
-// text. An attached message is one of them, and isn't entered.
+// text. An attached message is one of them, and isn't entered. The fields of a
+// delivery report (message/delivery-status) and a multipart without parts count
+// as text.
 func Attachments(root *Part) []*Part {
 	var out []*Part
 	root.Walk(func(p *Part) bool {
-		if strings.HasPrefix(p.MediaType, "multipart/") && len(p.Children) > 0 {
+		multipart := strings.HasPrefix(p.MediaType, "multipart/")
+		if multipart && len(p.Children) > 0 {
 			return true
 		}
-		if p.Disposition == "attachment" || p.Name != "" || !strings.HasPrefix(p.MediaType, "text/") {
+		text := multipart || strings.HasPrefix(p.MediaType, "text/") || p.MediaType == "message/delivery-status"
+		if p.Disposition == "attachment" || p.Name != "" || !text {
 			out = append(out, p)
 		}
 		return false
