@@ -43,7 +43,9 @@ type sampleMail struct {
 const generated = "sea-chart (generated)"
 
 // sample is the whole account. UIDs have gaps, as after years of deleting;
-// validities and UIDs never change, so that a second run has nothing to do.
+// validities and UIDs never change, so that a second run has nothing to do. No
+// name has an "&": go-imap's server writes it as "&-" even to a client that has
+// enabled UTF8=ACCEPT, where it stands for itself (RFC 6855 §3).
 func sample() []sampleMailbox {
 	return []sampleMailbox{
 		{name: "INBOX", validity: 1748844901, mails: []sampleMail{
@@ -87,7 +89,7 @@ func sample() []sampleMailbox {
 			{8, "ferry-cancelled.eml", "2025-10-13T14:02:06+02:00", `\Seen`},
 		}},
 		{name: "Lists", noSelect: true},
-		{name: "Lists/Tides & Gulls", validity: 1748844910, mails: []sampleMail{
+		{name: "Lists/Tides, Gulls", validity: 1748844910, mails: []sampleMail{
 			{412, "newsletter-tides.eml", "2025-11-02T05:00:09Z", `\Seen`},
 			{413, "newsletter-gulls.eml", "2025-11-08T16:45:01Z", ``},
 		}},

@@ -158,7 +158,7 @@ func TestListTellsNamesUsesAndCounts(t *testing.T) {
 	for name, attr := range map[string]imap.MailboxAttr{
 		"Sent": imap.MailboxAttrSent, "Drafts": imap.MailboxAttrDrafts, "Junk": imap.MailboxAttrJunk,
 		"Trash": imap.MailboxAttrTrash, "Archive": imap.MailboxAttrArchive, "Projects": imap.MailboxAttrNoSelect,
-		"手紙/灯台": imap.MailboxAttrHasNoChildren, "Lists/Tides & Gulls": imap.MailboxAttrHasNoChildren,
+		"手紙/灯台": imap.MailboxAttrHasNoChildren, "Lists/Tides, Gulls": imap.MailboxAttrHasNoChildren,
 		"Projects/Skerry Light": imap.MailboxAttrHasChildren,
 	} {
 		if b := boxes[name]; b == nil || !slices.Contains(b.Attrs, attr) {
