@@ -1,0 +1,154 @@
+// Package wireproxy is a TCP proxy for tests: it counts what crosses the wire,
+// and cuts, stalls or refuses connections.
+package wireproxy
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Proxy forwards connections to a server. Its fields may be set before it is
+// dialed, its methods called at any time. It ends with the test.
+type Proxy struct {
+	Addr string // host:port to dial
+
+	// Cut, if set, is asked for each connection, numbered from 1, after how
+	// many octets from the server it is cut: 0 at once, -1 never.
+	Cut func(connection int) int64
+	// Delay holds each piece from the server back for so long.
+	Delay time.Duration
+
+	up, down    atomic.Int64
+	connections atomic.Int64
+	stalled     atomic.Bool
+	refusing    atomic.Bool
+
+	mu   sync.Mutex
+	open map[net.Conn]bool
+	tap  func(fromServer bool, p []byte)
+}
+
+// Start starts a proxy to the server at target, host:port.
+func Start(tb testing.TB, target string) *Proxy {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &Proxy{Addr: l.Addr().String(), open: map[net.Conn]bool{}}
+	tb.Cleanup(func() {
+		l.Close()
+		p.CutAll()
+	})
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.serve(c, target)
+		}
+	}()
+	return p
+}
+
+// Up returns the octets that clients sent.
+func (p *Proxy) Up() int64 { return p.up.Load() }
+
+// Down returns the octets that the server sent.
+func (p *Proxy) Down() int64 { return p.down.Load() }
+
+// Connections returns how many connections were made.
+func (p *Proxy) Connections() int64 { return p.connections.Load() }
+
+// Reset sets the counts to zero.
+func (p *Proxy) Reset() {
+	p.up.Store(0)
+	p.down.Store(0)
+	p.connections.Store(0)
+}
+
+// Stall stops forwarding what the server sends, until it is called with false.
+func (p *Proxy) Stall(on bool) { p.stalled.Store(on) }
+
+// Refuse closes new connections at once, until it is called with false.
+func (p *Proxy) Refuse(on bool) { p.refusing.Store(on) }
+
+// CutAll cuts all connections that are open.
+func (p *Proxy) CutAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.open {
+		c.Close()
+	}
+}
+
+// Tap calls f with everything that passes; from several goroutines.
+func (p *Proxy) Tap(f func(fromServer bool, octets []byte)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tap = f
+}
+
+func (p *Proxy) serve(client net.Conn, target string) {
+	n := p.connections.Add(1)
+	if p.refusing.Load() {
+		client.Close()
+		return
+	}
+	server, err := net.Dial("tcp", target)
+	if err != nil {
+		client.Close()
+		return
+	}
+	p.mu.Lock()
+	p.open[client], p.open[server] = true, true
+	tap := p.tap
+	p.mu.Unlock()
+	end := func() {
+		client.Close()
+		server.Close()
+		p.mu.Lock()
+		delete(p.open, client)
+		delete(p.open, server)
+		p.mu.Unlock()
+	}
+	limit := int64(-1)
+	if p.Cut != nil {
+		limit = p.Cut(int(n))
+	}
+	go func() {
+		defer end()
+		p.copy(server, client, &p.up, -1, tap, false)
+	}()
+	defer end()
+	p.copy(client, server, &p.down, limit, tap, true)
+}
+
+func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, tap func(bool, []byte), fromServer bool) {
+	buf := make([]byte, 64<<10)
+	for limit != 0 {
+		n, err := from.Read(buf)
+		if fromServer {
+			for p.stalled.Load() {
+				time.Sleep(5 * time.Millisecond)
+			}
+			time.Sleep(p.Delay)
+		}
+		if limit > 0 {
+			n = int(min(int64(n), limit))
+			limit -= int64(n)
+		}
+		count.Add(int64(n))
+		if tap != nil && n > 0 {
+			tap(fromServer, buf[:n])
+		}
+		if _, werr := to.Write(buf[:n]); werr != nil || err != nil {
+			return
+		}
+	}
+}
+
