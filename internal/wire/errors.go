@@ -41,3 +41,14 @@ func ErrorFromPB(p *pluginpb.Error) error {
 		Key: p.GetKey(), Reason: p.GetReason(), RetryAfter: time.Duration(p.GetRetryAfterNs()),
 	}
 }
+
+// Redacted returns err with the words of a plugin passed through redact, which
+// may be nil.
+func Redacted(err error, redact func(string) string) error {
+	f, ok := err.(*fault.Error)
+	if !ok || redact == nil {
+		return err
+	}
+	f.Text, f.Hint = redact(f.Text), redact(f.Hint)
+	return f
+}

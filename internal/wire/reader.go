@@ -45,6 +45,8 @@ func (b broken) Read([]byte) (int, error) { return 0, b.err }
 type Reader struct {
 	// Recv receives the next frame; io.EOF ends the stream well.
 	Recv func(*Inbound) error
+	// Redact takes secrets out of the errors of the other side; may be nil.
+	Redact func(string) string
 	// Lanes and Pull are called for the signals of a source; may be nil.
 	Lanes, Pull func(n int)
 	// Peer names the other side in errors, as in "plugin imap".
@@ -101,7 +103,7 @@ func (r *Reader) begin(e *pluginpb.Event) (Item, error) {
 	if !b.GetHasBody() {
 		switch {
 		case e.Error != nil:
-			return Item{Begin: b, Err: ErrorFromPB(e.Error)}, nil
+			return Item{Begin: b, Err: r.error(e.Error)}, nil
 		case e.End && e.Body == 0:
 			return Item{Begin: b}, nil
 		}
@@ -110,7 +112,7 @@ func (r *Reader) begin(e *pluginpb.Event) (Item, error) {
 	s := &stream{r: r, size: b.GetBodySize(), left: int(e.Body)}
 	if e.Error != nil {
 		r.data.bytes(s.left)
-		return Item{Begin: b, Err: ErrorFromPB(e.Error)}, nil
+		return Item{Begin: b, Err: r.error(e.Error)}, nil
 	}
 	if !e.End {
 		r.open = s
@@ -205,6 +207,8 @@ func (r *Reader) fail(err error) error {
 func (r *Reader) broken(format string, args ...any) error {
 	return r.fail(fault.New(fault.Bug, r.peer()+" broke the stream of messages: "+format, args...))
 }
+
+func (r *Reader) error(p *pluginpb.Error) error { return Redacted(ErrorFromPB(p), r.Redact) }
 
 func (r *Reader) peer() string {
 	if r.Peer == "" {
@@ -308,7 +312,7 @@ func (s *stream) advance() error {
 	if e.Error != nil {
 		s.r.data.bytes(int(e.Body))
 		s.r.open = nil
-		return ErrorFromPB(e.Error)
+		return s.r.error(e.Error)
 	}
 	s.left, s.end = int(e.Body), e.End
 	return nil

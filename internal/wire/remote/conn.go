@@ -27,6 +27,8 @@ type Options struct {
 	// process that ended; nil when it lives. It may wait a moment for the
 	// process to end. nil: any loss of the connection is a fault.Crashed.
 	Gone func(err error) error
+	// Redact takes secrets out of what the plugin says in errors; may be nil.
+	Redact func(string) string
 }
 
 // Secrets answers a session's questions. Both may be called from several
@@ -151,6 +153,9 @@ func (c *Conn) lost(ctx context.Context, err error) error {
 	return fault.New(class, "%s: %s", c.o.Peer, status.Convert(err).Message())
 }
 
+// error converts an error of the plugin.
+func (c *Conn) error(p *pluginpb.Error) error { return wire.Redacted(wire.ErrorFromPB(p), c.o.Redact) }
+
 // Describe asks the plugin what it is.
 func (c *Conn) Describe(ctx context.Context) (wire.Description, error) {
 	d, err := c.plugin.Describe(ctx, &pluginpb.DescribeRequest{})
@@ -171,7 +176,7 @@ func (c *Conn) Prepare(ctx context.Context, name string, config []byte) (wire.Pr
 		return wire.Prepared{}, c.lost(ctx, err)
 	}
 	if p.GetError() != nil {
-		return wire.Prepared{}, wire.ErrorFromPB(p.GetError())
+		return wire.Prepared{}, c.error(p.GetError())
 	}
 	return wire.Prepared{
 		Target: p.GetTarget(), Lanes: max(1, int(p.GetLanes())), Needs: needs(p.GetNeeds()), Record: p.GetRecord(),

@@ -154,7 +154,7 @@ func (l *Lane) answers() error {
 			if err != nil {
 				return err
 			}
-			err = wire.ErrorFromPB(r.GetError())
+			err = l.conn.error(r.GetError())
 			if p.broken != nil {
 				err = p.broken
 			}
@@ -165,7 +165,7 @@ func (l *Lane) answers() error {
 			p.done(sink.Receipt{Path: r.GetPath(), Octets: r.GetOctets()}, nil)
 		}
 		if b.GetError() != nil {
-			return wire.ErrorFromPB(b.GetError())
+			return l.conn.error(b.GetError())
 		}
 	}
 }

@@ -2,9 +2,9 @@ package remote
 
 import (
 	"context"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
-	"github.com/mailhaul/pipeline/internal/wire"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
 
@@ -36,7 +36,7 @@ func (c *Conn) open(ctx context.Context, spec Spec, state *pluginpb.SinkState) (
 	if err != nil {
 		err = c.lost(ctx, err)
 	} else {
-		err = wire.ErrorFromPB(o.GetError())
+		err = c.error(o.GetError())
 	}
 	if err != nil {
 		s.forget()
@@ -51,14 +51,19 @@ func (s *session) forget() {
 	s.conn.mu.Unlock()
 }
 
-// close ends the session. ctx bounds how long the plugin may take.
+// closeTimeout is how long a plugin may take to close a session.
+const closeTimeout = 30 * time.Second
+
+// close ends the session.
 func (s *session) close(ctx context.Context) error {
 	defer s.forget()
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
 	r, err := s.conn.plugin.Close(ctx, &pluginpb.CloseRequest{Session: s.number})
 	if err != nil {
 		return s.conn.lost(ctx, err)
 	}
-	return wire.ErrorFromPB(r.GetError())
+	return s.conn.error(r.GetError())
 }
 
 func needs(n uint32) message.Needs { return message.Needs(n) }

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
-	"github.com/mailhaul/pipeline/internal/wire"
 	"github.com/mailhaul/pipeline/pkg/sink"
 )
 
@@ -31,7 +30,7 @@ func (s *Sink) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	if err != nil {
 		return nil, s.conn.lost(ctx, err)
 	}
-	return sink.Checkpoint(r.Checkpoint), wire.ErrorFromPB(r.GetError())
+	return sink.Checkpoint(r.Checkpoint), s.conn.error(r.GetError())
 }
 
 // Committed tells the sink that the ledger has committed a checkpoint.
@@ -40,7 +39,7 @@ func (s *Sink) Committed(ctx context.Context, checkpoint sink.Checkpoint) error 
 	if err != nil {
 		return s.conn.lost(ctx, err)
 	}
-	return wire.ErrorFromPB(r.GetError())
+	return s.conn.error(r.GetError())
 }
 
 // Close ends the session. All lanes are closed before.

@@ -63,7 +63,7 @@ func (s *Source) Mailboxes(ctx context.Context) iter.Seq2[message.Mailbox, error
 				}
 			}
 			if b.GetError() != nil {
-				err = wire.ErrorFromPB(b.GetError())
+				err = s.conn.error(b.GetError())
 			}
 		}
 		yield(message.Mailbox{}, s.conn.lost(ctx, err))
@@ -91,7 +91,7 @@ func (s *Source) List(ctx context.Context, req source.ListRequest) iter.Seq2[mes
 				}
 			}
 			if b.GetError() != nil {
-				err = wire.ErrorFromPB(b.GetError())
+				err = s.conn.error(b.GetError())
 			}
 		}
 		yield(message.Summary{}, s.conn.lost(ctx, err))
@@ -132,7 +132,7 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 			s.feed(ctx, stream, req, pulls)
 		}()
 		r := &wire.Reader{
-			Peer: s.conn.o.Peer, Spool: s.spool, Lanes: s.setLanes,
+			Peer: s.conn.o.Peer, Spool: s.spool, Lanes: s.setLanes, Redact: s.conn.o.Redact,
 			Recv: func(in *wire.Inbound) error {
 				err := stream.RecvMsg(in)
 				if err == nil || err == io.EOF {

@@ -37,7 +37,7 @@ func (c *Conn) OpenStage(ctx context.Context, spec Spec, prepared wire.Prepared)
 	s := &Stage{session: session, cancel: cancel, body: prepared.Needs.Has(message.NeedBody)}
 	s.w = wire.NewWriter(c.o.Buffers, func(f *wire.Frame) error { return stream.SendMsg(f) })
 	s.w.Session(s.number)
-	s.r = &wire.Reader{Peer: c.o.Peer, Spool: spec.Spool, Recv: func(in *wire.Inbound) error {
+	s.r = &wire.Reader{Peer: c.o.Peer, Spool: spec.Spool, Redact: c.o.Redact, Recv: func(in *wire.Inbound) error {
 		err := stream.RecvMsg(in)
 		if err == nil || err == io.EOF {
 			return err

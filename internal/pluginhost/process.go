@@ -1,0 +1,169 @@
+package pluginhost
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/exec"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	gorunner "github.com/hashicorp/go-plugin/runner"
+	"github.com/mailhaul/pipeline/internal/wire"
+	"github.com/mailhaul/pipeline/internal/wire/remote"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// process is one running plugin.
+type process struct {
+	found   Found
+	client  *plugin.Client
+	runner  *runner
+	out     *output
+	conn    *remote.Conn
+	stray   *lineWriter // printed on os.Stdout
+	stopped atomic.Bool // by us: its end is no crash
+}
+
+// lastGasp is how long a process whose connection broke is given to be seen
+// ending.
+const lastGasp = 2 * time.Second
+
+func (h *Host) launch(found Found) (*process, error) {
+	p := &process{found: found, out: &output{
+		log: h.o.Log.With("plugin", found.Name), redact: &h.redact,
+	}}
+	p.stray = &lineWriter{show: p.out.stray}
+	buffers := wire.NewPool()
+	p.client = plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  plugin.HandshakeConfig{MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue},
+		VersionedPlugins: map[int]plugin.PluginSet{wire.Protocol: {"mailhaul": taken{}}},
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		SkipHostEnv:      true,
+		StartTimeout:     h.o.StartTimeout,
+		Logger:           hclog.NewNullLogger(),
+		SyncStdout:       p.stray,
+		SyncStderr:       &lineWriter{show: p.out.error},
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: h.sockets},
+		GRPCDialOptions:  wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers}),
+		RunnerFunc: func(_ hclog.Logger, given *exec.Cmd, _ string) (gorunner.Runner, error) {
+			cmd := exec.Command(found.Path)
+			cmd.Dir = h.o.WorkDir
+			cmd.Env = append(append([]string(nil), h.env...), given.Env...)
+			p.runner = newRunner(cmd, p.out)
+			return p.runner, nil
+		},
+	})
+	cc, err := p.connect()
+	if err != nil {
+		err = p.startError(err)
+		p.stopped.Store(true)
+		p.client.Kill()
+		return nil, err
+	}
+	p.conn = remote.New(cc, remote.Options{
+		Peer: "plugin " + found.Name, Buffers: buffers, Gone: p.gone, Redact: h.redact.text,
+	})
+	return p, nil
+}
+
+func (p *process) connect() (*grpc.ClientConn, error) {
+	protocol, err := p.client.Client()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := protocol.Dispense("mailhaul")
+	if err != nil {
+		return nil, err
+	}
+	return raw.(*grpc.ClientConn), nil
+}
+
+// startError explains why a process that was started can't be talked to.
+func (p *process) startError(err error) error {
+	if p.runner != nil && p.runner.cmd.Process != nil {
+		select {
+		case <-p.runner.ended:
+			return p.crash()
+		case <-time.After(drain):
+		}
+	}
+	return fault.New(fault.Config, "start plugin %s (%s): %w", p.found.Name, p.found.Path, err).
+		WithHint("is it a plugin of Mailhaul, built for this system? \"%s describe\" should say so", p.found.Path)
+}
+
+// exited reports whether the process has ended.
+func (p *process) exited() bool {
+	select {
+	case <-p.runner.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// gone explains the loss of the connection when the process has ended, and
+// gives it a moment to.
+func (p *process) gone(err error) error {
+	wait := time.Duration(0)
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Canceled, codes.Unknown:
+		wait = lastGasp
+	}
+	if err == io.EOF {
+		wait = lastGasp
+	}
+	select {
+	case <-p.runner.ended:
+		return p.crash()
+	case <-time.After(wait):
+		return nil
+	}
+}
+
+// crash returns what became of the process.
+func (p *process) crash() error {
+	text := fmt.Sprintf("plugin %s (process %s) %s", p.found.Name, p.runner.ID(), howEnded(p.runner.cmd.ProcessState))
+	if p.stopped.Load() {
+		return fault.New(fault.Crashed, "%s: the host had stopped it", text)
+	}
+	if words := p.out.lastWords(); words != "" {
+		text += ": " + words
+	}
+	return fault.New(fault.Crashed, "%s", text).WithHint("its log above has the rest; what it was doing is tried again, alone, in a new process")
+}
+
+// stop ends the process: asked first, then killed.
+func (p *process) stop() {
+	p.stopped.Store(true)
+	p.client.Kill()
+	p.conn.Close()
+	p.stray.flush()
+	_ = killGroup(p.runner.cmd.Process) // what the plugin may have left behind
+}
+
+// taken is go-plugin's view of the host: it takes the connection as it is.
+type taken struct{ plugin.NetRPCUnsupportedPlugin }
+
+// GRPCServer isn't used: the plugin serves.
+func (taken) GRPCServer(*plugin.GRPCBroker, *grpc.Server) error { return nil }
+
+// GRPCClient returns the connection.
+func (taken) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, cc *grpc.ClientConn) (any, error) {
+	return cc, nil
+}
+
+func level(log *slog.Logger) slog.Level {
+	for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
+		if log.Enabled(context.Background(), l) {
+			return l
+		}
+	}
+	return slog.LevelError
+}
