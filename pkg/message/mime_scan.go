@@ -43,6 +43,7 @@ type scanner struct {
 	parts    int
 	kept     int
 	head     []byte
+	headCut  bool // the header block is longer than head
 	problems []string
 
 	entities bool // make entities
@@ -215,21 +216,21 @@ func (s *scanner) lineBreak() int {
 // line in text that is no field, over is where in s.head the body begins.
 // A part whose first line is no field has no header at all.
 func (s *scanner) header(isPart bool) (ended bool, over int) {
-	s.head = s.head[:0]
+	s.head, s.headCut = s.head[:0], false
 	tail := -1 // where the lines begin that may be body already
 	first, inLine := true, false
 	br := 0 // length of the line break before pos's line, which isn't consumed yet
 	take := func(n int) {
-		if len(s.head)+n <= maxHeader {
-			s.head = append(s.head, s.buf[s.pos:s.pos+n]...)
-		} else if len(s.head) < maxHeader {
+		keep := min(n, maxHeader-len(s.head))
+		s.head = append(s.head, s.buf[s.pos:s.pos+keep]...)
+		if keep < n && !s.headCut {
+			s.headCut = true
 			s.problem("a header block is longer than %d octets", maxHeader)
-			s.head = append(s.head, s.buf[s.pos:s.pos+maxHeader-len(s.head)]...)
 		}
 		s.consume(n)
 	}
 	done := func(ended bool) (bool, int) {
-		if tail < 0 || len(s.head) >= maxHeader {
+		if tail < 0 || s.headCut {
 			tail = len(s.head)
 		}
 		return ended, tail
@@ -426,9 +427,6 @@ func (s *scanner) entity(at place) (*Part, *Entity) {
 	h := readPart(part, s.head[:over], at.fallback)
 	replay := s.head[over:]
 	bodyStart := s.off - int64(len(replay))
-	if len(s.head) >= maxHeader {
-		replay, bodyStart = nil, s.off
-	}
 	if line, _ := cutLine(replay); h.transfer == transferBase64 && !isBase64(line) {
 		replay, bodyStart = nil, s.off // a garbage line of the header, after all
 	}
