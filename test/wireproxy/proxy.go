@@ -151,4 +151,3 @@ func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, tap fu
 		}
 	}
 }
-
