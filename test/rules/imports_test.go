@@ -36,12 +36,21 @@ var importRules = []importRule{
 	{from: "internal/pluginpb/...", why: "it is generated from proto/"},
 	{from: "internal/wire/...", may: []string{"pkg/...", "internal/pluginpb", "."}, why: "it turns the contract into pb and back, and nothing else"},
 	{from: "internal/demo/...", why: "the demo server is somebody else's mail server, as far as the pipeline knows"},
-	{from: "internal/ledger/...", may: []string{"pkg/...", "."}, why: "the ledger remembers, it decides nothing"},
+	{from: "internal/faultpoint", why: "a process that dies there needs nobody's help"},
+	{from: "internal/relay/...", may: []string{"pkg/message", "pkg/fault"}, why: "it passes octets on, whoever reads them"},
+	{from: "internal/expression/...", may: []string{"pkg/..."}, why: "an expression reads one message"},
+	{from: "internal/config/...", may: []string{"pkg/...", "internal/expression", "internal/stages/..."}, why: "the file is checked offline, before anything starts"},
+	{from: "internal/plan/...", may: []string{"pkg/...", "internal/config", "internal/expression", "internal/stages/..."}, why: "a plan is made of the file and of what plugins say of themselves"},
+	{from: "internal/pluginhost/...", may: []string{"pkg/...", "internal/wire/...", "internal/faultpoint", "."}, why: "it starts processes and speaks the wire, whatever they are for"},
+	{from: "internal/ledger/...", may: []string{"pkg/...", "internal/faultpoint", "."}, why: "the ledger remembers, it decides nothing"},
 	{from: "internal/stages/...", except: []string{"internal/stages"}, may: []string{"pkg/...", "internal/expression", "internal/stages", "."}, why: "a stage knows neither the engine nor another stage"},
 }
 
 // Nobody may import these, whatever else a rule allows.
 var forbidden = []struct{ from, to, why string }{
+	{"pkg/...", "internal/pluginpb/...", "only internal/wire sees pb types"},
+	{"cmd/...", "internal/pluginpb/...", "only internal/wire sees pb types"},
+	{"internal/pluginhost/...", "internal/pluginpb/...", "only internal/wire sees pb types"},
 	{"...", "cmd/...", "a command is wiring; what others need belongs into a package"},
 	{"...", "test/...", "fixtures are for tests"},
 	{"internal/...", "plugins/...", "the host knows plugins by their executables only"},
@@ -50,6 +59,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"internal/engine/...", "internal/pluginhost/...", "the engine is tested in-process, on the pkg interfaces"},
 	{"internal/engine/...", "internal/wire/...", "the engine is tested in-process, on the pkg interfaces"},
 	{"internal/engine/...", "internal/pluginpb/...", "only internal/wire sees pb types"},
+	{"internal/engine/...", "internal/config/...", "a plan is all that the engine needs of the file"},
 	{"internal/pluginhost/...", "internal/engine/...", "the host starts processes; it doesn't know what for"},
 	{"internal/stages/...", "internal/engine/...", "a stage judges one message"},
 	{"internal/plan/...", "internal/engine/...", "a plan is made, printed and tested without running it"},
