@@ -5,7 +5,7 @@ import "strings"
 // Nearest returns the candidate that word was most likely meant to be, or ""
 // when none is near: at most a third of the letters differ, upper and lower
 // case count as equal, and two neighbours that changed places as one.
-// Of equally near ones the first wins.
+// Of equally near ones one that begins with word wins, then the first.
 func Nearest(word string, candidates []string) string {
 	if len(word) > 64 {
 		return ""
@@ -13,7 +13,9 @@ func Nearest(word string, candidates []string) string {
 	w := []rune(strings.ToLower(word))
 	best, bestAt := "", len(w)/3+1
 	for _, c := range candidates {
-		if d := distance(w, []rune(strings.ToLower(c)), bestAt); d < bestAt {
+		lc := strings.ToLower(c)
+		d := distance(w, []rune(lc), bestAt+1)
+		if d < bestAt || d == bestAt && best != "" && strings.HasPrefix(lc, string(w)) && !strings.HasPrefix(strings.ToLower(best), string(w)) {
 			best, bestAt = c, d
 		}
 	}

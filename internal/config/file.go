@@ -1,0 +1,431 @@
+// Package config reads the pipeline file: YAML in, typed values out, and every
+// error at once, with its place in the file, what was expected and the nearest
+// right word. It starts nothing and evaluates nothing: references as
+// ${env:NAME} are evaluated by Resolve and Settle, when a run needs them.
+package config
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/expression"
+	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/internal/stages/filter"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/spec"
+)
+
+// document is the file as it is written. Its tags are the reference.
+type document struct {
+	Version     int             `json:"version" required:"true" doc:"version of this file's format: 1"`
+	Name        string          `json:"name" pattern:"[a-z0-9][a-z0-9._-]*" doc:"name of the pipeline, and of its ledger; the file's name when left out" example:"acme"`
+	State       string          `json:"state" default:".pipeline/" doc:"folder of the ledger; may hold references"`
+	Timezone    string          `json:"timezone" default:"UTC" doc:"of the dates in expressions" example:"Europe/Berlin"`
+	Concurrency Concurrency     `json:"concurrency" doc:"how much is done at once"`
+	Sources     []sourceDoc     `json:"sources" required:"true" doc:"where messages come from"`
+	Stages      []stages.Config `json:"stages" doc:"what each message passes, in order"`
+	Sinks       []sinkDoc       `json:"sinks" required:"true" doc:"where messages go"`
+}
+
+// Concurrency bounds what a run does at once.
+type Concurrency struct {
+	Sources int `json:"sources" default:"8" min:"1" max:"10000" doc:"sources that are exported at once"`
+	PerHost int `json:"per_host" default:"100" min:"1" max:"100000" doc:"connections to one host at once, of all sources"`
+}
+
+type sourceDoc struct {
+	Name      string            `json:"name" required:"true" pattern:"[a-z0-9][a-z0-9._-]*" doc:"names the source in the ledger and in file names for ever; unique" example:"alice"`
+	Plugin    string            `json:"plugin" required:"true" pattern:"[a-z0-9][a-z0-9-]*" doc:"NAME of the executable pipeline-source-NAME" example:"imap"`
+	Config    json.RawMessage   `json:"config" doc:"the plugin's own keys; values may hold references"`
+	Mailboxes mailboxesDoc      `json:"mailboxes" doc:"which mailboxes are exported"`
+	Order     string            `json:"order" enum:"oldest,newest" default:"oldest" doc:"which messages of a mailbox come first"`
+	Limit     *int              `json:"limit" min:"1" doc:"at most so many messages of this source, in its order"`
+	Vars      map[string]string `json:"vars" doc:"words of your own for filters, the index and file names; values may hold references" example:"{\"custodian\": \"Ann\"}"`
+}
+
+type mailboxesDoc struct {
+	Include []string `json:"include" default:"[\"**\"]" doc:"patterns: one must match"`
+	Exclude []string `json:"exclude" doc:"patterns: none may match" example:"[\"special:trash\", \"Old/**\"]"`
+}
+
+type sinkDoc struct {
+	Name      string          `json:"name" required:"true" pattern:"[a-z0-9][a-z0-9._-]*" doc:"names the sink in the ledger and in the index; unique" example:"archive"`
+	Plugin    string          `json:"plugin" required:"true" pattern:"[a-z0-9][a-z0-9-]*" doc:"NAME of the executable pipeline-sink-NAME" example:"eml"`
+	When      *string         `json:"when" doc:"an expression: only messages for which it is true go to this sink" example:"mailbox startsWith \"Projects\""`
+	Config    json.RawMessage `json:"config" doc:"the plugin's own keys; values may hold references"`
+	OnFailure string          `json:"on_failure" enum:"stop,continue" default:"stop" doc:"whether the run goes on without this sink when it fails"`
+}
+
+// File is a pipeline file that has been read and found right, but for the
+// plugins' own configs: those are checked with PluginConfig.Check. It doesn't
+// change after Settle.
+type File struct {
+	Path        string
+	Name        string
+	State       string // as written until Settle
+	Timezone    *time.Location
+	Concurrency Concurrency
+	Sources     []Source
+	Stages      []*stages.Stage
+	Sinks       []Sink
+
+	root *node
+}
+
+// Source is one source of the file.
+type Source struct {
+	Name      string
+	Plugin    string
+	Config    *PluginConfig
+	Mailboxes *Matcher
+	Newest    bool              // newest first
+	Limit     int               // 0: none
+	Vars      map[string]string // as written until Settle
+}
+
+// Sink is one sink of the file.
+type Sink struct {
+	Name     string
+	Plugin   string
+	Config   *PluginConfig
+	When     *expression.Program // nil: every message
+	Continue bool                // the run goes on when this sink fails
+}
+
+// Schema returns the JSON Schema of the whole file, the plugins' own configs
+// left open.
+func Schema() ([]byte, error) { return spec.SchemaOf(document{}) }
+
+// Load reads the file at path. The error is Problems, or says why the file
+// can't be read.
+func Load(path string) (*File, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fault.New(fault.Config, "read the pipeline file: %w", err).WithHint("name another one with --config, or write one: docs/reference/config.md")
+	}
+	return Parse(path, data)
+}
+
+// Parse reads a file's text; path is for its errors and its default name. The
+// error is Problems.
+func Parse(path string, data []byte) (*File, error) {
+	r := &reader{file: path}
+	root := r.read(data)
+	if root == nil || r.over {
+		r.problems.sort()
+		return nil, r.problems
+	}
+	if root.kind != mapping {
+		r.fail(root.line, root.column, "", "expected a mapping with version, sources and sinks, found %s", root.kind)
+		return nil, r.problems
+	}
+	b := &builder{reader: r, root: root, said: map[string]bool{}}
+	for _, p := range r.problems {
+		b.said[p.Key] = true
+	}
+	f := b.build(path)
+	if len(r.problems) > 0 {
+		r.problems.sort()
+		return nil, r.problems
+	}
+	return f, nil
+}
+
+// builder makes a File of nodes.
+type builder struct {
+	*reader
+	root *node
+	said map[string]bool // keys that something is wrong with already
+}
+
+// at reports a problem of a key, at its value.
+func (b *builder) at(key, format string, args ...any) {
+	if b.said[key] {
+		return
+	}
+	b.said[key] = true
+	_, line, column, _ := b.root.locate(key)
+	b.fail(line, column, key, format, args...)
+}
+
+func (b *builder) build(path string) *File {
+	var raw bytes.Buffer
+	b.root.json(&raw, "", nil)
+	var doc document
+	for _, e := range parts(spec.Decode(raw.Bytes(), &doc, nil)) {
+		b.decoding(e)
+	}
+	f := &File{Path: path, Name: doc.Name, State: doc.State, Timezone: time.UTC, Concurrency: doc.Concurrency, root: b.root}
+	if doc.Version != 1 && b.root.get("version") != nil {
+		b.at("version", "this program reads version 1")
+	}
+	if f.Name == "" {
+		f.Name = b.defaultName(path)
+	}
+	if loc, err := time.LoadLocation(doc.Timezone); err != nil || doc.Timezone == "Local" {
+		b.at("timezone", "%q is no timezone: expected one as in UTC or Europe/Berlin", doc.Timezone)
+	} else {
+		f.Timezone = loc
+	}
+	b.references("", b.root)
+	b.sources(f, doc.Sources)
+	vars := varNames(doc.Sources)
+	b.stages(f, doc.Stages, vars)
+	b.sinks(f, doc.Sinks, vars)
+	return f
+}
+
+// decoding places an error of spec.Decode.
+func (b *builder) decoding(err error) {
+	e := fault.As(err)
+	if e == nil || b.said[e.Key] {
+		return
+	}
+	text := strings.TrimPrefix(e.Text, e.Key+": ")
+	if strings.HasPrefix(text, "unknown key") {
+		b.said[e.Key] = true
+		line, column := b.root.keyPlace(e.Key)
+		b.fail(line, column, e.Key, "%s", text)
+		return
+	}
+	b.at(e.Key, "%s", text)
+}
+
+var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
+
+func (b *builder) defaultName(path string) string {
+	base := filepath.Base(path)
+	name := strings.ToLower(strings.TrimSuffix(base, filepath.Ext(base)))
+	if !nameForm.MatchString(name) {
+		b.at("name", "the file's name can't be the pipeline's: expected name: with letters a-z, digits, dots, dashes")
+	}
+	return name
+}
+
+// references checks every ${…} of the file, and refuses them where they aren't
+// evaluated.
+func (b *builder) references(key string, n *node) {
+	for _, m := range n.members {
+		b.references(joinKey(key, m.name), m.node)
+	}
+	for i, item := range n.items {
+		b.references(fmt.Sprintf("%s[%d]", key, i), item)
+	}
+	if n.kind != text || !strings.Contains(n.value, "${") {
+		return
+	}
+	if !evaluated.MatchString(key) {
+		// In an expression it would be a syntax error that explains nothing.
+		b.at(key, "a reference isn't evaluated here: it may stand in state, in a source's vars and in config")
+		return
+	}
+	t, err := parseTemplate(n.value)
+	if err != nil {
+		b.at(key, "%v", err)
+		return
+	}
+	if t.reads("row") {
+		b.at(key, "${row:…} stands only in a source that is expanded from a table: there is none here")
+	}
+}
+
+var evaluated = regexp.MustCompile(`^(state$|sources\[\d+\]\.vars\.|(sources|sinks)\[\d+\]\.config[.\[])`)
+
+// reads reports whether the template has a reference of that kind.
+func (t template) reads(kind string) bool {
+	for _, p := range t {
+		if p.ref == nil {
+			continue
+		}
+		if p.ref.kind == kind || p.ref.path.reads(kind) || p.ref.preset != nil && p.ref.preset.reads(kind) {
+			return true
+		}
+		if slices.ContainsFunc(p.ref.words, func(w template) bool { return w.reads(kind) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *builder) sources(f *File, docs []sourceDoc) {
+	if len(docs) == 0 && b.root.get("sources") != nil {
+		b.at("sources", "expected at least one source")
+	}
+	names := map[string]int{}
+	for i, d := range docs {
+		key := fmt.Sprintf("sources[%d]", i)
+		b.unique(names, d.Name, key, i)
+		s := Source{Name: d.Name, Plugin: d.Plugin, Newest: d.Order == "newest", Vars: d.Vars, Config: b.plugin(key)}
+		if d.Limit != nil {
+			s.Limit = *d.Limit
+		}
+		for _, list := range []struct {
+			name     string
+			patterns []string
+		}{{"include", d.Mailboxes.Include}, {"exclude", d.Mailboxes.Exclude}} {
+			for j, p := range list.patterns {
+				if err := checkPattern(p); err != nil {
+					b.at(fmt.Sprintf("%s.mailboxes.%s[%d]", key, list.name, j), "%v", err)
+				}
+			}
+		}
+		s.Mailboxes = &Matcher{Include: d.Mailboxes.Include, Exclude: d.Mailboxes.Exclude}
+		for name := range d.Vars {
+			if !varForm.MatchString(name) {
+				b.at(key+".vars."+name, "expected a name of letters, digits and _, since expressions read it as vars.NAME")
+			}
+		}
+		f.Sources = append(f.Sources, s)
+	}
+}
+
+var varForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// varNames returns the variables of all sources, never nil: a name that no
+// source has is a mistake.
+func varNames(docs []sourceDoc) []string {
+	out := []string{}
+	for _, d := range docs {
+		for name := range d.Vars {
+			out = append(out, name)
+		}
+	}
+	return sorted(out)
+}
+
+func (b *builder) unique(names map[string]int, name, key string, i int) {
+	if first, ok := names[name]; ok && name != "" {
+		b.at(key+".name", "the name %q is taken by %s[%d]", name, key[:strings.IndexByte(key, '[')], first)
+		return
+	}
+	names[name] = i
+}
+
+// plugin returns the config of a source or sink, an empty one when none
+// stands there.
+func (b *builder) plugin(key string) *PluginConfig {
+	parent, line, column, _ := b.root.locate(key)
+	n := parent.get("config")
+	if n == nil {
+		n = &node{kind: mapping, line: line, column: column}
+	}
+	if n.kind != mapping {
+		b.at(key+".config", "expected a mapping, found %s", n.kind)
+		n = &node{kind: mapping, line: line, column: column}
+	}
+	return &PluginConfig{file: b.file, base: key + ".config", node: n}
+}
+
+func (b *builder) stages(f *File, docs []stages.Config, vars []string) {
+	names := map[string]int{}
+	for i, d := range docs {
+		key := fmt.Sprintf("stages[%d]", i)
+		b.unique(names, d.Name, key, i)
+		if _, ok := d.Kind(); !ok {
+			continue // said by its Validate
+		}
+		s, err := stages.Build(d, filter.Options{Location: f.Timezone, Vars: vars})
+		for _, e := range parts(err) {
+			k := key
+			if fe := fault.As(e); fe != nil {
+				k = joinKey(key, fe.Key)
+			}
+			b.expression(k, e)
+		}
+		f.Stages = append(f.Stages, s)
+	}
+}
+
+func (b *builder) sinks(f *File, docs []sinkDoc, vars []string) {
+	if len(docs) == 0 && b.root.get("sinks") != nil {
+		b.at("sinks", "expected at least one sink")
+	}
+	names := map[string]int{}
+	for i, d := range docs {
+		key := fmt.Sprintf("sinks[%d]", i)
+		b.unique(names, d.Name, key, i)
+		s := Sink{Name: d.Name, Plugin: d.Plugin, Continue: d.OnFailure == "continue", Config: b.plugin(key)}
+		if d.When != nil {
+			var err error
+			s.When, err = expression.Compile(*d.When, expression.Options{Location: f.Timezone, Vars: vars})
+			for _, e := range parts(err) {
+				b.expression(key+".when", e)
+			}
+		}
+		f.Sinks = append(f.Sinks, s)
+	}
+}
+
+// expression places an error within an expression: exactly where the text
+// stands in one line, else at its line.
+func (b *builder) expression(key string, err error) {
+	if b.said[key] {
+		return
+	}
+	n, line, column, whole := b.root.locate(key)
+	var e *expression.Error
+	if !errors.As(err, &e) || !whole || n.kind != text {
+		b.at(key, "%v", err)
+		return
+	}
+	if strings.Contains(n.value, "${") {
+		return // references said it
+	}
+	words := e.Error()
+	switch {
+	case n.plain && n.comment:
+		words += "; YAML takes what follows # for a comment: put the whole expression in single quotes"
+	case n.block:
+		line, column = line+e.Line, 0
+	case !strings.Contains(n.value, "\n"):
+		column += e.Column - 1
+		if n.quoted {
+			column++
+		}
+	}
+	b.fail(line, column, key, "%s", words)
+}
+
+// Chain returns the stages as a chain.
+func (f *File) Chain() *stages.Chain { return stages.NewChain(f.Stages) }
+
+// Settle evaluates the references in State and in the sources' Vars. Call it
+// once, before a run; lint and the like leave them as they are. The error is
+// Problems.
+func (f *File) Settle(ctx context.Context, v Values) error {
+	var problems Problems
+	settle := func(key string) string {
+		n, line, column, whole := f.root.locate(key)
+		if !whole {
+			return ""
+		}
+		s, err := evalText(ctx, n, v)
+		if err != nil {
+			problems = append(problems, Problem{f.Path, line, column, key, err.Error()})
+		}
+		return s
+	}
+	if f.root.get("state") != nil {
+		f.State = settle("state")
+	}
+	for i := range f.Sources {
+		vars := f.Sources[i].Vars
+		for name := range vars {
+			vars[name] = settle(fmt.Sprintf("sources[%d].vars.%s", i, name))
+		}
+	}
+	if len(problems) > 0 {
+		problems.sort()
+		return problems
+	}
+	return nil
+}

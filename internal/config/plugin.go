@@ -1,0 +1,341 @@
+package config
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/spec"
+)
+
+// PluginConfig is the config of one source or sink: YAML that only its plugin
+// understands. It doesn't change and is safe for concurrent use.
+type PluginConfig struct {
+	file string
+	base string // path of the key config, as in "sources[0].config"
+	node *node
+}
+
+// Secret gives the value of a secret as it is now. Errors name the reference,
+// the key and the place, never a value.
+type Secret func(ctx context.Context) (string, error)
+
+// Resolved is a plugin's config as it goes over the wire.
+type Resolved struct {
+	JSON        []byte            // secrets stand as {"$secret": ref}
+	Secrets     map[string]Secret // by ref, which is the path of the key within the config
+	Fingerprint string            // the same as long as JSON means the same; no secret is in it (I9)
+}
+
+// Check checks the config against its plugin's JSON Schema, offline: nothing
+// is evaluated, and what a reference will give is taken as right. The error is
+// Problems, or a fault.Bug when the schema is none.
+func (c *PluginConfig) Check(schemaJSON []byte) error {
+	s, err := parseSchema(schemaJSON)
+	if err != nil {
+		return err
+	}
+	open := func(path []string) bool { return c.open(path) }
+	list, err := s.check(c.plain(), nil)
+	if err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(list, func(f found) bool { return !f.missing && f.unknown == "" && open(f.path) })
+	return c.problems(list)
+}
+
+// plain is the config as JSON with its references as they stand.
+func (c *PluginConfig) plain() []byte {
+	var b bytes.Buffer
+	c.node.json(&b, "", nil)
+	return b.Bytes()
+}
+
+// open reports whether the value at a path has a reference in it.
+func (c *PluginConfig) open(path []string) bool {
+	n := c.node
+	for _, step := range path {
+		next := n.get(step)
+		if n.kind == list {
+			if i, err := strconv.Atoi(step); err == nil && i < len(n.items) {
+				next = n.items[i]
+			}
+		}
+		if next == nil {
+			return false
+		}
+		n = next
+	}
+	if n.kind != text {
+		return false
+	}
+	t, err := parseTemplate(n.value)
+	if err != nil {
+		return true // said already, when the file was read
+	}
+	_, constant := t.constant()
+	return !constant
+}
+
+// Resolve evaluates the config's references and returns what goes to the
+// plugin. Secrets stay references, evaluated whenever the plugin asks. The
+// error is Problems: a variable that isn't set, a value that doesn't fit.
+func (c *PluginConfig) Resolve(ctx context.Context, schemaJSON []byte, v Values) (*Resolved, error) {
+	s, err := parseSchema(schemaJSON)
+	if err != nil {
+		return nil, err
+	}
+	r := &Resolved{Secrets: map[string]Secret{}}
+	var problems Problems
+	var b bytes.Buffer
+	written := map[string][]byte{} // by path, what isn't as in the file
+	c.node.json(&b, "", func(b *bytes.Buffer, n *node, path string) bool {
+		if n.kind != text {
+			return false
+		}
+		if s.secret(steps(c.node, path)) {
+			b.Write(spec.SecretJSON(path))
+			r.Secrets[path] = c.secret(n, path, v)
+			written[path] = []byte(`"secret"`)
+			return true
+		}
+		if !strings.Contains(n.value, "${") {
+			return false
+		}
+		value, err := evalText(ctx, n, v)
+		if err != nil {
+			problems = append(problems, c.problem(n.line, n.column, path, err.Error()))
+			value = ""
+		}
+		from := b.Len()
+		writeTyped(b, s, steps(c.node, path), value, n.plain)
+		written[path] = bytes.Clone(b.Bytes()[from:])
+		return true
+	})
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	r.JSON = b.Bytes()
+	// A secret is checked as the text that it will be, whatever text.
+	var checked bytes.Buffer
+	c.node.json(&checked, "", func(b *bytes.Buffer, _ *node, path string) bool {
+		w, ok := written[path]
+		b.Write(w)
+		return ok
+	})
+	list, err := s.check(checked.Bytes(), c.open)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.problems(list); err != nil {
+		return nil, err
+	}
+	if r.Fingerprint, err = fingerprint(r.JSON); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func evalText(ctx context.Context, n *node, v Values) (string, error) {
+	t, err := parseTemplate(n.value)
+	if err != nil {
+		return "", err
+	}
+	return t.eval(ctx, v)
+}
+
+// writeTyped writes a value that a reference gave: as a number or a boolean
+// where the schema wants one and the value stands without quotes.
+func writeTyped(b *bytes.Buffer, s *schema, path []string, value string, plain bool) {
+	if plain && !s.takes(path, "string") {
+		_, notNumber := strconv.ParseFloat(value, 64)
+		isNumber := notNumber == nil && json.Valid([]byte(value))
+		switch {
+		case isNumber && (s.takes(path, "integer") || s.takes(path, "number")),
+			(value == "true" || value == "false") && s.takes(path, "boolean"):
+			b.WriteString(value)
+			return
+		}
+	}
+	quote(b, value)
+}
+
+func (c *PluginConfig) secret(n *node, path string, v Values) Secret {
+	return func(ctx context.Context) (string, error) {
+		value, err := evalText(ctx, n, v)
+		if err != nil {
+			p := c.problem(n.line, n.column, path, err.Error())
+			return "", &fault.Error{Class: fault.Config, Text: p.Error(), Key: p.Key, Err: err}
+		}
+		return value, nil
+	}
+}
+
+// Place puts a plugin's own complaint at its place in the file: err is what
+// the plugin says of its config, with fault.Error.Key within it. What isn't
+// about a key of this config is returned as it is.
+func (c *PluginConfig) Place(err error) error {
+	var out Problems
+	var rest []error
+	for _, e := range parts(err) {
+		f := fault.As(e)
+		if f == nil || f.Class != fault.Config {
+			rest = append(rest, e)
+			continue
+		}
+		_, line, column, _ := c.node.locate(f.Key)
+		text := strings.TrimPrefix(f.Text, f.Key+": ")
+		if f.Hint != "" {
+			text += " (" + f.Hint + ")"
+		}
+		out = append(out, c.problem(line, column, f.Key, text))
+	}
+	if len(out) > 0 {
+		rest = append(rest, out)
+	}
+	if len(rest) == 1 {
+		return rest[0]
+	}
+	return errors.Join(rest...)
+}
+
+func parts(err error) []error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []error
+		for _, e := range many.Unwrap() {
+			out = append(out, parts(e)...)
+		}
+		return out
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}
+
+func (c *PluginConfig) problem(line, column int, key, text string) Problem {
+	full := c.base
+	if key != "" {
+		full = c.base + "." + key
+		if key[0] == '[' {
+			full = c.base + key
+		}
+	}
+	return Problem{c.file, line, column, full, text}
+}
+
+func (c *PluginConfig) problems(list []found) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var out Problems
+	for _, f := range list {
+		key := pathKey(c.node, f.path)
+		_, line, column, _ := c.node.locate(key)
+		if f.unknown != "" {
+			key = joinKey(key, f.unknown)
+			line, column = c.node.keyPlace(key)
+		}
+		out = append(out, c.problem(line, column, key, f.text))
+	}
+	out.sort()
+	return out
+}
+
+// pathKey writes a path of the checker as a key.
+func pathKey(n *node, path []string) string {
+	key := ""
+	for _, step := range path {
+		if n != nil && n.kind == list {
+			key += "[" + step + "]"
+			i, err := strconv.Atoi(step)
+			if err != nil || i >= len(n.items) {
+				n = nil
+				continue
+			}
+			n = n.items[i]
+			continue
+		}
+		key = joinKey(key, step)
+		n = n.get(step)
+	}
+	return key
+}
+
+// steps is the way back: the path of a key that exists.
+func steps(n *node, key string) []string {
+	var out []string
+	for key != "" {
+		key = strings.TrimPrefix(key, ".")
+		if key[0] == '[' {
+			end := strings.IndexByte(key, ']')
+			out = append(out, key[1:end])
+			i, err := strconv.Atoi(key[1:end])
+			if err != nil || i >= len(n.items) {
+				return out
+			}
+			n, key = n.items[i], key[end+1:]
+			continue
+		}
+		longest, rest := "", ""
+		var next *node
+		for _, m := range n.members {
+			if tail, ok := strings.CutPrefix(key, m.name); ok && (next == nil || len(m.name) > len(longest)) && (tail == "" || tail[0] == '.' || tail[0] == '[') {
+				longest, rest, next = m.name, tail, m.node
+			}
+		}
+		if next == nil {
+			return append(out, key)
+		}
+		out = append(out, longest)
+		n, key = next, rest
+	}
+	return out
+}
+
+// fingerprint hashes JSON with the keys of its mappings sorted.
+func fingerprint(raw []byte) (string, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return "", fault.New(fault.Bug, "hash a config: %w", err)
+	}
+	sortedJSON, err := json.Marshal(v)
+	if err != nil {
+		return "", fault.New(fault.Bug, "hash a config: %w", err)
+	}
+	sum := sha256.Sum256(append([]byte("config 1\n"), sortedJSON...))
+	return hex.EncodeToString(sum[:16]), nil
+}
+
+func quote(b *bytes.Buffer, s string) {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(fmt.Sprintf("a text that isn't one: %v", err)) // a string always marshals
+	}
+	b.Write(raw)
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// sort puts problems in the order of the file.
+func (ps Problems) sort() {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+}
