@@ -1,0 +1,168 @@
+package remote_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/wire"
+	"github.com/mailhaul/pipeline/internal/wire/remote"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/source"
+)
+
+// The benchmarks have both ends in one process, over a unix socket: cpu-s/GB
+// is what the two cost together. One operation is a message; run them with
+// -benchtime 100000x for messages of 4 KiB.
+
+var loads = []struct {
+	name   string
+	size   int
+	stream bool // the body comes from a reader, as a network source's does
+}{
+	{"4KiB", 4 << 10, false}, {"4KiB-streamed", 4 << 10, true}, {"64KiB-streamed", 64 << 10, true}, {"1MiB-streamed", 1 << 20, true},
+}
+
+// bodyOf returns a function that makes bodies without work of its own.
+func bodyOf(size int, stream bool) func() *message.Body {
+	mem := patternOf(0, size)
+	if !stream {
+		return func() *message.Body { return message.BodyOf(mem) }
+	}
+	return func() *message.Body { return message.NewBody(onlyReader{bytes.NewReader(mem)}, int64(size), nil) }
+}
+
+type onlyReader struct{ io.Reader }
+
+func fast(b *testing.B, a wire.Author) *remote.Conn {
+	return connectWith(b, a, wire.NewPool(), wire.NewPool(), func(c net.Conn) net.Conn { return c })
+}
+
+// measure starts a measurement and returns what ends it.
+func measure(b *testing.B, size int) func() {
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	before := cpu(b)
+	b.ResetTimer()
+	began := time.Now()
+	return func() {
+		took := time.Since(began)
+		b.StopTimer()
+		gb := float64(b.N) * float64(size) / 1e9
+		b.ReportMetric((cpu(b)-before).Seconds()/gb, "cpu-s/GB")
+		b.ReportMetric(float64(b.N)/took.Seconds(), "messages/s")
+	}
+}
+
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func BenchmarkFetch(b *testing.B) {
+	for _, l := range loads {
+		b.Run(l.name, func(b *testing.B) {
+			body := bodyOf(l.size, l.stream)
+			o, err := fast(b, sourceOf(wire.Session{Fetch: bodies(func(message.ID) *message.Body { return body() })})).
+				OpenSource(b.Context(), remote.Spec{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			stop := measure(b, l.size)
+			n := 0
+			for f, err := range o.Source.Fetch(b.Context(), source.FetchRequest{Mailbox: "INBOX", IDs: uids(b.N, 1000)}) {
+				if err == nil {
+					_, err = f.Message.Body.WriteTo(io.Discard)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			stop()
+			if n != b.N {
+				b.Fatalf("%d messages of %d", n, b.N)
+			}
+		})
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	for _, l := range loads {
+		b.Run(l.name, func(b *testing.B) {
+			body := bodyOf(l.size, l.stream)
+			s := openSinkOn(b, fast(b, sinkOf(wire.Session{Write: func(_ context.Context, m *message.Message) (string, int64, error) {
+				n, err := m.Body.WriteTo(io.Discard)
+				return "a/b/c.eml", n, err
+			}})))
+			lane := openLane(b, s)
+			var failed error
+			answered := 0
+			stop := measure(b, l.size)
+			for i := range b.N {
+				err := lane.Put(b.Context(), withUID(i, body()), func(r sink.Receipt, err error) {
+					answered++
+					if err == nil && r.Octets != int64(l.size) {
+						err = fmt.Errorf("%d octets written", r.Octets)
+					}
+					if err != nil {
+						failed = err
+					}
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := lane.Close(); err != nil || failed != nil {
+				b.Fatal(err, failed)
+			}
+			stop()
+			if answered != b.N {
+				b.Fatalf("%d messages of %d", answered, b.N)
+			}
+		})
+	}
+}
+
+// BenchmarkList is what a summary with a header costs.
+func BenchmarkList(b *testing.B) {
+	header := message.NewHeader(bytes.Repeat([]byte("Received: from a by b; Fri, 1 Jan 2021 00:00:00 +0000\r\n"), 20))
+	a := sourceOf(wire.Session{List: func(_ context.Context, r wire.ListRequest) iter.Seq2[message.Summary, error] {
+		return func(yield func(message.Summary, error) bool) {
+			for i := range r.Limit {
+				s := message.Summary{ID: message.ID{Mailbox: r.Mailbox, UIDValidity: 1, UID: uint32(i)}, Size: 4096, Header: header}
+				if !yield(s, nil) {
+					return
+				}
+			}
+		}
+	}})
+	o, err := fast(b, a).OpenSource(b.Context(), remote.Spec{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	n := 0
+	for _, err := range o.Source.List(b.Context(), source.ListRequest{Mailbox: "INBOX", Limit: b.N}) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "summaries/s")
+	if n != b.N {
+		b.Fatalf("%d summaries of %d", n, b.N)
+	}
+}
