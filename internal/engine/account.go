@@ -1,0 +1,333 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/source"
+)
+
+// Patience of an account with its server.
+const (
+	maxTries  = 5               // in a row, without a message in between
+	parkAfter = 5 * time.Minute // a longer wait ends the account for this run
+)
+
+// account is one source in this run.
+type account struct {
+	e    *Engine
+	plan *plan.Source
+
+	source source.Source // of the pass under way
+	lanes  *lanes
+	queue  *queue
+
+	boxes    []*box
+	excluded []string
+	chain    *stages.Run // of the pass: limits count anew in each
+	counted  int64       // by the source's own limit, in this pass
+	progress atomic.Int64
+	began    bool
+	err      error
+	until    time.Time
+
+	mu       sync.Mutex
+	changed  sync.Cond
+	open     int                  // items that entered and aren't committed
+	again    []*item              // to be fetched once more: a sink lost them
+	alone    []*item              // suspects
+	attempts map[message.ID]int   // of messages in trouble
+	newly    map[message.ID][]int // suspects of sinks, to be noted in the ledger at the next commit
+}
+
+func newAccount(e *Engine, p *plan.Source) *account {
+	a := &account{e: e, plan: p, attempts: map[message.ID]int{}}
+	a.changed.L = &a.mu
+	return a
+}
+
+// run works on the account until it is complete, hopeless or stopped.
+func (a *account) run(ctx context.Context) {
+	for tries := 0; ; {
+		before := a.progress.Load()
+		err := a.pass(ctx)
+		switch {
+		case ctx.Err() != nil:
+			a.err = context.Cause(ctx)
+			return
+		case err == nil || a.e.stopped():
+			a.e.note(Event{Kind: AccountDone, Source: a.plan.Name})
+			return
+		}
+		if a.progress.Load() > before {
+			tries = 0
+		}
+		tries++
+		wait, again := a.patience(err, tries)
+		if !again {
+			a.err = err
+			a.e.note(Event{Kind: AccountFailed, Source: a.plan.Name, Err: err})
+			return
+		}
+		a.e.note(Event{Kind: AccountRetried, Source: a.plan.Name, Err: err, Wait: wait})
+		select {
+		case <-time.After(wait):
+		case <-a.e.stopping:
+			a.err = err
+			return
+		case <-ctx.Done():
+		}
+	}
+}
+
+// patience says whether and when to try again after err.
+func (a *account) patience(err error, tries int) (time.Duration, bool) {
+	f := fault.As(err)
+	if f == nil {
+		return 0, false
+	}
+	wait := max(backoff(tries), f.RetryAfter)
+	switch f.Class {
+	case fault.Throttled:
+		if wait > parkAfter {
+			a.until = a.e.opts.Now().Add(wait)
+			return 0, false
+		}
+		return wait, tries <= maxTries
+	case fault.Unavailable, fault.Crashed:
+		// Where nothing ever worked, trying for long only hides the reason.
+		if !a.began {
+			return wait, tries < 3
+		}
+		return wait, tries <= maxTries
+	}
+	return 0, false
+}
+
+// pass opens a session and works on every mailbox that isn't complete. It
+// returns when all that it began is committed.
+func (a *account) pass(ctx context.Context) error {
+	opened, err := a.e.plugins.OpenSource(ctx, a.plan, false)
+	if err != nil {
+		return err
+	}
+	a.source = opened.Source
+	defer opened.Source.Close()
+	a.notes(opened)
+	a.lanes = newLanes(func() int {
+		if l, ok := opened.Source.(source.Laner); ok {
+			return l.Lanes()
+		}
+		return opened.Lanes
+	})
+	if err := a.findMailboxes(ctx); err != nil {
+		return err
+	}
+	a.began = true
+	err = a.work(ctx, opened.Lanes, func(ctx context.Context) error { return a.listAll(ctx) })
+	for err == nil && !a.e.stopped() {
+		a.drain(ctx)
+		again := a.takeAgain()
+		if len(again) == 0 {
+			break
+		}
+		err = a.work(ctx, opened.Lanes, func(context.Context) error {
+			for _, it := range again {
+				a.enqueue(it)
+			}
+			return nil
+		})
+	}
+	a.drain(ctx)
+	if err != nil {
+		a.forget()
+		return err
+	}
+	return ctx.Err()
+}
+
+// notes passes on what the session says of itself.
+func (a *account) notes(opened source.Opened) {
+	a.e.note(Event{Kind: AccountOpened, Source: a.plan.Name, Text: opened.URL})
+	for _, n := range opened.Notes {
+		a.e.note(Event{Kind: AccountNote, Source: a.plan.Name, Text: n})
+	}
+}
+
+// findMailboxes asks for the mailboxes and selects among them.
+func (a *account) findMailboxes(ctx context.Context) error {
+	known := map[string]*box{}
+	for _, b := range a.boxes {
+		known[b.name] = b
+	}
+	a.boxes, a.excluded = nil, nil
+	for m, err := range a.source.Mailboxes(ctx) {
+		if err != nil {
+			return fmt.Errorf("list the mailboxes: %w", err)
+		}
+		if !m.Selectable {
+			continue
+		}
+		if !a.plan.Selects(m) {
+			a.excluded = append(a.excluded, m.Name)
+			continue
+		}
+		b := known[m.Name]
+		if b == nil {
+			b = newBox(a, m)
+		}
+		b.server = m.State
+		a.boxes = append(a.boxes, b)
+	}
+	return nil
+}
+
+// work runs list and as many fetchers as the session has lanes, until what
+// was listed is fetched.
+func (a *account) work(ctx context.Context, n int, list func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.queue = newQueue()
+	var first error
+	var once sync.Once
+	fail := func(err error) {
+		if err != nil {
+			once.Do(func() {
+				first = err
+				a.queue.drop()
+				cancel(err)
+			})
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer a.queue.end()
+		fail(list(ctx))
+	})
+	for i := range max(1, n) {
+		wg.Go(func() { fail((&worker{e: a.e, number: i}).fetchLoop(ctx, a)) })
+	}
+	wg.Wait()
+	return first
+}
+
+// enqueue sends an item where it can go on: to be fetched, or straight into
+// the epoch when nothing that it lacks needs the body.
+func (a *account) enqueue(it *item) {
+	if a.e.needsBody(it) {
+		a.queue.push(it.box, []*item{it})
+		return
+	}
+	(&worker{e: a.e}).settle(it)
+}
+
+// settled is called for each item after its epoch is committed.
+func (a *account) settled(it *item) {
+	more := false
+	for i := range it.slots {
+		sl := &it.slots[i]
+		switch sl.state {
+		case slotTodo, slotIdle:
+			more = more || it.final == nil && a.e.outlets[i].broken() == nil
+		case slotWritten:
+			sl.state, sl.kept = slotKept, ledger.Fate{Target: a.e.targets[i], Class: ledger.Written, Receipt: sl.receipt}
+		case slotDead:
+			a.e.note(Event{Kind: DeadLetter, Source: a.plan.Name, Mailbox: it.box.name, Message: it.sum.ID.String(), Sink: sl.letter.Stage, Text: sl.letter.Text})
+			sl.state, sl.kept = slotKept, ledger.Fate{Target: a.e.targets[i], Class: ledger.Dead, Letter: sl.letter}
+		}
+	}
+	if it.final != nil && it.final.Class == ledger.Dead {
+		a.e.note(Event{Kind: DeadLetter, Source: a.plan.Name, Mailbox: it.box.name, Message: it.sum.ID.String(), Text: it.final.Letter.Text})
+	}
+	it.fresh = false
+	if it.worst() != ledger.Pending {
+		it.box.settle(it)
+		a.e.counters(a).Settled.Add(1)
+		if it.box.final() {
+			a.e.finish(it.box)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case !more || a.e.stopped():
+	case it.alone:
+		a.alone = append(a.alone, it)
+	default:
+		it.aborted.Store(false)
+		a.again = append(a.again, it)
+	}
+	a.open--
+	a.changed.Broadcast()
+}
+
+// drain waits until everything that entered is committed. When no account has
+// work under way the epoch is closed at once.
+func (a *account) drain(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.changed.Broadcast()
+	})
+	defer stop()
+	a.e.idle(1)
+	defer a.e.idle(-1)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.open > 0 && ctx.Err() == nil && !a.e.dead() {
+		a.changed.Wait()
+	}
+}
+
+func (a *account) takeAgain() []*item {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	again := a.again
+	a.again = nil
+	return again
+}
+
+// forget drops what a failed pass kept in memory: the next one lists it anew,
+// and the ledger has what is final.
+func (a *account) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.again, a.alone = nil, nil
+	for _, b := range a.boxes {
+		if !b.final() {
+			b.restart()
+		}
+	}
+}
+
+// broken deals with a message whose body broke off or which a stage couldn't
+// judge: it is tried again, a few times, and then is a dead letter.
+func (a *account) broken(it *item, err error) {
+	if fault.Is(err, fault.Full) {
+		a.e.stop(fmt.Errorf("source %s: %w", a.plan.Name, err))
+		return
+	}
+	if errors.Is(err, context.Canceled) || fault.Is(err, fault.Crashed) {
+		return
+	}
+	a.mu.Lock()
+	a.attempts[it.sum.ID]++
+	n := a.attempts[it.sum.ID]
+	a.mu.Unlock()
+	if n >= maxAttempts || fault.Is(err, fault.Message) && fault.As(err).Reason == "" {
+		f := fault.As(err)
+		if f == nil || f.Reason == "" {
+			err = fault.New(fault.Message, "%w", err).WithReason("incomplete_body")
+		}
+		it.dead("", err)
+	}
+}

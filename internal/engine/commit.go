@@ -1,0 +1,288 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/mailhaul/pipeline/internal/faultpoint"
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// commitLoop commits an epoch whenever the gate asks, until ended is closed
+// and nothing is left.
+func (e *Engine) commitLoop(ctx context.Context, ended <-chan struct{}) error {
+	for {
+		select {
+		case <-e.gate.wake:
+			if err := e.commit(ctx); err != nil {
+				return err
+			}
+		case <-ended:
+			return e.commit(ctx)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// flushed is what a Flush of one outlet gave.
+type flushed struct {
+	gen        int // 0: nothing durable
+	checkpoint sink.Checkpoint
+}
+
+// commit takes an epoch through the protocol of DESIGN §6: wait for its
+// Writes, flush the data sinks in parallel, write and flush the record sinks,
+// store everything in one transaction, tell the sinks. The next epoch begins
+// as soon as the data sinks have flushed.
+func (e *Engine) commit(ctx context.Context) error {
+	items := e.gate.close()
+	boxes := e.takeFinished()
+	if len(items) == 0 && len(boxes) == 0 {
+		e.gate.open()
+		return nil
+	}
+	faultpoint.Hit("engine.epoch.closed")
+	results := make([]flushed, len(e.outlets))
+	e.flushAll(ctx, results, false)
+	e.gate.open()
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	faultpoint.Hit("engine.data.flushed")
+	for _, it := range items {
+		e.takeBack(it, results, false)
+	}
+	e.record(ctx, items)
+	e.flushAll(ctx, results, true)
+	for _, it := range items {
+		e.takeBack(it, results, true)
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	epoch := ledger.Epoch{Checkpoints: map[ledger.TargetID][]byte{}, Boxes: boxes}
+	for _, it := range items {
+		epoch.Settled = append(epoch.Settled, it.settled(e.targets))
+	}
+	for i, r := range results {
+		if r.gen != 0 {
+			epoch.Checkpoints[e.targets[i]] = r.checkpoint
+		}
+	}
+	faultpoint.Hit("engine.before.commit")
+	if err := e.ledger.Commit(ctx, epoch); err != nil {
+		return err
+	}
+	faultpoint.Hit("engine.after.commit")
+	for i, r := range results {
+		if r.gen != 0 {
+			e.outlets[i].committed(ctx, r.gen, r.checkpoint)
+		}
+	}
+	faultpoint.Hit("engine.committed")
+	if err := e.noteSuspects(ctx, items); err != nil {
+		return err
+	}
+	for _, it := range items {
+		it.box.account.settled(it)
+	}
+	return nil
+}
+
+// noteSuspects puts into the ledger which messages sinks died with. It comes
+// after the commit, which would take it back.
+func (e *Engine) noteSuspects(ctx context.Context, items []*item) error {
+	type key struct {
+		box    ledger.Box
+		target ledger.TargetID
+	}
+	ids := map[key][]message.ID{}
+	for _, it := range items {
+		for _, t := range it.unnoted {
+			k := key{it.box.number, t}
+			ids[k] = append(ids[k], it.sum.ID)
+		}
+		it.unnoted = nil
+	}
+	for k, list := range ids {
+		if err := e.ledger.AddSuspects(ctx, k.box, k.target, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flushAll flushes the data sinks, or the record sinks, all at once.
+func (e *Engine) flushAll(ctx context.Context, results []flushed, records bool) {
+	var wg sync.WaitGroup
+	for i, o := range e.outlets {
+		if o.plan.Prepared.Record != records {
+			continue
+		}
+		wg.Go(func() {
+			gen, cp, err := o.flush(ctx)
+			switch {
+			case err == nil:
+				results[i] = flushed{gen, cp}
+			case ctx.Err() != nil, fault.Is(err, fault.Crashed):
+				// What was written is pending again; a dead sink is opened anew.
+			case fault.Is(err, fault.Full):
+				o.fail(err)
+				e.stop(err)
+			default:
+				o.fail(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// takeBack makes pending again what a sink wrote but never made durable: a
+// fate enters the ledger only under a checkpoint that covers it (I3).
+func (e *Engine) takeBack(it *item, results []flushed, records bool) {
+	for i := range it.slots {
+		sl := &it.slots[i]
+		if e.outlets[i].plan.Prepared.Record != records || sl.state != slotWritten {
+			continue
+		}
+		if sl.gen != results[i].gen {
+			sl.state, sl.receipt = slotTodo, ""
+		}
+	}
+}
+
+// record writes the records of those items whose fate in every routed data
+// sink is final.
+func (e *Engine) record(ctx context.Context, items []*item) {
+	for i, o := range e.outlets {
+		if !o.plan.Prepared.Record {
+			continue
+		}
+		for range 2 { // once more after a death, then they stay pending
+			again := e.recordTo(ctx, i, o, items)
+			if !again || ctx.Err() != nil {
+				break
+			}
+		}
+	}
+}
+
+// recordTo writes to one record sink and waits for its answers. It reports
+// whether the sink died and what it had must be written again.
+func (e *Engine) recordTo(ctx context.Context, i int, o *outlet, items []*item) bool {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	died := false
+	for _, it := range items {
+		sl := &it.slots[i]
+		// What a dead generation wrote is gone with it: it is written again.
+		if sl.state == slotWritten && sl.gen != o.current() {
+			sl.state = slotTodo
+		}
+		if sl.state != slotTodo || !e.dataFinal(it) || o.broken() != nil || it.alone && !o.isAlone() {
+			continue
+		}
+		m := &message.Message{Summary: it.sum, Record: e.recordOf(it, sl.replaces), Assembled: it.assembled}
+		if it.structure != nil {
+			m.Structure = it.structure
+		}
+		sl.state = slotSent
+		wg.Add(1)
+		err := o.put(ctx, 0, m, func(gen int, r sink.Receipt, err error) {
+			defer wg.Done()
+			mu.Lock()
+			defer mu.Unlock()
+			died = e.answer(it, i, gen, r, err) || died
+		})
+		if err != nil {
+			mu.Lock()
+			died = e.answer(it, i, 0, sink.Receipt{}, err) || died
+			mu.Unlock()
+			wg.Done()
+		}
+	}
+	wg.Wait()
+	return died
+}
+
+// answer puts a sink's result into the item's slot, and reports whether the
+// sink's process died.
+func (e *Engine) answer(it *item, i, gen int, r sink.Receipt, err error) (died bool) {
+	sl, o := &it.slots[i], e.outlets[i]
+	switch {
+	case it.aborted.Load():
+		sl.state = slotTodo // the source's trouble, not the sink's
+		return false
+	case err == nil:
+		sl.state, sl.gen, sl.receipt = slotWritten, gen, r.Path
+		return false
+	case fault.Is(err, fault.Crashed):
+		sl.state = slotTodo
+		if gen != 0 {
+			it.box.account.accuseAt(it, i, err)
+		}
+		return true
+	case fault.Is(err, fault.Message):
+		sl.state, sl.letter = slotDead, letterOf(it, o.plan.Name, err)
+		return false
+	}
+	sl.state = slotPending
+	switch {
+	case e.ctx.Err() != nil:
+	case fault.Is(err, fault.Full):
+		o.fail(fmt.Errorf("sink %s: %w", o.plan.Name, err))
+		e.stop(err)
+	default:
+		o.fail(fmt.Errorf("sink %s: %w", o.plan.Name, err))
+	}
+	return false
+}
+
+// dataFinal reports whether every data sink has a final fate for the item.
+func (e *Engine) dataFinal(it *item) bool {
+	for i := range it.slots {
+		if e.outlets[i].plan.Prepared.Record {
+			continue
+		}
+		if s := it.slots[i].state; s != slotKept && s != slotWritten && s != slotDead && s != slotUnrouted {
+			return false
+		}
+	}
+	return it.final == nil
+}
+
+// recordOf returns the record of an item as it now stands.
+func (e *Engine) recordOf(it *item, replaces bool) *message.Record {
+	r := &message.Record{Octets: it.octets, Files: map[string]string{}, Problems: it.problems, Replaces: replaces}
+	if it.sha256 != nil {
+		r.SHA256 = fmt.Sprintf("%x", it.sha256)
+	}
+	for i := range it.slots {
+		sl := &it.slots[i]
+		switch {
+		case e.outlets[i].plan.Prepared.Record:
+		case sl.state == slotWritten && sl.receipt != "":
+			r.Files[e.outlets[i].plan.Name] = sl.receipt
+		case sl.state == slotKept && sl.kept.Class == ledger.Written && sl.kept.Receipt != "":
+			r.Files[e.outlets[i].plan.Name] = sl.kept.Receipt
+		}
+	}
+	return r
+}
+
+// letterOf makes the dead letter of an item.
+func letterOf(it *item, stage string, err error) *ledger.Letter {
+	l := &ledger.Letter{Stage: stage, Reason: "refused", Text: err.Error()}
+	if f := fault.As(err); f != nil && f.Reason != "" {
+		l.Reason = f.Reason
+	}
+	if h := it.sum.Header; h != nil {
+		l.Subject, l.From, l.Date = h.Subject(), h.Text("From"), h.Get("Date")
+	}
+	return l
+}

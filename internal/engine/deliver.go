@@ -1,0 +1,347 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/mailhaul/pipeline/internal/faultpoint"
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/relay"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// Sizes that decide how a body travels.
+const (
+	smallBody  = 1 << 20 // up to here a body is held in memory whole
+	headerMost = 1 << 20 // a header block that is longer is read only so far
+)
+
+// worker delivers messages to the sinks; one goroutine a lane of a source.
+type worker struct {
+	e      *Engine
+	number int
+	buf    []byte // a small body, reused
+}
+
+// deliver takes one fetched message through the stages that need its body and
+// on to the sinks. When it returns the body has been read; the results come
+// later, and the last of them takes the item out of the gate.
+func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) {
+	it.big = m.Body.Size() > smallBody || m.Body.Size() < 0
+	w.e.enter(it)
+	it.outstanding.Store(1)
+	faultpoint.Hit("engine.deliver")
+	it.assembled = m.Assembled
+	merge(&it.sum, &m.Summary)
+	var err error
+	if it.big {
+		err = w.stream(ctx, it, m.Body)
+	} else {
+		err = w.pass(ctx, it, m.Body)
+	}
+	if err != nil {
+		it.aborted.Store(true)
+		it.box.account.broken(it, err)
+	}
+	w.release(it)
+}
+
+// release gives up one hold on the item; the last one ends its passage.
+func (w *worker) release(it *item) {
+	if it.outstanding.Add(-1) == 0 {
+		w.e.gate.leave(it)
+	}
+}
+
+// merge adds what came with the body to what the listing told.
+func merge(to, from *message.Summary) {
+	if from.Have.Has(message.NeedSize) {
+		to.Size = from.Size
+	}
+	if from.Have.Has(message.NeedInternalDate) {
+		to.InternalDate = from.InternalDate
+	}
+	if from.Have.Has(message.NeedFlags) {
+		to.Flags, to.Keywords, to.Labels = from.Flags, from.Keywords, from.Labels
+	}
+	if from.Have.Has(message.NeedGmail) {
+		to.Gmail = from.Gmail
+	}
+	if from.ObjectID != "" {
+		to.ObjectID = from.ObjectID
+	}
+	if from.SequenceNumber != 0 {
+		to.SequenceNumber = from.SequenceNumber
+	}
+	if from.Extra != nil {
+		to.Extra = from.Extra
+	}
+	to.Have |= from.Have &^ (message.NeedHeaders | message.NeedStructure | message.NeedBody)
+}
+
+// pass delivers a small body from memory.
+func (w *worker) pass(ctx context.Context, it *item, body *message.Body) error {
+	data, ok := body.Bytes()
+	if !ok {
+		var err error
+		if data, err = w.read(body); err != nil {
+			return err
+		}
+	}
+	sum := sha256.Sum256(data)
+	it.octets, it.sha256 = int64(len(data)), sum[:]
+	setHeader(it, data)
+	if w.e.bodyTellsStructure(it) {
+		w.e.measure(it, bytes.NewReader(data))
+		it.tellStructure()
+	}
+	routed := w.e.route(it)
+	for _, i := range routed {
+		w.put(ctx, it, i, message.BodyOf(data))
+	}
+	if w.e.measures(it) {
+		w.e.measure(it, bytes.NewReader(data))
+	}
+	return nil
+}
+
+// bodyTellsStructure reports whether a stage or a `when` reads the structure
+// of an item whose source couldn't list it.
+func (e *Engine) bodyTellsStructure(it *item) bool {
+	return e.readsStructure && !it.sum.Have.Has(message.NeedStructure)
+}
+
+func (it *item) tellStructure() {
+	it.sum.Structure = it.structure
+	it.sum.Have |= message.NeedStructure
+}
+
+// read reads a body of known size into the worker's buffer.
+func (w *worker) read(body *message.Body) ([]byte, error) {
+	if int64(cap(w.buf)) < body.Size()+1 {
+		w.buf = make([]byte, 0, max(64<<10, 2*body.Size()))
+	}
+	buf := bytes.NewBuffer(w.buf[:0])
+	if _, err := buf.ReadFrom(body); err != nil {
+		return nil, err
+	}
+	if int64(buf.Len()) != body.Size() {
+		return nil, fault.New(fault.Unavailable, "the body has %d octets, %d were announced", buf.Len(), body.Size())
+	}
+	return buf.Bytes(), nil
+}
+
+// stream delivers a large body piece by piece, to all sinks at once.
+func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error {
+	if w.e.bodyTellsStructure(it) {
+		whole, err := body.Whole(ctx)
+		if err != nil {
+			return err
+		}
+		defer body.Release()
+		w.e.measure(it, whole.Reader())
+		it.tellStructure()
+	}
+	head, err := readHead(body)
+	if err != nil {
+		return err
+	}
+	setHeader(it, head)
+	routed := w.e.route(it)
+	measured := w.e.measures(it)
+	if len(routed) == 0 && !measured {
+		// Nobody wants it: reading on would only cost the user's time.
+		return nil
+	}
+	readers := len(routed)
+	if measured {
+		readers++
+	}
+	r := relay.New(readers, w.e.opts.Spool, w.e.opts.patience())
+	defer r.Close()
+	var wg sync.WaitGroup
+	for n, i := range routed {
+		rd := r.Readers()[n]
+		wg.Go(func() {
+			defer rd.Close() // a sink that gave up must not hold the others back
+			w.put(ctx, it, i, message.NewBody(rd, body.Size(), w.e.opts.Spool))
+		})
+	}
+	if measured {
+		rd := r.Readers()[readers-1]
+		wg.Go(func() {
+			defer rd.Close()
+			w.e.measure(it, rd)
+		})
+	}
+	hash, octets := sha256.New(), int64(0)
+	err = r.Pump(&guarded{io.MultiReader(bytes.NewReader(head), body), body.Size(), 0, it}, func(b []byte) {
+		hash.Write(b)
+		octets += int64(len(b))
+	})
+	if err != nil {
+		it.aborted.Store(true) // also the spool's errors are none of the sinks'
+	}
+	wg.Wait()
+	if err != nil {
+		return err
+	}
+	it.octets, it.sha256 = octets, hash.Sum(nil)
+	return nil
+}
+
+// guarded marks the item aborted before any sink can learn that the body broke
+// off, so that the sinks' errors are not taken for their own; and it makes an
+// error of a body that ends before its announced size.
+type guarded struct {
+	io.Reader
+	size, read int64
+	it         *item
+}
+
+func (g *guarded) Read(p []byte) (int, error) {
+	n, err := g.Reader.Read(p)
+	g.read += int64(n)
+	if err == io.EOF && g.size >= 0 && g.read != g.size {
+		err = fault.New(fault.Unavailable, "the body has %d octets, %d were announced", g.read, g.size)
+	}
+	if err != nil && err != io.EOF {
+		g.it.aborted.Store(true)
+	}
+	return n, err
+}
+
+// readHead reads until the header block is complete.
+func readHead(body io.Reader) ([]byte, error) {
+	head := make([]byte, 0, 64<<10)
+	for len(head) < headerMost {
+		if len(head) == cap(head) {
+			head = append(head, 0)[:len(head)]
+		}
+		n, err := body.Read(head[len(head):cap(head)])
+		from := max(0, len(head)-3)
+		head = head[:len(head)+n]
+		if err == io.EOF || err == nil && headerEnd(head[from:]) >= 0 {
+			return head, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return head, nil
+}
+
+// headerEnd returns the offset after the empty line, or -1.
+func headerEnd(b []byte) int {
+	for i := 0; i < len(b); i++ {
+		j := bytes.IndexByte(b[i:], '\n')
+		if j < 0 {
+			return -1
+		}
+		i += j
+		rest := b[i+1:]
+		if len(rest) > 0 && rest[0] == '\n' {
+			return i + 2
+		}
+		if len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n' {
+			return i + 3
+		}
+	}
+	return -1
+}
+
+// setHeader takes the header from the octets: whatever the server said of it
+// in a listing, this is what is exported. It copies, since the item outlives
+// the body.
+func setHeader(it *item, head []byte) {
+	end := headerEnd(head)
+	if end < 0 {
+		end = len(head)
+	}
+	it.sum.Header = message.NewHeader(bytes.Clone(head[:end]))
+	it.sum.Have |= message.NeedHeaders
+}
+
+// put sends the item to one sink.
+func (w *worker) put(ctx context.Context, it *item, i int, body *message.Body) {
+	o := w.e.outlets[i]
+	m := &message.Message{Summary: it.sum, Body: body, Assembled: it.assembled}
+	needs := o.plan.Prepared.Needs
+	if !needs.Has(message.NeedHeaders) {
+		m.Header = nil
+	}
+	m.Structure = nil
+	it.slots[i].state = slotSent
+	it.outstanding.Add(1)
+	err := o.put(ctx, w.number, m, func(gen int, r sink.Receipt, err error) {
+		w.e.answer(it, i, gen, r, err)
+		w.release(it)
+	})
+	if err != nil {
+		w.e.answer(it, i, 0, sink.Receipt{}, err)
+		w.release(it)
+	}
+}
+
+// measures reports whether the item's structure is to be measured.
+func (e *Engine) measures(it *item) bool {
+	if it.final != nil || it.structure != nil {
+		return false
+	}
+	for i := range it.slots {
+		p := &e.outlets[i].plan.Prepared
+		if p.Record && p.Needs.Has(message.NeedStructure) && it.slots[i].state == slotTodo {
+			return true
+		}
+	}
+	return false
+}
+
+// measure reads the structure from the octets.
+func (e *Engine) measure(it *item, r io.Reader) {
+	structure, problems, err := message.ReadStructure(r)
+	if err != nil {
+		if !errors.Is(err, relay.ErrAbandoned) {
+			it.problems = append(it.problems, err.Error())
+		}
+		return
+	}
+	it.structure, it.problems = structure, problems
+}
+
+// route lets the stages that need the body judge, and decides for each sink
+// whether it gets the message. It returns the data sinks that are to write.
+func (e *Engine) route(it *item) []int {
+	if !it.judged {
+		if more, passed := e.judge(it); !passed {
+			if more != 0 {
+				it.dead("", fault.New(fault.Bug, "a stage needs %s, which the body doesn't tell", more).WithReason("unjudged"))
+			}
+			return nil
+		}
+	}
+	e.decide(it)
+	var routed []int
+	for i := range it.slots {
+		if it.slots[i].state == slotTodo && !e.outlets[i].plan.Prepared.Record && e.outlets[i].broken() == nil {
+			routed = append(routed, i)
+		}
+	}
+	return routed
+}
+
+// dead makes the item a dead letter for all sinks.
+func (it *item) dead(stage string, err error) {
+	it.final = &ledger.Fate{Target: ledger.Everywhere, Class: ledger.Dead, Letter: letterOf(it, stage, err)}
+}
+
+var errNoBody = errors.New("the source answered without a body")
+
+func (it *item) String() string { return fmt.Sprintf("%s of %s", it.sum.ID, it.box.name) }

@@ -1,0 +1,358 @@
+// Package engine runs a plan: it lists what the sources have, subtracts what
+// the ledger knows to be done, lets the stages judge, fetches what is left,
+// hands it to the sinks, and commits in epochs. It knows plugins only by the
+// interfaces of pkg/source and pkg/sink, and is tested in one process.
+//
+// One account is one goroutine that lists and a few that fetch. A message is
+// an item; it enters the gate, is written by the sinks, leaves the gate when
+// the last has answered, and is settled when its epoch is in the ledger.
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/relay"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// Options are what a run is made of.
+type Options struct {
+	Plan    *plan.Plan
+	Ledger  *ledger.Ledger
+	Plugins Plugins
+	Log     *slog.Logger
+	Spool   *message.Spool
+
+	Adopt       bool     // take over targets that aren't empty
+	Rewrite     []string // sinks whose messages are all written anew
+	RetryFailed bool     // dead letters are tried again
+	Events      func(Event)
+	Stats       *Stats
+	Now         func() time.Time // what now() is; read once
+	Patience    time.Duration    // how long a sink may stall a source; 0: relay.Patience
+}
+
+func (o *Options) rewrites(sink string) bool { return slices.Contains(o.Rewrite, sink) }
+
+func (o *Options) patience() time.Duration {
+	if o.Patience > 0 {
+		return o.Patience
+	}
+	return relay.Patience
+}
+
+// lanes is how many writes to one sink can be of use at once.
+func (o *Options) lanes() int { return 8 }
+
+// Stats are counters that a progress display reads while the run goes on.
+type Stats struct {
+	mu       sync.Mutex
+	accounts map[string]*Counters
+}
+
+// Counters are one account's.
+type Counters struct {
+	Listed  atomic.Int64
+	Todo    atomic.Int64 // taken up, of Listed
+	Fetched atomic.Int64
+	Octets  atomic.Int64
+	Settled atomic.Int64
+}
+
+// Account returns the counters of a source, made when first asked for.
+func (s *Stats) Account(source string) *Counters {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.accounts == nil {
+		s.accounts = map[string]*Counters{}
+	}
+	c := s.accounts[source]
+	if c == nil {
+		c = &Counters{}
+		s.accounts[source] = c
+	}
+	return c
+}
+
+// Engine is one run.
+type Engine struct {
+	opts    Options
+	ctx     context.Context // of the run: done when the user insists
+	plan    *plan.Plan
+	ledger  *ledger.Ledger
+	plugins Plugins
+	now     time.Time
+
+	gate     *gate
+	outlets  []*outlet
+	targets  []ledger.TargetID
+	accounts []*account
+
+	rules          map[string]string // stage -> fingerprint of the chain up to it
+	limits         map[string]bool   // stages that are limits
+	barriers       int
+	across         bool // a limit counts over all mailboxes of a source
+	readsNow       bool
+	readsFlags     bool
+	readsStructure bool
+
+	background sync.WaitGroup
+	stopping   chan struct{}
+	stopOnce   sync.Once
+
+	mu       sync.Mutex
+	stopErr  error
+	broken   error // the committer failed: nothing can be committed any more
+	active   int   // accounts with work under way
+	finished map[ledger.Box]ledger.BoxState
+}
+
+// Run runs the plan. stop asks for a clean end: what is in flight is finished
+// and committed. A cancelled ctx ends the run at once; the next one goes on
+// where the last commit left it (I2). The result is there even with an error.
+func Run(ctx context.Context, stop <-chan struct{}, opts Options) (*Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if opts.Stats == nil {
+		opts.Stats = &Stats{}
+	}
+	if opts.Events == nil {
+		opts.Events = func(Event) {}
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	e := &Engine{
+		opts: opts, ctx: ctx, plan: opts.Plan, ledger: opts.Ledger, plugins: opts.Plugins, now: opts.Now(),
+		gate: newGate(), stopping: make(chan struct{}), finished: map[ledger.Box]ledger.BoxState{},
+	}
+	if err := e.prepare(ctx); err != nil {
+		return &Result{Err: err}, err
+	}
+	e.background.Go(func() {
+		select {
+		case <-stop:
+			e.stop(nil)
+		case <-ctx.Done():
+		}
+	})
+	err := e.run(ctx, cancel)
+	cancel(nil)
+	e.background.Wait()
+	return e.result(err), err
+}
+
+// prepare finds the targets and opens the sinks that an earlier run left
+// dirty.
+func (e *Engine) prepare(ctx context.Context) error {
+	for i := range e.plan.Sinks {
+		p := &e.plan.Sinks[i]
+		t, err := e.ledger.Target(ctx, p.Name, p.Prepared.Target)
+		if err != nil {
+			return err
+		}
+		if e.opts.rewrites(p.Name) {
+			if err := e.ledger.Forget(ctx, t.ID); err != nil {
+				return err
+			}
+			t.Checkpoint, t.Known = nil, false
+		}
+		o := &outlet{e: e, plan: p, index: i, target: t, checkpoint: t.Checkpoint}
+		e.outlets = append(e.outlets, o)
+		e.targets = append(e.targets, t.ID)
+	}
+	e.readRules()
+	for _, o := range e.outlets {
+		if !o.target.Dirty {
+			continue
+		}
+		if _, err := o.get(ctx); err != nil {
+			o.fail(err)
+		}
+	}
+	for i := range e.plan.Sources {
+		e.accounts = append(e.accounts, newAccount(e, &e.plan.Sources[i]))
+	}
+	return nil
+}
+
+func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error {
+	ended, committed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		err := e.commitLoop(ctx, ended)
+		if err != nil {
+			e.mu.Lock()
+			e.broken = err
+			e.mu.Unlock()
+			cancel(err)
+		}
+		committed <- err
+	}()
+	e.eachAccount(func(a *account) { a.run(ctx) })
+	if ctx.Err() == nil && !e.stopped() {
+		for _, a := range e.accounts {
+			a.tryAlone(ctx)
+		}
+	}
+	close(ended)
+	err := <-committed
+	return errors.Join(err, e.closeSinks(ctx, err == nil))
+}
+
+// eachAccount runs f for all accounts, as many at once as the plan allows.
+func (e *Engine) eachAccount(f func(*account)) {
+	slots := make(chan struct{}, max(1, e.plan.Concurrency))
+	var wg sync.WaitGroup
+	for _, a := range e.accounts {
+		slots <- struct{}{}
+		if e.stopped() || e.ctx.Err() != nil {
+			<-slots
+			break
+		}
+		e.idle(-1)
+		wg.Go(func() {
+			defer func() { <-slots }()
+			defer e.idle(1)
+			f(a)
+		})
+	}
+	wg.Wait()
+}
+
+// idle counts the accounts that only wait for a commit; with none at work, the
+// commit comes at once.
+func (e *Engine) idle(n int) {
+	e.mu.Lock()
+	e.active -= n
+	none := e.active <= 0
+	e.mu.Unlock()
+	if none {
+		e.gate.kick()
+	}
+}
+
+// closeSinks ends the sessions; those that hold just what is committed are
+// marked clean.
+func (e *Engine) closeSinks(ctx context.Context, committed bool) error {
+	var errs []error
+	for _, o := range e.outlets {
+		err := o.close(ctx)
+		clean := err == nil && committed && o.broken() == nil && o.used && o.settled()
+		if err != nil && !fault.Is(err, fault.Crashed) {
+			errs = append(errs, err)
+		}
+		if clean {
+			errs = append(errs, e.ledger.MarkClean(context.WithoutCancel(ctx), o.target.ID))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// stop begins a clean end. err says why; nil when the user asked for it.
+func (e *Engine) stop(err error) {
+	e.stopOnce.Do(func() {
+		e.mu.Lock()
+		e.stopErr = err
+		e.mu.Unlock()
+		close(e.stopping)
+		e.note(Event{Kind: Stopping, Err: err})
+	})
+}
+
+func (e *Engine) stopped() bool {
+	select {
+	case <-e.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// dead reports whether nothing can be committed any more.
+func (e *Engine) dead() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.broken != nil
+}
+
+// sinkFailed applies the sink's on_failure.
+func (e *Engine) sinkFailed(o *outlet, err error) {
+	e.note(Event{Kind: SinkFailed, Sink: o.plan.Name, Err: err})
+	if !o.plan.GoOn {
+		e.stop(err)
+	}
+}
+
+func (e *Engine) note(ev Event) { e.opts.Events(ev) }
+
+func (e *Engine) counters(a *account) *Counters { return e.opts.Stats.Account(a.plan.Name) }
+
+func (c *Counters) fetched(octets int64) {
+	c.Fetched.Add(1)
+	c.Octets.Add(max(octets, 0))
+}
+
+// enter lets an item into the epoch; its account sees to it that it is
+// committed.
+func (e *Engine) enter(it *item) {
+	a := it.box.account
+	a.mu.Lock()
+	a.open++
+	a.mu.Unlock()
+	e.gate.enter(it)
+}
+
+// finish notes that all that a mailbox listed is final: its state goes into
+// the ledger with the next commit.
+func (e *Engine) finish(b *box) {
+	if b.state.Content == "" || b.number == 0 {
+		return
+	}
+	b.mu.Lock()
+	tally := b.tally()
+	b.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.finished[b.number] = ledger.BoxState{
+		Content: b.state.Content, Flags: b.state.Flags, Fingerprint: e.fingerprint(b.account), Tally: tally,
+	}
+}
+
+func (e *Engine) takeFinished() map[ledger.Box]ledger.BoxState {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f := e.finished
+	e.finished = map[ledger.Box]ledger.BoxState{}
+	return f
+}
+
+func (e *Engine) result(err error) *Result {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := &Result{Err: err, Stopped: e.stopped() && e.stopErr == nil}
+	if err == nil {
+		r.Err = e.stopErr
+	}
+	for _, a := range e.accounts {
+		acc := Account{Source: a.plan.Name, Excluded: a.excluded, Err: a.err, Until: a.until, Began: a.began}
+		for _, b := range a.boxes {
+			acc.Mailboxes = append(acc.Mailboxes, b.sum())
+		}
+		r.Accounts = append(r.Accounts, acc)
+	}
+	for _, o := range e.outlets {
+		if o.failed != nil && r.Err == nil {
+			r.Err = o.failed
+		}
+	}
+	return r
+}

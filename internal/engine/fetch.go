@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/source"
+)
+
+// Sizes of a batch of ids.
+const (
+	batchFirst  = 16      // before the size of the messages is known
+	batchMost   = 512     // ids
+	batchOctets = 4 << 20 // expected octets of bodies
+	maxAttempts = 3       // fetches of one message that come to nothing
+)
+
+// fetchLoop fetches what the queue holds until nothing more will come.
+func (w *worker) fetchLoop(ctx context.Context, a *account) error {
+	for {
+		g := a.queue.next(ctx)
+		if g == nil {
+			return nil
+		}
+		if a.e.stopped() {
+			a.queue.leave(g)
+			a.queue.drop()
+			return nil
+		}
+		if err := a.lanes.acquire(ctx); err != nil {
+			a.queue.leave(g)
+			return err
+		}
+		gone, err := w.fetch(ctx, a, g)
+		if err == nil && len(gone) > 0 {
+			err = w.lookAgain(ctx, a, g.box, gone)
+		}
+		a.lanes.release()
+		a.queue.leave(g)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// fetch runs one Fetch over what is waiting for a mailbox. It ends when
+// nothing waits, not when the listing does: a source with a single connection
+// must be free to list on.
+func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item, err error) {
+	p := newPulled()
+	defer p.close()
+	ids := func(yield func([]message.ID) bool) {
+		for ctx.Err() == nil && !a.e.stopped() && p.room() {
+			items := a.queue.take(g, g.box.batch())
+			if len(items) == 0 {
+				return
+			}
+			if !yield(p.add(items)) {
+				return
+			}
+		}
+	}
+	answers := a.source.Fetch(ctx, source.FetchRequest{Mailbox: g.box.name, Needs: a.plan.FetchNeeds, IDs: iter.Seq[[]message.ID](ids)})
+	for f, ferr := range answers {
+		if ferr != nil {
+			err = ferr
+			break
+		}
+		f.ID.Source = a.plan.Name
+		it := p.answered(f.ID)
+		if it == nil {
+			err = fault.New(fault.Bug, "source %s: plugin %s answered with a message that was not asked for: %s", a.plan.Name, a.plan.Plugin, f.ID)
+			break
+		}
+		a.progress.Add(1)
+		switch {
+		case f.Err != nil:
+			if w.refused(it, f.Err) {
+				gone = append(gone, it)
+			}
+		case f.Message == nil || f.Message.Body == nil:
+			it.dead("", fault.New(fault.Bug, "%w", errNoBody).WithReason("no_body"))
+			w.settle(it)
+		default:
+			w.deliver(ctx, it, f.Message)
+			a.e.counters(a).fetched(it.octets)
+			g.box.learn(it.octets)
+		}
+	}
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	switch {
+	case err == nil:
+		for _, it := range p.unanswered() {
+			if a.e.stopped() {
+				continue
+			}
+			gone = append(gone, it) // pulled and never answered: is it there?
+		}
+		return gone, nil
+	case fault.Is(err, fault.Crashed):
+		// Any of these may have killed the process: they are tried alone,
+		// later (DESIGN §6, Crashed plugin).
+		return nil, errors.Join(err, a.accuse(p.unanswered()))
+	}
+	return nil, fmt.Errorf("mailbox %s: %w", g.box.name, err)
+}
+
+// refused deals with a message that the source couldn't give, and reports
+// whether it may be gone.
+func (w *worker) refused(it *item, err error) (gone bool) {
+	switch fault.Of(err) {
+	case fault.Gone:
+		return true
+	case fault.Message:
+		it.dead("", err)
+		w.settle(it)
+	default:
+		w.settleBroken(it, err)
+	}
+	return false
+}
+
+// settle passes an item whose fate needs no body through the gate.
+func (w *worker) settle(it *item) {
+	it.big = false
+	w.e.enter(it)
+	w.e.gate.leave(it)
+}
+
+// settleBroken is settle for an item whose fetch came to nothing this time.
+func (w *worker) settleBroken(it *item, err error) {
+	it.big = false
+	w.e.enter(it)
+	it.box.account.broken(it, err)
+	w.e.gate.leave(it)
+}
+
+// lookAgain lists the messages that the server wouldn't give: only one that a
+// fresh List doesn't have is vanished (I1); one that is still listed is tried
+// again, and then is a dead letter.
+func (w *worker) lookAgain(ctx context.Context, a *account, b *box, gone []*item) error {
+	ids := make([]message.ID, len(gone))
+	for i, it := range gone {
+		ids[i] = it.sum.ID
+	}
+	there := make(map[message.ID]bool, len(gone))
+	for sum, err := range a.source.List(ctx, source.ListRequest{Mailbox: b.name, IDs: ids}) {
+		if err != nil {
+			return err
+		}
+		sum.ID.Source = a.plan.Name
+		there[sum.ID] = true
+	}
+	for _, it := range gone {
+		if there[it.sum.ID] {
+			w.settleBroken(it, fault.New(fault.Message, "the server lists the message, but doesn't give it").WithReason("listed_but_not_given"))
+			continue
+		}
+		it.final = &ledger.Fate{Target: ledger.Everywhere, Class: ledger.Vanished}
+		w.settle(it)
+	}
+	return nil
+}
+
+// batch returns how many ids to ask for at once: few before anything is known
+// of the messages' sizes, so that big ones are spread over the lanes.
+func (b *box) batch() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fetched == 0 {
+		return batchFirst
+	}
+	mean := max(b.octets/b.fetched, 1)
+	return int(min(max(batchOctets/mean, 1), batchMost))
+}
+
+func (b *box) learn(octets int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fetched++
+	b.octets += max(octets, 0)
+}
+
+// backoff returns how long to wait before try n, from 1.
+func backoff(n int) time.Duration {
+	return min(time.Second<<min(n-1, 5), 30*time.Second)
+}

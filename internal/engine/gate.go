@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"sync"
+	"time"
+)
+
+// Limits of an epoch (DESIGN §6, Commit).
+const (
+	epochAge    = time.Second
+	epochOctets = 64 << 20
+	epochItems  = 4096
+	epochMemory = 16 << 20
+)
+
+// gate cuts the work into epochs. An item enters before its first octet is
+// written anywhere and leaves when every sink has answered; an epoch closes
+// when nothing is inside, since a Flush must not meet a Write.
+type gate struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	closing bool // nobody may enter
+	wanted  bool // the epoch should close as soon as it can
+	inside  int
+	big     int // of those inside, how many hold up the closing
+	items   []*item
+	octets  int64
+	memory  int64
+	wake    chan struct{} // the committer has something to do
+	timer   *time.Timer
+}
+
+func newGate() *gate {
+	g := &gate{wake: make(chan struct{}, 1)}
+	g.changed.L = &g.mu
+	return g
+}
+
+// enter waits until the epoch is open.
+func (g *gate) enter(it *item) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.closing || g.wanted && (g.big == 0 || g.overdue()) {
+		g.changed.Wait()
+	}
+	g.inside++
+	if it.big {
+		g.big++
+	}
+}
+
+// overdue says that the epoch may not grow further, though a big message still
+// holds it open: what a crash costs is bounded.
+func (g *gate) overdue() bool {
+	return len(g.items) >= 4*epochItems || g.octets >= 4*epochOctets
+}
+
+// leave adds the item to the epoch.
+func (g *gate) leave(it *item) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inside--
+	if it.big {
+		g.big--
+	}
+	if len(g.items) == 0 {
+		g.timer = time.AfterFunc(epochAge, g.kick)
+	}
+	g.items = append(g.items, it)
+	g.octets += max(it.octets, 0)
+	g.memory += it.weight()
+	if len(g.items) >= epochItems || g.octets >= epochOctets || g.memory >= epochMemory {
+		g.want()
+	}
+	g.changed.Broadcast()
+}
+
+// kick asks for the epoch to be committed now.
+func (g *gate) kick() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.want()
+}
+
+func (g *gate) want() {
+	g.wanted = true
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close waits until nothing is inside and returns the epoch's items. Nobody
+// enters until open.
+func (g *gate) close() []*item {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wanted = true
+	for g.inside > 0 {
+		g.changed.Wait()
+	}
+	g.closing = true
+	if g.timer != nil {
+		g.timer.Stop()
+	}
+	items := g.items
+	g.items, g.octets, g.memory = nil, 0, 0
+	return items
+}
+
+// open lets the next epoch begin.
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closing, g.wanted = false, false
+	g.changed.Broadcast()
+}

@@ -1,0 +1,257 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// newItem makes an item of a message that isn't done.
+func (e *Engine) newItem(b *box, sum message.Summary, entry *ledger.Entry) *item {
+	it := &item{
+		box: b, sum: sum, octets: entry.Octets, sha256: entry.SHA256,
+		fresh: len(entry.Fates) == 0 && len(entry.Suspects) == 0,
+		slots: make([]slot, len(e.outlets)),
+	}
+	data := true // every data sink keeps what it has
+	for i, o := range e.outlets {
+		if f := fateOf(entry, e.targets[i]); f != nil && e.stands(o, f) {
+			it.slots[i] = slot{state: slotKept, kept: *f}
+		} else if !o.plan.Prepared.Record {
+			data = false
+		}
+	}
+	for i, o := range e.outlets {
+		// A record tells of all sinks: when one of them writes anew, the
+		// record is sent again.
+		if sl := &it.slots[i]; o.plan.Prepared.Record && sl.state == slotKept && sl.kept.Class == ledger.Written && !data {
+			*sl = slot{replaces: true}
+		}
+	}
+	for _, f := range entry.Fates {
+		if f.Target != ledger.Everywhere && e.sinkOf(f.Target) < 0 {
+			it.others = append(it.others, f)
+		}
+	}
+	return it
+}
+
+func fateOf(entry *ledger.Entry, t ledger.TargetID) *ledger.Fate {
+	for i := range entry.Fates {
+		if entry.Fates[i].Target == t {
+			return &entry.Fates[i]
+		}
+	}
+	return nil
+}
+
+func (e *Engine) sinkOf(t ledger.TargetID) int {
+	for i := range e.targets {
+		if e.targets[i] == t {
+			return i
+		}
+	}
+	return -1
+}
+
+// stands reports whether a fate of an earlier run is final under the rules of
+// this one (I8).
+func (e *Engine) stands(o *outlet, f *ledger.Fate) bool {
+	switch f.Class {
+	case ledger.Written, ledger.Duplicate:
+		return true
+	case ledger.Dead:
+		return !e.opts.RetryFailed
+	case ledger.Unrouted:
+		when := o.plan.When
+		if when == nil || f.Refusal == nil || when.ReadsFlags() {
+			return false
+		}
+		if f.Refusal.Rules == when.Fingerprint() && !when.ReadsNow() {
+			return true
+		}
+		values, ok := decodeValues(f.Refusal.Values)
+		if !ok {
+			return false
+		}
+		value, undecided, err := when.EvalValues(values, e.now)
+		return err == nil && !undecided && !value
+	}
+	return false
+}
+
+// done reports whether nothing is left to do for a message.
+func (e *Engine) done(entry *ledger.Entry) bool {
+	if len(entry.Suspects) > 0 {
+		return false
+	}
+	if f := fateOf(entry, ledger.Everywhere); f != nil {
+		switch f.Class {
+		case ledger.Dead:
+			return !e.opts.RetryFailed
+		case ledger.Duplicate:
+			return true
+		case ledger.Dropped:
+			return e.dropStands(f.Refusal)
+		}
+		return false // vanished, and there again
+	}
+	for i, o := range e.outlets {
+		if f := fateOf(entry, e.targets[i]); f == nil || !e.stands(o, f) {
+			return false
+		}
+	}
+	return true
+}
+
+// dropStands judges a drop of an earlier run again, from what the stages read
+// then. What a limit dropped only a new count can tell.
+func (e *Engine) dropStands(r *ledger.Refusal) bool {
+	if r == nil || e.plan.Chain.ReadsFlags() {
+		return false
+	}
+	if r.Rules == e.rules[r.Stage] && r.Rules != "" && !e.readsNow && !e.limits[r.Stage] {
+		return true
+	}
+	return e.plan.Chain.JudgeValues(r.Values, e.now).Verdict == stages.Dropped
+}
+
+// judge lets the stages judge an item as far as its summary allows, and
+// reports whether it goes on: to the sinks, or to be asked more about.
+func (e *Engine) judge(it *item) (more message.Needs, passed bool) {
+	return e.outcome(it, it.box.account.chain.Judge(it.at, &it.sum))
+}
+
+// admit takes an item past a barrier, in the order of the listing.
+func (e *Engine) admit(it *item) (more message.Needs, passed bool) {
+	return e.outcome(it, it.box.account.chain.Admit(it.at, &it.sum))
+}
+
+func (e *Engine) outcome(it *item, out stages.Outcome) (more message.Needs, passed bool) {
+	if len(out.Undecided) > 0 {
+		it.box.mu.Lock()
+		for _, s := range out.Undecided {
+			it.box.undecided[s.Name]++
+		}
+		it.box.mu.Unlock()
+	}
+	it.atBarrier = false
+	switch out.Verdict {
+	case stages.Dropped:
+		it.final = &ledger.Fate{Target: ledger.Everywhere, Class: ledger.Dropped, Refusal: &ledger.Refusal{
+			Stage: out.Stage.Name, Rules: e.rules[out.Stage.Name], Values: out.Values,
+		}}
+		return 0, false
+	case stages.DeadLettered:
+		it.dead(out.Stage.Name, fault.New(fault.Message, "%s", out.Reason).WithReason("undecided"))
+		return 0, false
+	case stages.NeedMore:
+		it.at = out.At
+		return out.Needs, false
+	case stages.AtBarrier:
+		it.at, it.atBarrier = out.At, true
+		return 0, false
+	}
+	it.at, it.judged = out.At, true
+	return 0, true
+}
+
+// decide lets each sink's `when` judge an item that the stages let pass, as
+// far as its summary allows. It returns what a `when` still needs.
+func (e *Engine) decide(it *item) (more message.Needs) {
+	for i, o := range e.outlets {
+		sl := &it.slots[i]
+		if sl.state != slotIdle {
+			continue
+		}
+		when := o.plan.When
+		if when == nil {
+			sl.state = slotTodo
+			continue
+		}
+		if !it.sum.Have.Has(when.Needs()) {
+			more |= when.Needs() &^ it.sum.Have
+			continue
+		}
+		value, undecided, err := when.Eval(&it.sum, e.now)
+		if err == nil && !undecided && !value {
+			values := map[string]any{}
+			for _, t := range when.Terms {
+				t.Values(&it.sum, values)
+			}
+			sl.state = slotUnrouted
+			sl.refusal = &ledger.Refusal{Stage: o.plan.Name, Rules: when.Fingerprint(), Values: encodeValues(values)}
+			continue
+		}
+		sl.state = slotTodo
+	}
+	return more
+}
+
+// needsBody reports whether the item's octets are wanted: by a data sink, or
+// by a record that measures the structure of what a data sink got. The latter
+// makes the record the same whenever it is written (I2).
+func (e *Engine) needsBody(it *item) bool {
+	if it.final != nil {
+		return false
+	}
+	written, record := false, false
+	for i, o := range e.outlets {
+		sl := &it.slots[i]
+		switch {
+		case !o.plan.Prepared.Record && sl.state == slotTodo:
+			if o.broken() == nil {
+				return true
+			}
+		case !o.plan.Prepared.Record && sl.state == slotKept:
+			written = written || sl.kept.Class == ledger.Written || sl.kept.Class == ledger.Dead
+		case o.plan.Prepared.Record && sl.state == slotTodo:
+			record = record || o.plan.Prepared.Needs.Has(message.NeedStructure)
+		}
+	}
+	return written && record && it.structure == nil
+}
+
+// missing returns what a record sink that gets the item without a body wants
+// to know and a listing can tell.
+func (e *Engine) missing(it *item) message.Needs {
+	var n message.Needs
+	for i, o := range e.outlets {
+		if o.plan.Prepared.Record && it.slots[i].state == slotTodo {
+			n |= o.plan.Prepared.Needs
+		}
+	}
+	if it.structure != nil {
+		n &^= message.NeedStructure
+	}
+	return n &^ it.sum.Have & it.box.account.plan.Provides
+}
+
+// classOf is the class of a message that is done, for the mailbox's tally.
+func (e *Engine) classOf(entry *ledger.Entry) ledger.Class {
+	it := e.newItem(nil, message.Summary{}, entry)
+	if f := fateOf(entry, ledger.Everywhere); f != nil {
+		it.final = f
+	}
+	return it.worst()
+}
+
+// fingerprint covers everything that decides what becomes of a source's
+// messages: a mailbox whose state and fingerprint are as saved has nothing
+// new (DESIGN §6, Skipping).
+func (e *Engine) fingerprint(a *account) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q\n", a.plan.Rules, e.plan.Chain.Fingerprint())
+	for i := range e.plan.Sinks {
+		when := ""
+		if w := e.plan.Sinks[i].When; w != nil {
+			when = w.Fingerprint()
+		}
+		fmt.Fprintf(h, "%d %q\n", e.targets[i], when)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:16])
+}

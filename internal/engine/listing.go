@@ -1,0 +1,402 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/source"
+)
+
+// Sizes of a page of a listing: what the host holds of a mailbox at once (I5).
+const (
+	pageShort = 4096 // summaries without headers
+	pageLong  = 512  // summaries with headers or structure
+)
+
+// listAll lists the mailboxes that are not complete, one after another, in
+// the order of the source: limits count over it.
+func (a *account) listAll(ctx context.Context) error {
+	a.chain, a.counted = a.e.plan.Chain.NewRun(a.e.now), 0
+	unchanged, err := a.unchanged(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range a.boxes {
+		if a.e.stopped() {
+			return nil
+		}
+		if b.final() && !a.countsAcross() {
+			continue
+		}
+		if unchanged[b] {
+			a.skip(b)
+			continue
+		}
+		err := a.list(ctx, b)
+		if err == nil {
+			continue
+		}
+		if !ownTrouble(err) {
+			return fmt.Errorf("mailbox %s: %w", b.name, err)
+		}
+		// A failing mailbox never stops another (I6).
+		b.mu.Lock()
+		b.problem = err
+		b.mu.Unlock()
+		a.e.note(Event{Kind: AccountNote, Source: a.plan.Name, Mailbox: b.name, Err: err, Text: "mailbox " + b.name + ": " + err.Error()})
+	}
+	return nil
+}
+
+// ownTrouble reports whether an error concerns one mailbox alone.
+func ownTrouble(err error) bool { return fault.Is(err, fault.Gone) || fault.Is(err, fault.Message) }
+
+// countsAcross reports whether a limit counts over all mailboxes of the
+// source: then they are listed together or not at all.
+func (a *account) countsAcross() bool { return a.plan.Limit > 0 || a.e.across }
+
+// unchanged returns the mailboxes whose state is that which was saved when all
+// they listed was final, under the same rules.
+func (a *account) unchanged(ctx context.Context) (map[*box]bool, error) {
+	same := map[*box]bool{}
+	if a.e.opts.RetryFailed || a.e.readsNow {
+		return same, nil
+	}
+	fingerprint := a.e.fingerprint(a)
+	for _, b := range a.boxes {
+		if b.server.Content == "" {
+			continue
+		}
+		saved, err := a.e.ledger.SavedState(ctx, a.plan.Name, b.name, b.server.UIDValidity)
+		if err != nil {
+			return nil, err
+		}
+		if saved.Content != b.server.Content || saved.Fingerprint != fingerprint {
+			continue
+		}
+		if a.e.readsFlags && (b.server.Flags == "" || saved.Flags != b.server.Flags) {
+			continue
+		}
+		b.saved = saved.Tally
+		same[b] = true
+	}
+	if a.countsAcross() && len(same) != len(a.boxes) {
+		return map[*box]bool{}, nil
+	}
+	return same, nil
+}
+
+func (a *account) skip(b *box) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.skipped, b.before = true, b.saved
+	b.listed = 0
+	for _, n := range b.before {
+		b.listed += n
+	}
+	a.progress.Add(1)
+	a.e.note(Event{Kind: MailboxSkipped, Source: a.plan.Name, Mailbox: b.name, Count: b.listed})
+}
+
+// list lists one mailbox in pages, and sends on what is not done.
+func (a *account) list(ctx context.Context, b *box) error {
+	b.restart()
+	size := pageShort
+	if (a.plan.FirstNeeds|a.e.plan.Chain.NeededOverall())&(message.NeedHeaders|message.NeedStructure) != 0 {
+		size = pageLong
+	}
+	var after *message.ID
+	for !a.e.stopped() {
+		page, err := a.page(ctx, b, after, size)
+		if err != nil {
+			return err
+		}
+		items, ended := a.sort(b, page)
+		fetch, err := a.deepen(ctx, b, items)
+		if err != nil {
+			return err
+		}
+		a.queue.push(b, fetch)
+		if ended || len(page) < size {
+			b.mu.Lock()
+			b.listedAll = true
+			listed := b.listed
+			b.mu.Unlock()
+			a.progress.Add(1)
+			a.e.note(Event{Kind: MailboxListed, Source: a.plan.Name, Mailbox: b.name, Count: listed})
+			if b.final() {
+				a.e.finish(b)
+			}
+			return nil
+		}
+		after = &page[len(page)-1].sum.ID
+	}
+	return nil
+}
+
+// listed is a summary beside what the ledger knows of it.
+type listed struct {
+	sum   message.Summary
+	entry ledger.Entry
+}
+
+// page lists one page and looks it up. Where the ledger knows messages of the
+// mailbox, only ids are listed; more is asked only of those that aren't done:
+// in a run that finds little new, that is nearly none.
+func (a *account) page(ctx context.Context, b *box, after *message.ID, size int) ([]listed, error) {
+	if err := a.lanes.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer a.lanes.release()
+	req := source.ListRequest{Mailbox: b.name, Needs: a.plan.FirstNeeds, After: after, Limit: size, Newest: a.plan.Newest}
+	if err := a.number(ctx, b); err != nil {
+		return nil, err
+	}
+	known, err := a.e.ledger.HasMessages(ctx, b.number)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		req.Needs = 0
+	}
+	sums, err := a.summaries(ctx, b, req, after == nil)
+	if err != nil || len(sums) == 0 {
+		return nil, err
+	}
+	if err := a.number(ctx, b); err != nil { // the listing may have told another UIDVALIDITY
+		return nil, err
+	}
+	ids := make([]message.ID, len(sums))
+	for i := range sums {
+		ids[i] = sums[i].ID
+	}
+	entries, err := a.e.ledger.Lookup(ctx, b.number, ids)
+	if err != nil {
+		return nil, err
+	}
+	page := make([]listed, len(sums))
+	for i := range page {
+		page[i] = listed{sums[i], entries[i]}
+	}
+	return page, nil
+}
+
+// number finds the ledger's number of the mailbox under its UIDVALIDITY.
+func (a *account) number(ctx context.Context, b *box) error {
+	var err error
+	b.number, err = a.e.ledger.Box(ctx, a.plan.Name, b.name, b.uidValidity)
+	return err
+}
+
+// summaries runs one List. The first one of a mailbox opens it: its state is
+// what is saved when all is final.
+func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, first bool) ([]message.Summary, error) {
+	var state message.MailboxState
+	req.State = func(s message.MailboxState) { state = s }
+	var sums []message.Summary
+	seen := map[message.ID]bool{}
+	for s, err := range a.source.List(ctx, req) {
+		if err != nil {
+			return nil, err
+		}
+		s.ID.Source = a.plan.Name
+		if seen[s.ID] || req.Limit > 0 && len(sums) >= req.Limit {
+			return nil, fault.New(fault.Bug, "source %s: plugin %s lists %s twice, or more than was asked for", a.plan.Name, a.plan.Plugin, s.ID)
+		}
+		seen[s.ID] = true
+		s.Vars = a.plan.Vars
+		sums = append(sums, s)
+	}
+	validity := state.UIDValidity
+	if validity == 0 && len(sums) > 0 {
+		validity = sums[0].ID.UIDValidity
+	}
+	if validity == 0 {
+		validity = b.uidValidity
+	}
+	if first {
+		b.state, b.uidValidity = state, validity
+	}
+	if validity != b.uidValidity {
+		return nil, fault.New(fault.Unavailable, "UIDVALIDITY changed from %d to %d while the mailbox was being listed", b.uidValidity, validity)
+	}
+	return sums, nil
+}
+
+// sort counts what is done of a page and makes items of the rest. It reports
+// whether the source's own limit ended the listing.
+func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
+	for i := range page {
+		l := &page[i]
+		if a.plan.Limit > 0 && a.counted >= a.plan.Limit {
+			b.limited = true
+			return items, true
+		}
+		a.counted++
+		a.e.counters(a).Listed.Add(1)
+		if a.e.done(&l.entry) {
+			b.mu.Lock()
+			b.listed++
+			b.before[a.e.classOf(&l.entry)]++
+			b.mu.Unlock()
+			a.countDone(l)
+			continue
+		}
+		it := a.e.newItem(b, l.sum, &l.entry)
+		b.mu.Lock()
+		b.listed++
+		b.todo++
+		b.mu.Unlock()
+		a.e.counters(a).Todo.Add(1)
+		for _, s := range l.entry.Suspects {
+			it.accuse(s.Target)
+		}
+		items = append(items, it)
+	}
+	return items, false
+}
+
+// countDone lets the limits count a message that passed them in an earlier
+// run: so every run lets the same ones pass.
+func (a *account) countDone(l *listed) {
+	if f := fateOf(&l.entry, ledger.Everywhere); f != nil && f.Class == ledger.Dropped {
+		return
+	}
+	for at := range a.e.barriers {
+		a.chain.Admit(stages.Position(at), &l.sum)
+	}
+}
+
+// deepen judges the items of a page, asking the source for more of those that
+// need it, until each is final, ready for the epoch, or to be fetched. It
+// returns the last.
+func (a *account) deepen(ctx context.Context, b *box, items []*item) (fetch []*item, err error) {
+	open := items
+	for len(open) > 0 {
+		want := map[message.ID]*item{}
+		var needs message.Needs
+		var waiting []*item
+		for _, it := range open {
+			more, step := a.consider(it, len(waiting) == 0)
+			if it.alone && it.final == nil && (step == stepFetch || step == stepReady) {
+				a.setAside(it)
+				continue
+			}
+			switch step {
+			case stepAsk:
+				want[it.sum.ID], needs = it, needs|more
+				waiting = append(waiting, it)
+			case stepWait:
+				waiting = append(waiting, it)
+			case stepFetch:
+				fetch = append(fetch, it)
+			case stepReady:
+				(&worker{e: a.e}).settle(it)
+			}
+		}
+		open = waiting
+		if len(want) == 0 {
+			continue
+		}
+		if err := a.ask(ctx, b, want, needs); err != nil {
+			return nil, err
+		}
+	}
+	return fetch, nil
+}
+
+// step is what is next for an item of a page.
+type step int
+
+const (
+	stepAsk   step = iota + 1 // the source must tell more of it
+	stepWait                  // it stands at a barrier behind others
+	stepFetch                 // its body is wanted
+	stepReady                 // its fate needs no body
+)
+
+// consider takes an item as far as what is known of it allows. first says that
+// no item before it is undecided: only then it may pass a barrier, which
+// counts in the order of the listing.
+func (a *account) consider(it *item, first bool) (message.Needs, step) {
+	can := a.plan.Provides
+	for it.final == nil && !it.judged {
+		if it.atBarrier && !first {
+			return 0, stepWait
+		}
+		judge := a.e.judge
+		if it.atBarrier {
+			judge = a.e.admit
+		}
+		more, passed := judge(it)
+		if passed || it.final != nil || it.atBarrier {
+			continue
+		}
+		if more&^can != 0 {
+			return 0, stepFetch // only the body tells
+		}
+		return more, stepAsk
+	}
+	if it.final != nil {
+		return 0, stepReady
+	}
+	more := a.e.decide(it)
+	switch {
+	case a.e.needsBody(it):
+		return 0, stepFetch
+	case more&^can != 0:
+		return 0, stepFetch
+	case more != 0:
+		return more, stepAsk
+	}
+	if missing := a.e.missing(it); missing != 0 {
+		return missing, stepAsk
+	}
+	return 0, stepReady
+}
+
+// ask lists more of some items. One that the server no longer lists is gone.
+func (a *account) ask(ctx context.Context, b *box, want map[message.ID]*item, needs message.Needs) error {
+	if err := a.lanes.acquire(ctx); err != nil {
+		return err
+	}
+	defer a.lanes.release()
+	ids := make([]message.ID, 0, len(want))
+	for id := range want {
+		ids = append(ids, id)
+	}
+	for chunk := range slices.Chunk(ids, pageLong) {
+		sums, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, Needs: needs, IDs: chunk}, false)
+		if err != nil {
+			return err
+		}
+		for i := range sums {
+			if it := want[sums[i].ID]; it != nil {
+				know(&it.sum, &sums[i], needs)
+				delete(want, sums[i].ID)
+			}
+		}
+	}
+	for _, it := range want {
+		it.final = &ledger.Fate{Target: ledger.Everywhere, Class: ledger.Vanished}
+	}
+	return nil
+}
+
+// know adds what a second listing told to a summary. What was asked for and
+// didn't come is absent: it isn't asked for again.
+func know(to, from *message.Summary, asked message.Needs) {
+	merge(to, from)
+	if from.Have.Has(message.NeedHeaders) {
+		to.Header = from.Header
+	}
+	if from.Have.Has(message.NeedStructure) {
+		to.Structure = from.Structure
+	}
+	to.Have |= asked
+}

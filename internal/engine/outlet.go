@@ -1,0 +1,260 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// maxDeaths is how often a sink's process may die in a row, with nothing
+// committed in between, before the sink is given up.
+const maxDeaths = 5
+
+// outlet is a sink of the run: opened when there is something to write,
+// opened again at its committed checkpoint when its process died.
+type outlet struct {
+	e      *Engine
+	plan   *plan.Sink
+	index  int
+	target ledger.Target
+
+	mu          sync.Mutex
+	open        *session // nil: not open
+	gen         int      // of the newest session; 1 is the first
+	checkpoint  sink.Checkpoint
+	alone       bool  // the next session gets a process of its own
+	deaths      int   // since something was committed
+	failed      error // given up for this run
+	used        bool  // opened in this run: to be marked clean at its end
+	uncommitted bool  // something was written that no commit covers
+}
+
+// session is one opening of an outlet.
+type session struct {
+	SinkSession
+	gen   int
+	lanes []*lane
+	wrote bool // guarded by outlet.mu: a Put was accepted since the last Flush
+}
+
+// lane lets workers share a Lane.
+type lane struct {
+	mu sync.Mutex
+	Lane
+}
+
+// get returns the outlet's session, opening it if need be.
+func (o *outlet) get(ctx context.Context) (*session, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.failed != nil {
+		return nil, o.failed
+	}
+	if o.open != nil {
+		return o.open, nil
+	}
+	// Dirty before the first Write: a crash from here on makes the next run
+	// open the sink, even when that has nothing to write (DESIGN §6, Commit).
+	if !o.used {
+		if err := o.e.ledger.MarkDirty(ctx, o.target.ID); err != nil {
+			return nil, err
+		}
+		o.used = true
+	}
+	s, err := o.e.plugins.OpenSink(ctx, o.plan, sink.State{
+		Name:       o.plan.Name,
+		Pipeline:   o.e.ledger.Pipeline(),
+		Checkpoint: o.checkpoint,
+		Known:      o.target.Known,
+		Adopt:      o.e.opts.Adopt,
+		Rewrite:    o.e.opts.rewrites(o.plan.Name),
+		Spool:      o.e.opts.Spool,
+	}, o.alone)
+	if err != nil {
+		if fault.Is(err, fault.Crashed) {
+			o.countDeath(err)
+		}
+		return nil, err
+	}
+	o.gen++
+	opened := &session{SinkSession: s, gen: o.gen}
+	for range max(1, min(o.plan.Prepared.Lanes, o.e.opts.lanes())) {
+		l, err := s.Lane(ctx)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		opened.lanes = append(opened.lanes, &lane{Lane: l})
+	}
+	o.open = opened
+	return opened, nil
+}
+
+// put hands a message to the outlet over the worker's lane. It returns the
+// session's generation. done is called once when the error is nil.
+func (o *outlet) put(ctx context.Context, worker int, m *message.Message, done func(int, sink.Receipt, error)) error {
+	s, err := o.get(ctx)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	s.wrote, o.uncommitted = true, true
+	o.mu.Unlock()
+	l := s.lanes[worker%len(s.lanes)]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err = l.Put(ctx, m, func(r sink.Receipt, err error) {
+		if fault.Is(err, fault.Crashed) {
+			o.died(s, err)
+		}
+		done(s.gen, r, err)
+	})
+	if fault.Is(err, fault.Crashed) {
+		o.died(s, err)
+	}
+	return err
+}
+
+// died takes a dead session out of use. What it wrote since its last Flush is
+// lost to the epoch: its generation is no longer the outlet's.
+func (o *outlet) died(s *session, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.open != s {
+		return
+	}
+	o.open = nil
+	o.countDeath(err)
+	// Closing a dead session waits for its streams; nobody needs that now.
+	o.e.background.Go(func() { _ = s.Close() })
+}
+
+// countDeath gives the sink up when it only ever dies.
+func (o *outlet) countDeath(err error) {
+	o.deaths++
+	o.e.note(Event{Kind: SinkDied, Sink: o.plan.Name, Err: err})
+	if o.deaths >= maxDeaths && o.failed == nil {
+		o.failed = fault.New(fault.Crashed, "sink %s: its process died %d times in a row, the last time: %w", o.plan.Name, o.deaths, err)
+		o.e.background.Go(func() { o.e.sinkFailed(o, o.failed) })
+	}
+}
+
+// flush makes what was written durable. It returns the generation that the
+// checkpoint covers; 0 when there was nothing to flush.
+func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, error) {
+	o.mu.Lock()
+	s := o.open
+	if s == nil || !s.wrote {
+		o.mu.Unlock()
+		return 0, nil, nil
+	}
+	s.wrote = false
+	o.mu.Unlock()
+	cp, err := s.Flush(ctx)
+	if fault.Is(err, fault.Crashed) {
+		o.died(s, err)
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("sink %s: flush: %w", o.plan.Name, err)
+	}
+	return s.gen, cp, nil
+}
+
+// committed tells the sink that the ledger has its checkpoint.
+func (o *outlet) committed(ctx context.Context, gen int, cp sink.Checkpoint) {
+	o.mu.Lock()
+	o.checkpoint, o.deaths = cp, 0
+	o.target.Known = true
+	s := o.open
+	if s != nil && s.gen == gen {
+		o.uncommitted = s.wrote
+	}
+	o.mu.Unlock()
+	if s == nil || s.gen != gen {
+		return
+	}
+	if err := s.Committed(ctx, cp); err != nil {
+		if fault.Is(err, fault.Crashed) {
+			o.died(s, err)
+			return
+		}
+		o.fail(fmt.Errorf("sink %s: after the commit: %w", o.plan.Name, err))
+	}
+}
+
+// fail gives the outlet up for this run.
+func (o *outlet) fail(err error) {
+	o.mu.Lock()
+	first := o.failed == nil
+	if first {
+		o.failed = err
+	}
+	o.mu.Unlock()
+	if first {
+		o.e.sinkFailed(o, err)
+	}
+}
+
+// current returns the generation of the open session; 0 when there is none.
+func (o *outlet) current() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.open == nil {
+		return 0
+	}
+	return o.gen
+}
+
+// settled reports whether nothing was written that isn't committed.
+func (o *outlet) settled() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.uncommitted
+}
+
+func (o *outlet) isAlone() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.alone
+}
+
+// isolate ends the session, so that the next one gets a process of its own.
+func (o *outlet) isolate(ctx context.Context) error {
+	err := o.close(ctx)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.alone = true
+	if fault.Is(err, fault.Crashed) {
+		return nil
+	}
+	return err
+}
+
+// broken returns why the outlet was given up, or nil.
+func (o *outlet) broken() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
+}
+
+// close ends the session in good order.
+func (o *outlet) close(ctx context.Context) error {
+	o.mu.Lock()
+	s := o.open
+	o.open = nil
+	o.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	var errs []error
+	for _, l := range s.lanes {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(append(errs, s.Close())...)
+}

@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"context"
+	"sync"
+)
+
+// queueMost is how many items may wait for their body, for each account.
+const queueMost = 8192
+
+// queue holds the items of one account that wait to be fetched, by mailbox.
+// Listers push, fetchers take; several fetchers may share a mailbox, so that
+// one big mailbox and many small ones both keep all lanes busy.
+type queue struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	groups  []*group
+	size    int
+	ended   bool // no more will be pushed
+	dropped bool // what waits is given up
+}
+
+type group struct {
+	box      *box
+	items    []*item
+	fetchers int
+}
+
+func newQueue() *queue {
+	q := &queue{}
+	q.changed.L = &q.mu
+	return q
+}
+
+// push adds items of one mailbox, waiting while too many wait already.
+func (q *queue) push(b *box, items []*item) {
+	if len(items) == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.size >= queueMost && !q.dropped {
+		q.changed.Wait()
+	}
+	if q.dropped {
+		return
+	}
+	q.size += len(items)
+	q.changed.Broadcast()
+	for _, g := range q.groups {
+		if g.box == b {
+			g.items = append(g.items, items...)
+			return
+		}
+	}
+	q.groups = append(q.groups, &group{box: b, items: items})
+}
+
+// next waits for a mailbox with items and counts the caller among its
+// fetchers until leave. It returns nil when nothing is left and nothing more
+// will come.
+func (q *queue) next(ctx context.Context) *group {
+	stop := context.AfterFunc(ctx, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.changed.Broadcast()
+	})
+	defer stop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for {
+		if ctx.Err() != nil || q.dropped {
+			return nil
+		}
+		var best *group
+		for _, g := range q.groups {
+			if len(g.items) > 0 && (best == nil || g.fetchers < best.fetchers) {
+				best = g
+			}
+		}
+		if best != nil {
+			best.fetchers++
+			return best
+		}
+		if q.ended {
+			return nil
+		}
+		q.changed.Wait()
+	}
+}
+
+// take removes up to n items of the group.
+func (q *queue) take(g *group, n int) []*item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n = min(n, len(g.items))
+	items := g.items[:n:n]
+	g.items = g.items[n:]
+	q.size -= n
+	q.changed.Broadcast()
+	return items
+}
+
+// leave ends what next began.
+func (q *queue) leave(g *group) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	g.fetchers--
+	if g.fetchers == 0 && len(g.items) == 0 {
+		for i := range q.groups {
+			if q.groups[i] == g {
+				q.groups = append(q.groups[:i], q.groups[i+1:]...)
+				break
+			}
+		}
+	}
+	q.changed.Broadcast()
+}
+
+// end says that no more will be pushed.
+func (q *queue) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	q.changed.Broadcast()
+}
+
+// drop gives up what waits.
+func (q *queue) drop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dropped, q.groups, q.size = true, nil, 0
+	q.changed.Broadcast()
+}
+
+// lanes counts the calls that run on a session: at most as many as it has
+// lanes, which it may change at any time.
+type lanes struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	used    int
+	most    func() int
+}
+
+func newLanes(most func() int) *lanes {
+	l := &lanes{most: most}
+	l.changed.L = &l.mu
+	return l
+}
+
+func (l *lanes) acquire(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.changed.Broadcast()
+	})
+	defer stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.used >= max(1, l.most()) {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		l.changed.Wait()
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	l.used++
+	return nil
+}
+
+func (l *lanes) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.used--
+	l.changed.Broadcast()
+}

@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+)
+
+// Result is what a run did.
+type Result struct {
+	Accounts []Account
+	Err      error // why the run stopped before its end; nil when it didn't
+	Stopped  bool  // the user asked it to
+}
+
+// Account is one source's part of the result.
+type Account struct {
+	Source    string
+	Mailboxes []Sum
+	Excluded  []string  // mailboxes that the file leaves out
+	Err       error     // why the account is incomplete
+	Until     time.Time // parked: when to go on
+	Began     bool
+}
+
+// Sum is I1 for one mailbox: Listed = DoneBefore + Written + Dropped +
+// Duplicates + Unrouted + DeadLetters + Vanished + Pending.
+type Sum struct {
+	Mailbox     string
+	UIDValidity uint32
+	Server      int64 // the server's own count; -1 unknown
+	Listed      int64
+	DoneBefore  int64
+	Written     int64
+	Dropped     map[string]int64 // by stage
+	Duplicates  int64
+	Unrouted    int64
+	DeadLetters int64
+	Vanished    int64
+	Pending     int64
+
+	Undecided map[string]int64 // by stage; these are counted above as well
+	Standing  int64            // dead letters of this and earlier runs
+	Skipped   bool             // unchanged since the last run
+	Limited   bool             // a limit ended the listing
+	Complete  bool
+	Problem   error
+}
+
+// AllDropped returns the drops of all stages.
+func (s *Sum) AllDropped() int64 {
+	var n int64
+	for _, d := range s.Dropped {
+		n += d
+	}
+	return n
+}
+
+// Check returns an error when the sum of I1 doesn't hold.
+func (s *Sum) Check() error {
+	sum := s.DoneBefore + s.Written + s.AllDropped() + s.Duplicates + s.Unrouted + s.DeadLetters + s.Vanished + s.Pending
+	if sum != s.Listed {
+		return fault.New(fault.Bug, "mailbox %s: %d messages were listed, %d are accounted for", s.Mailbox, s.Listed, sum)
+	}
+	return nil
+}
+
+// Exit codes (DESIGN §7).
+const (
+	ExitDone       = 0
+	ExitStopped    = 1
+	ExitUsage      = 2
+	ExitLetters    = 3
+	ExitIncomplete = 4
+	ExitLocked     = 5
+	ExitParked     = 75
+)
+
+// Exit returns the exit code of the run: the gravest that applies.
+func (r *Result) Exit() int {
+	if r.Err != nil || r.Stopped {
+		return ExitStopped
+	}
+	incomplete, parked, letters := false, false, false
+	for _, a := range r.Accounts {
+		parked = parked || !a.Until.IsZero()
+		incomplete = incomplete || a.Err != nil && a.Until.IsZero()
+		for i := range a.Mailboxes {
+			incomplete = incomplete || !a.Mailboxes[i].Complete && a.Until.IsZero()
+			letters = letters || a.Mailboxes[i].Standing > 0
+		}
+	}
+	switch {
+	case incomplete:
+		return ExitIncomplete
+	case parked:
+		return ExitParked
+	case letters:
+		return ExitLetters
+	}
+	return ExitDone
+}
+
+// EventKind says what an Event is about.
+type EventKind int
+
+// The kinds of event.
+const (
+	AccountOpened EventKind = iota + 1
+	AccountDone
+	AccountFailed
+	AccountRetried // Err says why, Wait how long
+	AccountNote    // Text
+	MailboxListed
+	MailboxSkipped
+	SourceDied
+	SinkDied
+	SinkFailed
+	DeadLetter
+	Committed // Count messages became durable
+	Stopping
+)
+
+// Event is something that a person watching a run wants to know. Fields that
+// don't apply are empty.
+type Event struct {
+	Kind    EventKind
+	Source  string
+	Mailbox string
+	Sink    string
+	Message string // id as text
+	Text    string
+	Count   int64
+	Octets  int64
+	Wait    time.Duration
+	Err     error
+}
+
+func (e Event) String() string { return fmt.Sprintf("%+v", e.Kind) }

@@ -1,0 +1,158 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"strconv"
+	"sync"
+
+	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// store is what a synthetic sink writes to. Only what was flushed survives a
+// death; opened with a checkpoint, it rolls back to it.
+type store struct {
+	mu      sync.Mutex
+	durable map[string]string // key -> octets or record, as of the newest flush
+	at      map[int]map[string]string
+	flushes int
+	opened  int
+	writes  int
+	record  bool
+
+	refuse  map[uint32]bool // Write says Message
+	killer  map[uint32]bool // the process dies at Write
+	dieAt   int             // the process dies once at that Write; 0: never
+	dieIn   string          // "flush": dies once in the next Flush
+	full    int             // Write says Full from then on; 0: never
+	slow    func()
+	openErr error
+}
+
+func newStore() *store {
+	return &store{durable: map[string]string{}, at: map[int]map[string]string{0: {}}, refuse: map[uint32]bool{}, killer: map[uint32]bool{}}
+}
+
+func (s *store) contents() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.durable)
+}
+
+// storeSession is one process of a sink.
+type storeSession struct {
+	s    *store
+	mu   sync.Mutex
+	held map[string]string // durable and not yet flushed
+	dead bool
+}
+
+func (s *store) open(st sink.State) (engine.SinkSession, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened++
+	if s.openErr != nil {
+		return nil, s.openErr
+	}
+	n := 0
+	if st.Checkpoint != nil {
+		n, _ = strconv.Atoi(string(st.Checkpoint))
+	}
+	s.durable = maps.Clone(s.at[n])
+	return &storeSession{s: s, held: maps.Clone(s.at[n])}, nil
+}
+
+func (ss *storeSession) write(m *message.Message) (sink.Receipt, error) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if ss.dead {
+		return sink.Receipt{}, errDied
+	}
+	ss.s.mu.Lock()
+	defer ss.s.mu.Unlock()
+	ss.s.writes++
+	if ss.s.killer[m.ID.UID] || ss.s.writes == ss.s.dieAt {
+		ss.dead = true
+		return sink.Receipt{}, errDied
+	}
+	if ss.s.slow != nil {
+		ss.s.slow()
+	}
+	key := m.ID.Key()
+	if ss.s.record {
+		ss.held[key] = fmt.Sprintf("%s %s %d %v", m.Record.SHA256, m.Header.Subject(), m.Record.Octets, m.Record.Files)
+		return sink.Receipt{}, nil
+	}
+	octets, err := io.ReadAll(m.Body)
+	if err != nil {
+		return sink.Receipt{}, err
+	}
+	switch {
+	case ss.s.refuse[m.ID.UID]:
+		return sink.Receipt{}, fault.New(fault.Message, "not to my taste").WithReason("taste")
+	case ss.s.full > 0 && ss.s.writes >= ss.s.full:
+		return sink.Receipt{}, fault.New(fault.Full, "no space left on device")
+	}
+	ss.held[key] = string(octets)
+	return sink.Receipt{Path: m.ID.Hash(), Octets: int64(len(octets))}, nil
+}
+
+func (ss *storeSession) Flush(context.Context) (sink.Checkpoint, error) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.s.mu.Lock()
+	defer ss.s.mu.Unlock()
+	if ss.s.dieIn == "flush" {
+		ss.s.dieIn = ""
+		ss.dead = true
+	}
+	if ss.dead {
+		return nil, errDied
+	}
+	ss.s.flushes++
+	ss.s.durable = maps.Clone(ss.held)
+	ss.s.at[ss.s.flushes] = maps.Clone(ss.held)
+	return sink.Checkpoint(strconv.Itoa(ss.s.flushes)), nil
+}
+
+func (ss *storeSession) Committed(context.Context, sink.Checkpoint) error { return nil }
+func (ss *storeSession) Close() error                                     { return nil }
+
+// Lane answers from a goroutine of its own, as the wire does.
+func (ss *storeSession) Lane(context.Context) (engine.Lane, error) {
+	l := &storeLane{ss: ss, answers: make(chan func(), 64)}
+	l.wg.Go(func() {
+		for f := range l.answers {
+			f()
+		}
+	})
+	return l, nil
+}
+
+type storeLane struct {
+	ss      *storeSession
+	answers chan func()
+	wg      sync.WaitGroup
+	once    sync.Once
+}
+
+func (l *storeLane) Put(_ context.Context, m *message.Message, done func(sink.Receipt, error)) error {
+	r, err := l.ss.write(m)
+	l.answers <- func() { done(r, err) }
+	return nil
+}
+
+func (l *storeLane) Close() error {
+	l.once.Do(func() { close(l.answers) })
+	l.wg.Wait()
+	if l.ss.dead {
+		return errors.New("dead")
+	}
+	return nil
+}

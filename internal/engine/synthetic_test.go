@@ -1,0 +1,200 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing/iotest"
+	"time"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/source"
+)
+
+// server is what a synthetic source reads: deterministic messages in
+// mailboxes, and switches for what can go wrong. Tests count what was asked.
+type server struct {
+	mu        sync.Mutex
+	mailboxes []string
+	count     map[string]int             // UIDs 1..count are there …
+	expunged  map[string]map[uint32]bool // … but for these
+	octets    func(mailbox string, uid uint32) []byte
+	lanes     int
+
+	gone     map[uint32]bool // listed, but Fetch says Gone
+	refuse   map[uint32]bool // Fetch says Message
+	cut      map[uint32]int  // how often the body still breaks off
+	killer   map[uint32]bool // the process dies when it is fetched
+	dieAfter int64           // the process dies once after so many bodies; 0: never
+	openErr  error
+
+	opened  atomic.Int64
+	listed  atomic.Int64 // summaries
+	fetched atomic.Int64 // bodies
+	needs   atomic.Uint32
+}
+
+func newServer(count int, mailboxes ...string) *server {
+	s := &server{mailboxes: mailboxes, count: map[string]int{}, expunged: map[string]map[uint32]bool{}, lanes: 3,
+		gone: map[uint32]bool{}, refuse: map[uint32]bool{}, cut: map[uint32]int{}, killer: map[uint32]bool{}}
+	for _, m := range mailboxes {
+		s.count[m] = count
+	}
+	s.octets = func(mailbox string, uid uint32) []byte {
+		return fmt.Appendf(nil, "From: a@example.com\r\nSubject: %s %d\r\nMessage-ID: <%d@%s>\r\n\r\n%s\r\n", mailbox, uid, uid, mailbox,
+			strings.Repeat("x", int(uid%50)))
+	}
+	return s
+}
+
+func (s *server) uids(mailbox string) []uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []uint32
+	for uid := uint32(1); uid <= uint32(s.count[mailbox]); uid++ {
+		if !s.expunged[mailbox][uid] {
+			out = append(out, uid)
+		}
+	}
+	return out
+}
+
+func (s *server) state(mailbox string) message.MailboxState {
+	n := len(s.uids(mailbox))
+	return message.MailboxState{Messages: int64(n), Bytes: -1, UIDValidity: 7, Content: fmt.Sprintf("7/%d/%d", s.count[mailbox], n), Flags: "1"}
+}
+
+const serverProvides = message.NeedSize | message.NeedInternalDate | message.NeedFlags | message.NeedHeaders | message.NeedStructure
+
+var errDied = fault.New(fault.Crashed, "the plugin's process was killed")
+
+// session is one connection to a server; it dies as a process does.
+type session struct {
+	*server
+	dead atomic.Bool
+}
+
+func (s *server) open() (source.Opened, error) {
+	s.opened.Add(1)
+	if s.openErr != nil {
+		return source.Opened{}, s.openErr
+	}
+	return source.Opened{Source: &session{server: s}, Lanes: s.lanes, Provides: serverProvides, URL: "test://u@h"}, nil
+}
+
+func (s *session) Mailboxes(context.Context) iter.Seq2[message.Mailbox, error] {
+	return func(yield func(message.Mailbox, error) bool) {
+		for _, m := range s.mailboxes {
+			if !yield(message.Mailbox{Name: m, Selectable: true, State: s.state(m)}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[message.Summary, error] {
+	return func(yield func(message.Summary, error) bool) {
+		if s.dead.Load() {
+			yield(message.Summary{}, errDied)
+			return
+		}
+		if req.State != nil {
+			req.State(s.state(req.Mailbox))
+		}
+		s.needs.Or(uint32(req.Needs))
+		uids := s.uids(req.Mailbox)
+		if req.Newest {
+			slices.Reverse(uids)
+		}
+		n := 0
+		for _, uid := range uids {
+			if req.After != nil && (!req.Newest && uid <= req.After.UID || req.Newest && uid >= req.After.UID) {
+				continue
+			}
+			if req.IDs != nil && !slices.ContainsFunc(req.IDs, func(id message.ID) bool { return id.UID == uid }) {
+				continue
+			}
+			if req.Limit > 0 && n == req.Limit {
+				return
+			}
+			n++
+			s.listed.Add(1)
+			if !yield(s.summary(req.Mailbox, uid, req.Needs), nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *session) summary(mailbox string, uid uint32, needs message.Needs) message.Summary {
+	octets := s.octets(mailbox, uid)
+	sum := message.Summary{ID: message.ID{Mailbox: mailbox, UIDValidity: 7, UID: uid}, Have: needs & serverProvides}
+	if needs.Has(message.NeedSize) {
+		sum.Size = int64(len(octets))
+	}
+	if needs.Has(message.NeedInternalDate) {
+		sum.InternalDate = time.Unix(int64(uid), 0).UTC()
+	}
+	if needs.Has(message.NeedHeaders) {
+		sum.Header = message.NewHeader(octets)
+	}
+	if needs.Has(message.NeedStructure) {
+		sum.Structure = &message.Part{Path: "1", MediaType: "text/plain"}
+	}
+	return sum
+}
+
+func (s *session) Fetch(_ context.Context, req source.FetchRequest) iter.Seq2[source.Fetched, error] {
+	return func(yield func(source.Fetched, error) bool) {
+		for ids := range req.IDs {
+			for _, id := range ids {
+				f, err := s.fetch(id, req.Needs)
+				if err != nil {
+					yield(source.Fetched{}, err)
+					return
+				}
+				if !yield(f, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *session) fetch(id message.ID, needs message.Needs) (source.Fetched, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.fetched.Load()
+	if s.killer[id.UID] || s.dieAfter > 0 && n >= s.dieAfter || s.dead.Load() {
+		if !s.killer[id.UID] {
+			s.dieAfter = 0
+		}
+		s.dead.Store(true)
+		return source.Fetched{}, errDied
+	}
+	f := source.Fetched{ID: id}
+	switch {
+	case s.gone[id.UID]:
+		f.Err = fault.New(fault.Gone, "no such message")
+		return f, nil
+	case s.refuse[id.UID]:
+		f.Err = fault.New(fault.Message, "the server can't").WithReason("server_error")
+		return f, nil
+	}
+	octets := s.octets(id.Mailbox, id.UID)
+	sum := message.Summary{ID: id, Have: needs &^ message.NeedBody & serverProvides, Size: int64(len(octets)), InternalDate: time.Unix(int64(id.UID), 0).UTC()}
+	f.Message = &message.Message{Summary: sum, Body: message.BodyOf(octets)}
+	if s.cut[id.UID] > 0 {
+		s.cut[id.UID]--
+		f.Message.Body = message.NewBody(iotest.TimeoutReader(strings.NewReader(string(octets))), int64(len(octets)), nil)
+	}
+	s.fetched.Add(1)
+	return f, nil
+}
+
+func (s *session) Close() error { return nil }

@@ -1,0 +1,75 @@
+// Package plan decides what will be asked of whom: from the file and what the
+// plugins say of themselves, the needs of each source, before anything is
+// listed.
+package plan
+
+import (
+	"github.com/mailhaul/pipeline/internal/expression"
+	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// Plan is what a run carries out. It doesn't change.
+type Plan struct {
+	Name        string
+	Sources     []Source
+	Chain       *stages.Chain
+	Sinks       []Sink
+	Concurrency int // accounts at once
+}
+
+// Source is one source of the plan.
+type Source struct {
+	Name     string
+	Plugin   string
+	Selects  func(message.Mailbox) bool
+	Newest   bool
+	Limit    int64 // messages of the listing, over all mailboxes; 0: none
+	Vars     map[string]string
+	Provides message.Needs // what a listing can tell
+
+	FirstNeeds message.Needs // asked of every message
+	FetchNeeds message.Needs // asked with the body
+	Rules      string        // fingerprint of selection, order and limit
+}
+
+// Sink is one sink of the plan.
+type Sink struct {
+	Name     string
+	Plugin   string
+	When     *expression.Program // nil: everything
+	Prepared sink.Prepared
+	GoOn     bool // on_failure: continue
+}
+
+// Settle fills in what each source is asked for.
+//
+// Of every message is asked what the cheapest stages read, and, where no sink
+// takes bodies, what the record sinks want. What is needed only where the body
+// is needed too comes from the body.
+func (p *Plan) Settle() {
+	var record, fetch message.Needs
+	bodies := false
+	for i := range p.Sinks {
+		s := &p.Sinks[i]
+		fetch |= s.Prepared.Needs
+		if s.When != nil {
+			fetch |= s.When.Needs()
+		}
+		if s.Prepared.Record {
+			record |= s.Prepared.Needs
+		} else {
+			bodies = true
+		}
+	}
+	fetch |= p.Chain.NeededOverall()
+	for i := range p.Sources {
+		s := &p.Sources[i]
+		s.FirstNeeds = p.Chain.NeededForList() & s.Provides
+		if len(p.Chain.Stages()) == 0 && !bodies {
+			s.FirstNeeds = record & s.Provides
+		}
+		s.FetchNeeds = message.NeedBody | fetch&s.Provides&^(message.NeedHeaders|message.NeedStructure)
+	}
+}
