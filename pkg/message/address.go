@@ -14,7 +14,7 @@ type Address struct {
 // decoded wherever they stand. It never fails: what is no address is returned
 // with the text as its name.
 func ParseAddresses(list string) []Address {
-	p := addressParser{s: list}
+	p := addressParser{s: list, lastClose: strings.LastIndexByte(list, '>'), lastAt: strings.LastIndexByte(list, '@'), lastWord: strings.LastIndex(list, "?=")}
 	for p.i < len(p.s) {
 		p.next()
 	}
@@ -34,6 +34,11 @@ type addressParser struct {
 	angle   string
 	inAngle bool // an angle bracket was seen
 	group   bool
+
+	// Where the last of each stands: what isn't there any more isn't looked
+	// for again and again.
+	lastClose, lastAt, lastWord int
+	noQuote                     bool // a quote without an end was met
 }
 
 func (p *addressParser) next() {
@@ -63,8 +68,12 @@ func (p *addressParser) next() {
 		}
 		p.put(":", ":")
 	case '"':
-		text, n := quoted(p.s[p.i:])
+		text, n := "", 0
+		if !p.noQuote {
+			text, n = quoted(p.s[p.i:])
+		}
 		if n == 0 {
+			p.noQuote = true
 			p.put(`"`, `"`)
 			p.i++
 			return
@@ -79,11 +88,14 @@ func (p *addressParser) next() {
 		}
 		p.put(" ", " ")
 	case '<':
-		end := strings.IndexByte(p.s[p.i:], '>')
-		if p.inAngle || (end < 0 && !strings.Contains(p.s[p.i:], "@")) {
+		if p.inAngle || p.i > p.lastClose && p.i > p.lastAt {
 			p.put("<", "<")
 			p.i++
 			return
+		}
+		end := -1
+		if p.i < p.lastClose {
+			end = strings.IndexByte(p.s[p.i:], '>')
 		}
 		inner := p.s[p.i+1:]
 		if end >= 0 {
@@ -107,7 +119,7 @@ func (p *addressParser) next() {
 		p.i++
 	default:
 		// An encoded word may hold commas and colons.
-		if c == '=' && strings.HasPrefix(p.s[p.i:], "=?") {
+		if c == '=' && p.i < p.lastWord && strings.HasPrefix(p.s[p.i:], "=?") {
 			if _, n := parseWord(p.s[p.i:]); n > 0 {
 				p.put(p.s[p.i:p.i+n], p.s[p.i:p.i+n])
 				p.i += n

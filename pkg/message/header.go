@@ -35,7 +35,10 @@ func (h *Header) parsed() []field {
 		}
 		scanFields(raw, func(f field) bool {
 			h.fields = append(h.fields, f)
-			return true
+			if len(h.fields) == maxFields {
+				h.garbage = append(h.garbage, fmt.Sprintf("header: more than %d fields: those after it aren't read", maxFields))
+			}
+			return len(h.fields) < maxFields
 		}, func(line []byte) {
 			if len(h.garbage) < maxProblems {
 				h.garbage = append(h.garbage, fmt.Sprintf("header: the line %q is no field", clip(line)))

@@ -5,6 +5,9 @@ import "bytes"
 // maxProblems bounds how many problems of one message are told one by one.
 const maxProblems = 100
 
+// maxFields bounds how many fields of one header block are told apart.
+const maxFields = 200000
+
 // field is one field of a header block, as two pieces of it.
 type field struct {
 	name  []byte

@@ -294,12 +294,15 @@ func TestParseAddresses(t *testing.T) {
 	}
 }
 
-func TestParseAddressesMany(t *testing.T) {
+// TestValuesLinear reads values made to grow.
+func TestValuesLinear(t *testing.T) {
 	t.Parallel()
-	for _, s := range []string{"a@b.c, ", "(", `"`, "<", "a, ", "=?utf-8?Q?a?= ", "x:", "((((a@b "} {
-		list := strings.Repeat(s, 100000)
+	for _, s := range []string{"a@b.c, ", "(", `"`, `\"`, "<", "<@", "a, ", "=?utf-8?Q?a?= ", "=?a?Q?x", "x:", "((((a@b ", "a;", "a b c "} {
+		list := strings.Repeat(s, 1<<20)
 		start := time.Now()
 		ParseAddresses(list)
+		decodeWords(list, nil)
+		parseParams(list)
 		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("%d octets of %q took %s", len(list), s, took)
 		}

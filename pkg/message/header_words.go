@@ -42,16 +42,17 @@ func decodeWordsIn(s, declared string, unknown func(charset string)) string {
 			inRun, run = false, run[:0]
 		}
 	}
+	ends := strings.LastIndex(s, "?=") // behind it no word can end
 	for s != "" {
 		i := strings.Index(s, "=?")
-		if i < 0 {
+		if i < 0 || i > ends {
 			break
 		}
 		w, n := parseWord(s[i:])
 		if n == 0 {
 			flush()
 			out.WriteString(raw(s[:i+2]))
-			s = s[i+2:]
+			s, ends = s[i+2:], ends-(i+2)
 			continue
 		}
 		between := s[:i]
@@ -63,7 +64,7 @@ func decodeWordsIn(s, declared string, unknown func(charset string)) string {
 		}
 		inRun, runCharset = true, w.charset
 		run = w.decode(run)
-		s = s[i+n:]
+		s, ends = s[i+n:], ends-(i+n)
 	}
 	flush()
 	out.WriteString(raw(s))

@@ -20,6 +20,7 @@ const (
 	maxHeader   = 16 << 20 // octets of one header block that are looked at
 	maxKept     = 64 << 20 // octets of all MIME fields of a message
 	scanBuffer  = 64 << 10
+	maxLooks    = 16   // lines of a header that are held against its own boundary
 	maxBoundary = 2048 // octets of a boundary line, with blanks behind it
 )
 
@@ -218,7 +219,7 @@ func (s *scanner) lineBreak() int {
 func (s *scanner) header(isPart bool) (ended bool, over int) {
 	s.head, s.headCut = s.head[:0], false
 	tail := -1 // where the lines begin that may be body already
-	first, inLine := true, false
+	first, inLine, looks := true, false, 0
 	br := 0 // length of the line break before pos's line, which isn't consumed yet
 	take := func(n int) {
 		keep := min(n, maxHeader-len(s.head))
@@ -281,7 +282,11 @@ func (s *scanner) header(isPart bool) (ended bool, over int) {
 				if tail < 0 && bytes.IndexByte(text, ':') < 0 {
 					tail = len(s.head) + br
 				}
-				if text[0] == '-' && s.opensBody(text) {
+				if looks < maxLooks && bytes.HasPrefix(text, []byte("--")) {
+					looks++
+					if !s.opensBody(text) {
+						break
+					}
 					take(br)
 					tail = len(s.head)
 					return done(false)

@@ -349,6 +349,7 @@ func TestBounds(t *testing.T) {
 		{"many parts", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\n\n", 500000), "more than 10000 parts"},
 		{"boundaries that are none", nest(63, false) + strings.Repeat("--b1 x\n", 1<<20), "last boundary is missing"},
 		{"a header without an end", strings.Repeat("X: y\n", 8<<20), "longer than"},
+		{"lines like boundaries in the header", "Content-Type: multipart/mixed; boundary=b\n" + strings.Repeat("--x y\nA: b\n", 1<<20) + "\nhello\n", "no boundary"},
 		{"a line without an end", "X: " + strings.Repeat("y", 32<<20), "longer than"},
 		{"many fields kept", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\nContent-Type: text/plain; name=\""+strings.Repeat("n", 1<<20)+"\"\n\n", 70), "MIME fields are longer"},
 	} {
