@@ -97,7 +97,10 @@ func (f *File) object(header int) *Object {
 
 const chunkSize = 64 << 10
 
-// alloc returns n octets of the arena, with unknown contents.
+// Alloc returns n octets of the file's own memory, with unknown contents, for
+// Binary.
+func (f *File) Alloc(n int) []byte { return f.alloc(n) }
+
 func (f *File) alloc(n int) []byte {
 	if cap(f.chunk)-len(f.chunk) < n {
 		if n > chunkSize/4 {

@@ -1,0 +1,354 @@
+// Package tnef reads winmail.dat: the message that Outlook wraps in one
+// attachment (MS-OXTNEF). It reads a stream once and holds no file of it.
+package tnef
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
+	"unicode/utf16"
+
+	"golang.org/x/text/encoding/charmap"
+)
+
+const signature = 0x223E9F78
+
+// Attributes (MS-OXTNEF §2.1.3.2), with their types.
+const (
+	attBody         = 0x0002800C
+	attMessageProps = 0x00069003
+	attOEMCodepage  = 0x00069007
+	attRenderData   = 0x00069002
+	attTitle        = 0x00018010
+	attData         = 0x0006800F
+	attAttachProps  = 0x00069005
+)
+
+// The bounds of what is held of one stream.
+const (
+	maxHeld        = 8 << 20 // octets of texts and properties
+	maxAttachments = 4096
+)
+
+// ErrCorrupt says that the stream isn't TNEF, or ends in the middle.
+var ErrCorrupt = errors.New("the TNEF stream is corrupt")
+
+// Message is what a stream holds.
+type Message struct {
+	Text        string
+	HTML        []byte // as it stands, in code page Codepage
+	Codepage    int32  // of HTML; 0 when it isn't said
+	RTF         []byte // compressed
+	Attachments []Attachment
+}
+
+// Attachment is a file in the stream. Its octets are the Size octets from
+// Offset on; a Message that is attached is a stream of its own (Nested).
+type Attachment struct {
+	Name      string
+	MediaType string
+	ContentID string
+	Offset    int64
+	Size      int64
+	Nested    bool
+}
+
+type reader struct {
+	r      *bufio.Reader
+	at     int64
+	held   int
+	oem    uint32
+	out    *Message
+	title  []string // of the attachments, as attTitle has them
+	lastly *Attachment
+}
+
+// Read reads the stream to its end. ErrCorrupt comes with nothing; other errors
+// are r's.
+func Read(r io.Reader) (*Message, error) {
+	t := &reader{r: bufio.NewReaderSize(r, 16<<10), out: &Message{}}
+	head, err := t.take(6)
+	if err != nil {
+		return nil, err
+	}
+	if binary.LittleEndian.Uint32(head) != signature {
+		return nil, ErrCorrupt
+	}
+	for {
+		head, err := t.take(9)
+		if err == io.EOF {
+			return t.out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		level, id, size := head[0], binary.LittleEndian.Uint32(head[1:]), int64(binary.LittleEndian.Uint32(head[5:]))
+		if level != 1 && level != 2 {
+			return nil, ErrCorrupt
+		}
+		if err := t.attribute(id, size); err != nil {
+			return nil, err
+		}
+		if _, err := t.take(2); err != nil { // the checksum, which some programs get wrong
+			return nil, middle(err)
+		}
+	}
+}
+
+// middle turns an end where more must come into ErrCorrupt.
+func middle(err error) error {
+	if err == io.EOF {
+		return ErrCorrupt
+	}
+	return err
+}
+
+// take returns the next n octets: io.EOF when there are none, ErrCorrupt when
+// there are fewer.
+func (t *reader) take(n int) ([]byte, error) {
+	if t.held += n; t.held > maxHeld {
+		return nil, ErrCorrupt
+	}
+	b := make([]byte, n)
+	k, err := io.ReadFull(t.r, b)
+	t.at += int64(k)
+	if err == io.ErrUnexpectedEOF {
+		err = ErrCorrupt
+	}
+	return b, err
+}
+
+func (t *reader) attribute(id uint32, size int64) error {
+	switch id {
+	case attBody, attMessageProps, attOEMCodepage, attTitle, attAttachProps:
+		if size > maxHeld {
+			return ErrCorrupt
+		}
+		start := t.at
+		b, err := t.take(int(size))
+		if err != nil && size > 0 {
+			return middle(err)
+		}
+		return t.keep(id, b, start)
+	case attRenderData:
+		if len(t.out.Attachments) == maxAttachments {
+			return ErrCorrupt
+		}
+		t.out.Attachments = append(t.out.Attachments, Attachment{})
+		t.lastly = &t.out.Attachments[len(t.out.Attachments)-1]
+	case attData:
+		if t.lastly == nil {
+			return ErrCorrupt
+		}
+		if !t.lastly.Nested {
+			t.lastly.Offset, t.lastly.Size = t.at, size
+		}
+	}
+	n, err := io.CopyN(io.Discard, t.r, size)
+	t.at += n
+	return middle(err)
+}
+
+func (t *reader) keep(id uint32, b []byte, start int64) error {
+	switch id {
+	case attOEMCodepage:
+		if len(b) >= 4 {
+			t.oem = binary.LittleEndian.Uint32(b)
+		}
+	case attBody:
+		t.out.Text = t.narrow(b)
+	case attTitle:
+		if t.lastly == nil {
+			return ErrCorrupt
+		}
+		if t.lastly.Name == "" {
+			t.lastly.Name = t.narrow(b)
+		}
+	case attMessageProps:
+		return properties(b, func(id, typ uint16, v []byte, _ int) {
+			switch {
+			case id == 0x1000 && t.out.Text == "":
+				t.out.Text = t.text(typ, v)
+			case id == 0x1013 && typ == 0x0102:
+				t.out.HTML = v
+			case id == 0x1009 && typ == 0x0102:
+				t.out.RTF = v
+			case id == 0x3FDE && len(v) >= 4:
+				t.out.Codepage = int32(binary.LittleEndian.Uint32(v))
+			}
+		})
+	case attAttachProps:
+		if t.lastly == nil {
+			return ErrCorrupt
+		}
+		return properties(b, func(id, typ uint16, v []byte, at int) {
+			switch id {
+			case 0x3707:
+				if s := t.text(typ, v); s != "" {
+					t.lastly.Name = s
+				}
+			case 0x370E:
+				t.lastly.MediaType = t.text(typ, v)
+			case 0x3712:
+				t.lastly.ContentID = strings.Trim(t.text(typ, v), "<>")
+			case 0x3701:
+				if typ == 0x0D && len(v) > 16 { // the interface's id, then the stream
+					t.lastly.Nested = true
+					t.lastly.Offset, t.lastly.Size = start+int64(at)+16, int64(len(v)-16)
+				}
+			}
+		})
+	}
+	return nil
+}
+
+func (t *reader) text(typ uint16, v []byte) string {
+	switch typ {
+	case 0x1F:
+		u := make([]uint16, len(v)/2)
+		for i := range u {
+			u[i] = binary.LittleEndian.Uint16(v[2*i:])
+		}
+		return strings.TrimRight(string(utf16.Decode(u)), "\x00")
+	case 0x1E:
+		return t.narrow(v)
+	}
+	return ""
+}
+
+// narrow reads text in the stream's own code page.
+func (t *reader) narrow(b []byte) string {
+	if i := strings.IndexByte(string(b), 0); i >= 0 {
+		b = b[:i]
+	}
+	m := charmap.Windows1252
+	switch t.oem {
+	case 1250:
+		m = charmap.Windows1250
+	case 1251:
+		m = charmap.Windows1251
+	case 1253:
+		m = charmap.Windows1253
+	case 1254:
+		m = charmap.Windows1254
+	case 1255:
+		m = charmap.Windows1255
+	case 1256:
+		m = charmap.Windows1256
+	case 1257:
+		m = charmap.Windows1257
+	}
+	out := make([]rune, len(b))
+	for i, c := range b {
+		out[i] = m.DecodeByte(c)
+	}
+	return string(out)
+}
+
+// properties goes over a list of MAPI properties (MS-OXTNEF §2.1.3.4) and calls
+// f with the first value of each, and where in b it is.
+func properties(b []byte, f func(id, typ uint16, value []byte, at int)) error {
+	c := cursor{b: b}
+	n := c.u32()
+	for range n {
+		typ, id := c.u16(), c.u16()
+		if id >= 0x8000 {
+			c.skip(16)
+			if c.u32() == 0 {
+				c.skip(4)
+			} else {
+				c.padded(int64(c.u32()))
+			}
+		}
+		multi := typ&0x1000 != 0
+		base := typ &^ 0x1000
+		variable := base == 0x1E || base == 0x1F || base == 0x0D || base == 0x0102
+		count := uint32(1)
+		if multi || variable {
+			count = c.u32()
+		}
+		if int64(count) > int64(len(b)) {
+			return ErrCorrupt
+		}
+		for i := range count {
+			if c.bad {
+				return ErrCorrupt
+			}
+			size := int64(fixed(base))
+			if variable {
+				size = int64(c.u32())
+			} else if size < 0 {
+				return ErrCorrupt
+			}
+			at := c.at
+			v := c.padded(size)
+			if i == 0 && !c.bad {
+				f(id, typ, v, at)
+			}
+		}
+		if c.bad {
+			return ErrCorrupt
+		}
+	}
+	if c.bad {
+		return ErrCorrupt
+	}
+	return nil
+}
+
+// fixed returns the octets of a value of a fixed type.
+func fixed(typ uint16) int {
+	switch typ {
+	case 0x01:
+		return 0
+	case 0x02, 0x03, 0x04, 0x0A, 0x0B:
+		return 4
+	case 0x05, 0x06, 0x07, 0x14, 0x40:
+		return 8
+	case 0x48:
+		return 16
+	}
+	return -1
+}
+
+type cursor struct {
+	b   []byte
+	at  int
+	bad bool
+}
+
+func (c *cursor) skip(n int64) []byte {
+	if c.bad || n < 0 || int64(len(c.b)-c.at) < n {
+		c.bad = true
+		return nil
+	}
+	v := c.b[c.at : c.at+int(n)]
+	c.at += int(n)
+	return v
+}
+
+// padded takes n octets and what fills them up to a multiple of four, which may
+// be missing at the very end.
+func (c *cursor) padded(n int64) []byte {
+	v := c.skip(n)
+	if !c.bad {
+		c.at = min(c.at+int(-n&3), len(c.b))
+	}
+	return v
+}
+
+func (c *cursor) u16() uint16 {
+	if v := c.skip(2); v != nil {
+		return binary.LittleEndian.Uint16(v)
+	}
+	return 0
+}
+
+func (c *cursor) u32() uint32 {
+	if v := c.skip(4); v != nil {
+		return binary.LittleEndian.Uint32(v)
+	}
+	return 0
+}
