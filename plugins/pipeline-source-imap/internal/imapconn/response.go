@@ -317,19 +317,41 @@ func (b *Body) Read(p []byte) (int, error) {
 }
 
 // check looks at what follows the literal: the end of the list, or another
-// item. Anything else is a length that was wrong.
+// item. Anything else is a length that was wrong; " OK done", behind a tag
+// that the literal swallowed, is no item.
 func (b *Body) check() error {
 	next, err := b.c.br.Peek(2)
 	if err != nil {
 		return b.c.lost(io.ErrUnexpectedEOF)
 	}
-	switch {
-	case next[0] == ')' && (next[1] == '\r' || next[1] == '\n'):
+	if next[0] == ')' && (next[1] == '\r' || next[1] == '\n') || next[0] == ' ' && next[1] == ')' {
 		return io.EOF
-	case next[0] == ' ' && (isLetter(next[1]) || next[1] == ')'):
-		return io.EOF
+	}
+	if next[0] != ' ' {
+		return b.c.lost(ErrMismatch)
+	}
+	for n := 3; n < 24; n++ {
+		next, err = b.c.br.Peek(n)
+		if err != nil {
+			return b.c.lost(io.ErrUnexpectedEOF)
+		}
+		if c := next[n-1]; c == ' ' || c == '[' || c == '(' {
+			if item(string(next[1 : n-1])) {
+				return io.EOF
+			}
+			break
+		}
 	}
 	return b.c.lost(ErrMismatch)
 }
 
-func isLetter(c byte) bool { return c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' }
+// item reports whether a word is the name of a FETCH item.
+func item(word string) bool {
+	word = strings.ToUpper(word)
+	switch word {
+	case "UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "RFC822.HEADER", "RFC822.TEXT", "RFC822", "ENVELOPE", "BODY",
+		"BODYSTRUCTURE", "BINARY", "BINARY.SIZE", "MODSEQ", "EMAILID", "THREADID", "SAVEDATE", "PREVIEW", "SNIPPET":
+		return true
+	}
+	return strings.HasPrefix(word, "X-")
+}

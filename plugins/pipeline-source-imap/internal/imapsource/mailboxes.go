@@ -118,37 +118,42 @@ func (s *Source) statuses(ctx context.Context, c *imapconn.Conn, all []listed, i
 	release := c.Net().CloseOn(ctx)
 	defer release()
 	waiting := map[string]bool{}
-	for i := 0; i < len(all) || len(waiting) > 0; {
-		if i < len(all) && len(waiting) < statusWindow {
-			m := all[i]
-			i++
-			if !m.Selectable {
-				continue
-			}
-			arg := c.String(m.raw)
-			if imapconn.Waits(arg) {
-				// The server must answer in the middle of the command.
-				if _, err := c.Do(ctx, "STATUS "+arg+" ("+items+")", collect); err != nil && c.Broken() {
-					return err
-				}
-				continue
-			}
-			tag, err := c.Send("STATUS " + arg + " (" + items + ")")
-			if err != nil {
-				return err
-			}
-			waiting[tag] = true
-			continue
-		}
+	read := func() error {
 		r, err := c.Next()
 		if err != nil {
 			return err
 		}
 		if r.Tag != "" {
 			delete(waiting, r.Tag)
+			return nil
+		}
+		return collect(r)
+	}
+	for _, m := range all {
+		if !m.Selectable {
 			continue
 		}
-		if err := collect(r); err != nil {
+		arg := c.String(m.raw)
+		alone := imapconn.Waits(arg) // the server answers in the middle of the command
+		for len(waiting) >= statusWindow || alone && len(waiting) > 0 {
+			if err := read(); err != nil {
+				return err
+			}
+		}
+		if alone {
+			if _, err := c.Do(ctx, "STATUS "+arg+" ("+items+")", collect); err != nil && c.Broken() {
+				return err
+			}
+			continue
+		}
+		tag, err := c.Send("STATUS " + arg + " (" + items + ")")
+		if err != nil {
+			return err
+		}
+		waiting[tag] = true
+	}
+	for len(waiting) > 0 {
+		if err := read(); err != nil {
 			return err
 		}
 	}
