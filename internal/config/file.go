@@ -159,7 +159,7 @@ func (b *builder) at(key, format string, args ...any) {
 
 func (b *builder) build(path string) *File {
 	var raw bytes.Buffer
-	b.root.json(&raw, "", nil)
+	b.root.json(&raw, nil, nil)
 	var doc document
 	for _, e := range parts(spec.Decode(raw.Bytes(), &doc, nil)) {
 		b.decoding(e)

@@ -289,10 +289,10 @@ func (n *node) locate(key string) (found *node, line, column int, whole bool) {
 		key = strings.TrimPrefix(key, ".")
 		var next *node
 		rest := ""
-		if key[0] == '[' {
+		if n.kind == list {
 			end := strings.IndexByte(key, ']')
-			i, err := strconv.Atoi(key[1:max(end, 1)])
-			if end < 0 || err != nil || i < 0 || i >= len(n.items) {
+			i, err := strconv.Atoi(strings.TrimPrefix(key[:max(end, 0)], "["))
+			if err != nil || i < 0 || i >= len(n.items) {
 				return n, line, column, false
 			}
 			next, rest = n.items[i], key[end+1:]
@@ -337,8 +337,9 @@ func (n *node) keyPlace(key string) (line, column int) {
 	return line, column
 }
 
-// json writes the node as JSON, its texts by write.
-func (n *node) json(b *bytes.Buffer, path string, write func(b *bytes.Buffer, n *node, path string) bool) {
+// json writes the node as JSON. What write writes, if it isn't nil, it answers
+// with true; it must not keep path.
+func (n *node) json(b *bytes.Buffer, path []string, write func(b *bytes.Buffer, n *node, path []string) bool) {
 	if write != nil && write(b, n, path) {
 		return
 	}
@@ -351,7 +352,7 @@ func (n *node) json(b *bytes.Buffer, path string, write func(b *bytes.Buffer, n 
 			}
 			quote(b, m.name)
 			b.WriteByte(':')
-			m.node.json(b, joinKey(path, m.name), write)
+			m.node.json(b, append(path, m.name), write)
 		}
 		b.WriteByte('}')
 	case list:
@@ -360,7 +361,7 @@ func (n *node) json(b *bytes.Buffer, path string, write func(b *bytes.Buffer, n 
 			if i > 0 {
 				b.WriteByte(',')
 			}
-			item.json(b, path+"["+strconv.Itoa(i)+"]", write)
+			item.json(b, append(path, strconv.Itoa(i)), write)
 		}
 		b.WriteByte(']')
 	case text:

@@ -31,7 +31,7 @@ type Secret func(ctx context.Context) (string, error)
 // Resolved is a plugin's config as it goes over the wire.
 type Resolved struct {
 	JSON        []byte            // secrets stand as {"$secret": ref}
-	Secrets     map[string]Secret // by ref, which is the path of the key within the config
+	Secrets     map[string]Secret // by ref: the path of the key within the config, made unique
 	Fingerprint string            // the same as long as JSON means the same; no secret is in it (I9)
 }
 
@@ -55,7 +55,7 @@ func (c *PluginConfig) Check(schemaJSON []byte) error {
 // plain is the config as JSON with its references as they stand.
 func (c *PluginConfig) plain() []byte {
 	var b bytes.Buffer
-	c.node.json(&b, "", nil)
+	c.node.json(&b, nil, nil)
 	return b.Bytes()
 }
 
@@ -97,14 +97,19 @@ func (c *PluginConfig) Resolve(ctx context.Context, schemaJSON []byte, v Values)
 	var problems Problems
 	var b bytes.Buffer
 	written := map[string][]byte{} // by path, what isn't as in the file
-	c.node.json(&b, "", func(b *bytes.Buffer, n *node, path string) bool {
+	c.node.json(&b, nil, func(b *bytes.Buffer, n *node, path []string) bool {
 		if n.kind != text {
 			return false
 		}
-		if s.secret(steps(c.node, path)) {
-			b.Write(spec.SecretJSON(path))
-			r.Secrets[path] = c.secret(n, path, v)
-			written[path] = []byte(`"secret"`)
+		key, at := pathKey(c.node, path), strings.Join(path, "\x00")
+		if s.secret(path) {
+			ref := key
+			for r.Secrets[ref] != nil { // "a.b" and b within a have one key
+				ref += "'"
+			}
+			b.Write(spec.SecretJSON(ref))
+			r.Secrets[ref] = c.secret(n, key, v)
+			written[at] = []byte(`"secret"`)
 			return true
 		}
 		if !strings.Contains(n.value, "${") {
@@ -112,12 +117,12 @@ func (c *PluginConfig) Resolve(ctx context.Context, schemaJSON []byte, v Values)
 		}
 		value, err := evalText(ctx, n, v)
 		if err != nil {
-			problems = append(problems, c.problem(n.line, n.column, path, err.Error()))
+			problems = append(problems, c.problem(n.line, n.column, key, err.Error()))
 			value = ""
 		}
 		from := b.Len()
-		writeTyped(b, s, steps(c.node, path), value, n.plain)
-		written[path] = bytes.Clone(b.Bytes()[from:])
+		writeTyped(b, s, path, value, n.plain)
+		written[at] = bytes.Clone(b.Bytes()[from:])
 		return true
 	})
 	if len(problems) > 0 {
@@ -126,8 +131,8 @@ func (c *PluginConfig) Resolve(ctx context.Context, schemaJSON []byte, v Values)
 	r.JSON = b.Bytes()
 	// A secret is checked as the text that it will be, whatever text.
 	var checked bytes.Buffer
-	c.node.json(&checked, "", func(b *bytes.Buffer, _ *node, path string) bool {
-		w, ok := written[path]
+	c.node.json(&checked, nil, func(b *bytes.Buffer, _ *node, path []string) bool {
+		w, ok := written[strings.Join(path, "\x00")]
 		b.Write(w)
 		return ok
 	})
@@ -168,11 +173,11 @@ func writeTyped(b *bytes.Buffer, s *schema, path []string, value string, plain b
 	quote(b, value)
 }
 
-func (c *PluginConfig) secret(n *node, path string, v Values) Secret {
+func (c *PluginConfig) secret(n *node, key string, v Values) Secret {
 	return func(ctx context.Context) (string, error) {
 		value, err := evalText(ctx, n, v)
 		if err != nil {
-			p := c.problem(n.line, n.column, path, err.Error())
+			p := c.problem(n.line, n.column, key, err.Error())
 			return "", &fault.Error{Class: fault.Config, Text: p.Error(), Key: p.Key, Err: err}
 		}
 		return value, nil
@@ -268,37 +273,6 @@ func pathKey(n *node, path []string) string {
 		n = n.get(step)
 	}
 	return key
-}
-
-// steps is the way back: the path of a key that exists.
-func steps(n *node, key string) []string {
-	var out []string
-	for key != "" {
-		key = strings.TrimPrefix(key, ".")
-		if key[0] == '[' {
-			end := strings.IndexByte(key, ']')
-			out = append(out, key[1:end])
-			i, err := strconv.Atoi(key[1:end])
-			if err != nil || i >= len(n.items) {
-				return out
-			}
-			n, key = n.items[i], key[end+1:]
-			continue
-		}
-		longest, rest := "", ""
-		var next *node
-		for _, m := range n.members {
-			if tail, ok := strings.CutPrefix(key, m.name); ok && (next == nil || len(m.name) > len(longest)) && (tail == "" || tail[0] == '.' || tail[0] == '[') {
-				longest, rest, next = m.name, tail, m.node
-			}
-		}
-		if next == nil {
-			return append(out, key)
-		}
-		out = append(out, longest)
-		n, key = next, rest
-	}
-	return out
 }
 
 // fingerprint hashes JSON with the keys of its mappings sorted.
