@@ -182,11 +182,17 @@ func (m *manifest) rollBack(keep bool, orphans string) error {
 		return nil
 	}
 	if keep {
-		if err := appendFile(orphans, m.file); err != nil {
-			return DiskError(err, "put the rows of the manifest %s aside", m.path)
+		if err := SetAside(orphans, m.file); err != nil {
+			return err
 		}
 	}
 	return DiskError(m.file.Truncate(m.length), "roll the manifest %s back", m.path)
+}
+
+// SetAside appends what r gives to the file at path, durably: what must be
+// taken out of use but may still be worth something to its owner.
+func SetAside(path string, r io.Reader) error {
+	return DiskError(appendFile(path, r), "set aside to %s", path)
 }
 
 func appendFile(path string, r io.Reader) (err error) {
