@@ -299,3 +299,10 @@ func TestFetchDovecot(t *testing.T) {
 		}
 	})
 }
+
+// contextAfter returns a context that is cancelled after d.
+func contextAfter(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(d, cancel)
+	return ctx, cancel
+}
