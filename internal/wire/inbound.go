@@ -29,7 +29,7 @@ func (in *Inbound) free() {
 // that hold the data. Fields that it doesn't know are passed over.
 func (in *Inbound) unmarshal(raw mem.BufferSlice) error {
 	*in = Inbound{}
-	c := cursor{rest: raw}
+	c := cursor{rest: raw, n: raw.Len()}
 	for !c.done() {
 		tag, err := c.varint()
 		if err != nil {
@@ -37,6 +37,8 @@ func (in *Inbound) unmarshal(raw mem.BufferSlice) error {
 		}
 		number, kind := protowire.DecodeTag(tag)
 		switch {
+		case !number.IsValid():
+			return fault.New(fault.Bug, "a frame has a field with the tag %#x", tag)
 		case number == fieldData && kind == protowire.BytesType:
 			n, err := c.length()
 			if err != nil {
@@ -61,12 +63,12 @@ func (in *Inbound) unmarshal(raw mem.BufferSlice) error {
 			if number == fieldSession {
 				in.session = v
 			}
-		case kind == protowire.Fixed32Type && c.left() >= 4:
+		case kind == protowire.Fixed32Type && c.n >= 4:
 			v, _ := protowire.ConsumeFixed32(c.bytes(4))
 			if number == fieldCRC {
 				in.crc = v
 			}
-		case kind == protowire.Fixed64Type && c.left() >= 8:
+		case kind == protowire.Fixed64Type && c.n >= 8:
 			c.bytes(8)
 		default:
 			return fault.New(fault.Bug, "a frame has field %d of wire type %d, or ends in it", number, kind)
@@ -115,6 +117,7 @@ func (in *Inbound) check() error {
 type cursor struct {
 	rest mem.BufferSlice
 	off  int // into rest[0]
+	n    int // octets left; kept by unmarshal's cursor alone
 }
 
 func (c *cursor) done() bool {
@@ -124,19 +127,21 @@ func (c *cursor) done() bool {
 	return len(c.rest) == 0
 }
 
-func (c *cursor) left() int { return c.rest.Len() - c.off }
-
 func (c *cursor) varint() (uint64, error) {
 	var v uint64
 	for shift := 0; shift < 64 && !c.done(); shift += 7 {
 		b := c.rest[0].ReadOnlyData()[c.off]
 		c.off++
+		c.n--
+		if shift == 63 && b > 1 {
+			break // more than 64 bits
+		}
 		v |= uint64(b&0x7f) << shift
 		if b < 0x80 {
 			return v, nil
 		}
 	}
-	return 0, fault.New(fault.Bug, "a frame ends inside a number")
+	return 0, fault.New(fault.Bug, "a frame ends inside a number, or has one of more than 64 bits")
 }
 
 // length reads the length of a field and checks that it is there.
@@ -145,8 +150,8 @@ func (c *cursor) length() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if left := c.left(); n > uint64(left) {
-		return 0, fault.New(fault.Bug, "a frame ends %d octets into a field of %d", left, n)
+	if n > uint64(c.n) {
+		return 0, fault.New(fault.Bug, "a frame ends %d octets into a field of %d", c.n, n)
 	}
 	return int(n), nil
 }
@@ -159,8 +164,10 @@ func (c *cursor) bytes(n int) []byte {
 	}
 	if b := c.rest[0].ReadOnlyData()[c.off:]; len(b) >= n {
 		c.off += n
+		c.n -= n
 		return b[:n]
 	}
+	c.n -= n
 	out := make([]byte, 0, n)
 	for len(out) < n && !c.done() {
 		b := c.rest[0].ReadOnlyData()[c.off:]
@@ -174,6 +181,7 @@ func (c *cursor) bytes(n int) []byte {
 // share returns references to the buffers that hold the next n octets.
 func (c *cursor) share(n int) mem.BufferSlice {
 	var out mem.BufferSlice
+	c.n -= n
 	for n > 0 && !c.done() {
 		k := min(n, c.rest[0].Len()-c.off)
 		out = append(out, c.rest[0].Slice(c.off, c.off+k))

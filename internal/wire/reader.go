@@ -300,8 +300,9 @@ func (s *stream) advance() error {
 	}
 	e, err := s.r.event()
 	if err == io.EOF {
+		// The end of the stream must never look like that of a body (I1).
+		s.r.err = nil
 		err = s.r.broken("it ends %d octets into a message", s.got)
-		s.r.err = err
 	}
 	if err != nil {
 		return err
