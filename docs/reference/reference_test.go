@@ -1,0 +1,124 @@
+// Package reference holds the test that the reference is true to the code.
+package reference
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mailhaul/pipeline/internal/config"
+	"github.com/mailhaul/pipeline/internal/expression"
+	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/pkg/spec"
+)
+
+var update = flag.Bool("update", false, "rewrite the made parts of the pages")
+
+// made are the parts of the pages that follow from the code: page, part.
+func made(t *testing.T) map[string]map[string]string {
+	t.Helper()
+	file, err := config.Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := spec.Markdown(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage, err := spec.SchemaOf(stages.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stageKeys, err := spec.Markdown(stage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := "| field | type | asks for | what it is |\n|---|---|---|---|\n"
+	for _, f := range expression.Fields() {
+		needs := f.Needs.String()
+		if f.Needs == 0 {
+			needs = "nothing"
+		}
+		fields += fmt.Sprintf("| `%s` | %s | %s | %s |\n", f.Name, f.Type, needs, f.Doc)
+	}
+	kinds := "| kind | what it does | judges each message by itself |\n|---|---|---|\n"
+	for _, k := range stages.Kinds() {
+		kinds += fmt.Sprintf("| `%s` | %s | %s |\n", k.Kind, k.Summary, map[bool]string{true: "yes", false: "no"}[k.Pure])
+	}
+	return map[string]map[string]string{
+		"config.md":      {"keys": keys},
+		"expressions.md": {"fields": fields},
+		"stages.md":      {"kinds": kinds, "keys": stageKeys},
+	}
+}
+
+func TestPagesAreCurrent(t *testing.T) {
+	t.Parallel()
+	for page, parts := range made(t) {
+		old := read(t, page)
+		current := old
+		for name, text := range parts {
+			begin, end := "<!-- begin "+name+": made by reference_test.go -->\n", "<!-- end "+name+" -->"
+			before, rest, ok := strings.Cut(current, begin)
+			_, after, ok2 := strings.Cut(rest, end)
+			if !ok || !ok2 {
+				t.Fatalf("%s has no part %s", page, name)
+			}
+			current = before + begin + text + end + after
+		}
+		if *update {
+			if err := os.WriteFile(page, []byte(current), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		} else if diff := cmp.Diff(current, old); diff != "" {
+			t.Errorf("%s isn't current; run this test with -update:\n%s", page, diff)
+		}
+	}
+}
+
+var block = regexp.MustCompile("(?s)```(yaml|expr)\n(.*?)```")
+
+// rest is what the fragments on the pages leave out.
+const rest = "version: 1\nsources: [{name: a, plugin: imap}]\nsinks: [{name: b, plugin: eml}]\n"
+
+func TestExamplesOnThePagesAreRight(t *testing.T) {
+	t.Parallel()
+	seen := 0
+	for page := range made(t) {
+		for _, m := range block.FindAllStringSubmatch(read(t, page), -1) {
+			seen++
+			if m[1] == "expr" {
+				for line := range strings.Lines(m[2]) {
+					if _, err := expression.Compile(line, expression.Options{}); err != nil {
+						t.Errorf("%s: %s: %v", page, line, err)
+					}
+				}
+				continue
+			}
+			text := m[2]
+			if !strings.HasPrefix(text, "version:") {
+				text = rest + text
+			}
+			if _, err := config.Parse(page, []byte(text)); err != nil {
+				t.Errorf("%v", err)
+			}
+		}
+	}
+	if seen < 4 {
+		t.Errorf("found %d examples", seen)
+	}
+}
+
+func read(t *testing.T, page string) string {
+	t.Helper()
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
