@@ -21,6 +21,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/internal/stages/filter"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/spec"
 )
 
@@ -99,6 +100,36 @@ type Sink struct {
 	Config   *PluginConfig
 	When     *expression.Program // nil: every message
 	Continue bool                // the run goes on when this sink fails
+}
+
+// Fingerprint is the same as long as the source's selection is: mailboxes,
+// order, limit and variables. The plugin's config isn't in it.
+func (s *Source) Fingerprint() (string, error) {
+	raw, err := json.Marshal(map[string]any{"include": s.Mailboxes.Include, "exclude": s.Mailboxes.Exclude, "newest": s.Newest, "limit": s.Limit, "vars": s.Vars})
+	if err != nil {
+		return "", fault.New(fault.Bug, "hash the selection of source %s: %w", s.Name, err)
+	}
+	return fingerprint(raw)
+}
+
+// Needs returns what When reads of a message.
+func (s *Sink) Needs() message.Needs {
+	if s.When == nil {
+		return 0
+	}
+	return s.When.Needs()
+}
+
+// Routes reports whether a message goes to this sink. A When that can't tell
+// counts as true: a message too many is found, one too few is lost (I1);
+// undecided says so, for the totals.
+func (s *Sink) Routes(m *message.Summary, now time.Time) (routed, undecided bool) {
+	if s.When == nil {
+		return true, false
+	}
+	// An error is a value that this message lacks: undecided is set then.
+	value, undecided, _ := s.When.Eval(m, now)
+	return value || undecided, undecided
 }
 
 // Schema returns the JSON Schema of the whole file, the plugins' own configs

@@ -112,6 +112,52 @@ func TestSettleNamesTheMissingVariable(t *testing.T) {
 	}
 }
 
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	text := bare("") + "  - {name: big, plugin: eml, when: size > 5 && date > date('2020-01-01')}"
+	f, err := config.Parse("x.yaml", []byte(strings.Replace(text, "[{name: b, plugin: eml}]", "\n  - {name: b, plugin: eml}", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, big := &f.Sinks[0], &f.Sinks[1]
+	if all.Needs() != 0 || big.Needs() != message.NeedSize|message.NeedHeaders {
+		t.Errorf("needs %v and %v", all.Needs(), big.Needs())
+	}
+	for name, tt := range map[string]struct {
+		size              int64
+		date              string
+		routed, undecided bool
+	}{"yes": {6, "Sat, 31 Oct 2026 10:00:00 +0100", true, false}, "no": {5, "never", false, false}, "can't tell": {6, "never", true, true}} {
+		m := &message.Summary{Have: message.AllSummary, Size: tt.size, Header: message.NewHeader([]byte("Date: " + tt.date + "\r\n\r\n"))}
+		if routed, undecided := big.Routes(m, time.Now()); routed != tt.routed || undecided != tt.undecided {
+			t.Errorf("%s: %v, undecided %v", name, routed, undecided)
+		}
+		if routed, undecided := all.Routes(m, time.Now()); !routed || undecided {
+			t.Errorf("%s: no when, but %v, %v", name, routed, undecided)
+		}
+	}
+}
+
+func TestSourceFingerprint(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{}
+	for _, keys := range []string{"", "order: newest", "limit: 5", "vars: {a: b}", "mailboxes: {exclude: [x]}", "mailboxes: {include: [x]}", "mailboxes: {include: ['**']}", "config: {a: b}"} {
+		f, err := config.Parse("x.yaml", []byte(strings.Replace(bare(""), "imap}", "imap, "+keys+"}", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		print, err := f.Sources[0].Fingerprint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := keys == "mailboxes: {include: ['**']}" || strings.HasPrefix(keys, "config")
+		if _, found := seen[print]; found != same {
+			t.Errorf("%q: the same as %q", keys, seen[print])
+		}
+		seen[print] = keys
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	f, err := config.Parse("/some/where/My-Mail.yaml", []byte(bare("")))

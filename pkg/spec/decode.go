@@ -57,14 +57,34 @@ func Decode(config []byte, into any, secrets func(ctx context.Context, ref strin
 	if err != nil {
 		return fault.Wrap(fault.Config, err, "read the config")
 	}
-	d := &decoder{secrets: secrets}
+	d := &decoder{secrets: secrets, types: map[reflect.Type][]field{}, patterns: map[string]*regexp.Regexp{}}
 	d.value(t, v.Elem(), "", &field{typ: v.Elem().Type()})
 	return errors.Join(d.errs...)
 }
 
 type decoder struct {
-	secrets func(ctx context.Context, ref string) (string, error)
-	errs    []error
+	secrets  func(ctx context.Context, ref string) (string, error)
+	errs     []error
+	types    map[reflect.Type][]field  // a list of 3,000 sources has one type
+	patterns map[string]*regexp.Regexp // as they stand in the tags
+}
+
+func (d *decoder) fields(t reflect.Type) ([]field, error) {
+	if fs, ok := d.types[t]; ok {
+		return fs, nil
+	}
+	fs, err := fields(t)
+	d.types[t] = fs
+	return fs, err
+}
+
+func (d *decoder) pattern(tag string) (*regexp.Regexp, error) {
+	if re := d.patterns[tag]; re != nil {
+		return re, nil
+	}
+	re, err := regexp.Compile("^(?:" + tag + ")$")
+	d.patterns[tag] = re
+	return re, err
 }
 
 func (d *decoder) fail(key, format string, args ...any) {
@@ -138,7 +158,7 @@ func (d *decoder) value(t *tree, v reflect.Value, key string, f *field) {
 			return
 		}
 		if f.pattern != "" {
-			re, err := regexp.Compile("^(?:" + f.pattern + ")$")
+			re, err := d.pattern(f.pattern)
 			if err != nil {
 				d.errs = append(d.errs, fault.New(fault.Bug, "the pattern tag of %s: %w", key, err))
 			} else if !re.MatchString(t.text) {
@@ -307,7 +327,7 @@ func (d *decoder) structure(t *tree, v reflect.Value, key string) {
 		d.wrong(t, v, key)
 		return
 	}
-	fs, err := fields(v.Type())
+	fs, err := d.fields(v.Type())
 	if err != nil {
 		d.errs = append(d.errs, fault.New(fault.Bug, "%w", err))
 		return
@@ -348,7 +368,7 @@ func (d *decoder) structure(t *tree, v reflect.Value, key string) {
 // absent fills a struct whose key was left out: its defaults hold, what is
 // required inside it doesn't, as JSON Schema has it.
 func (d *decoder) absent(v reflect.Value, key string) {
-	fs, err := fields(v.Type())
+	fs, err := d.fields(v.Type())
 	if err != nil {
 		d.errs = append(d.errs, fault.New(fault.Bug, "%w", err))
 		return
