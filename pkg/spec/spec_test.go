@@ -327,3 +327,96 @@ func FuzzParseBytes(f *testing.F) {
 		}
 	})
 }
+
+// window is a value with a short form: 5 stands for {from: 0, to: 5}.
+type window struct {
+	From int `json:"from"`
+	To   int `json:"to" required:"true"`
+}
+
+func (w *window) UnmarshalJSON(b []byte) error {
+	var to int
+	if err := json.Unmarshal(b, &to); err == nil {
+		*w = window{To: to}
+		return nil
+	}
+	type plain window
+	return spec.Decode(b, (*plain)(w), nil)
+}
+
+func (*window) ConfigSchema() []byte {
+	return []byte(`{"oneOf":[{"type":"integer"},{"type":"object","properties":{"from":{"type":"integer"},"to":{"type":"integer","description":"where it ends"}}}]}`)
+}
+
+func (w *window) Validate() error {
+	if w.From > w.To {
+		return errors.New("it ends before it begins")
+	}
+	return nil
+}
+
+func TestTypesThatReadThemselves(t *testing.T) {
+	t.Parallel()
+	type own struct {
+		Window window    `json:"window" default:"7"`
+		Since  time.Time `json:"since"`
+		Small  uint8     `json:"small"`
+		Part   float32   `json:"part" max:"1"`
+	}
+	var o own
+	if err := spec.Decode([]byte(`{}`), &o, nil); err != nil || o.Window.To != 7 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if err := spec.Decode([]byte(`{"window":{"from":1,"to":2},"small":255,"part":0.5}`), &o, nil); err != nil || o.Window != (window{1, 2}) || o.Small != 255 || o.Part != 0.5 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	err := spec.Decode([]byte(`{"window":{"from":"x"},"since":"yesterday","small":256,"part":1.5}`), &o, nil)
+	want := []string{"window.from: expected a whole number, found a string", "window.to: missing: expected a whole number", "since: parsing time", "small: expected a whole number that isn't negative", "part: 1.5 is out of range: expected at most 1"}
+	if err == nil {
+		t.Fatal("no error")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(want) {
+		t.Fatalf("got %q", lines)
+	}
+	for i := range want {
+		if !strings.HasPrefix(lines[i], want[i]) {
+			t.Errorf("got %s, want %s", lines[i], want[i])
+		}
+	}
+	if err := spec.Decode([]byte(`{"window":{"from":3,"to":2}}`), &o, nil); err == nil || err.Error() != "window: it ends before it begins" {
+		t.Errorf("got %v", err)
+	}
+	schema, err := spec.SchemaOf(&own{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := spec.Markdown(schema)
+	if err != nil || !strings.Contains(docs, "| `window` | whole number or mapping | `7` |  |\n") || !strings.Contains(docs, "`window.to` | whole number | – | where it ends |") {
+		t.Errorf("%v\n%s", err, docs)
+	}
+}
+
+func TestMisuseIsABug(t *testing.T) {
+	t.Parallel()
+	var c config
+	for name, err := range map[string]error{
+		"no pointer": spec.Decode([]byte(`{}`), c, nil),
+		"nil":        spec.Decode([]byte(`{}`), (*config)(nil), nil),
+		"a channel": spec.Decode([]byte(`{"c":1}`), &struct {
+			C chan int `json:"c"`
+		}{}, nil),
+		"a default that is none": spec.Decode([]byte(`{}`), &struct {
+			X int `json:"x" default:"many"`
+		}{}, nil),
+	} {
+		if !fault.Is(err, fault.Bug) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, text := range []string{"{", "[]"} {
+		if _, err := spec.Markdown([]byte(text)); !fault.Is(err, fault.Bug) {
+			t.Errorf("a schema %s: %v", text, err)
+		}
+	}
+}
