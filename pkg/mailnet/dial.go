@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
@@ -115,10 +116,23 @@ func (d *Dialer) split() (host, port string, err error) {
 	if host == "" {
 		return "", "", bad("no host")
 	}
+	if i := strings.IndexFunc(host, notInHost); i >= 0 {
+		return "", "", bad(strconv.Quote(host[i:i+1]) + " may not stand in a host's name")
+	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
 		return "", "", bad("port " + strconv.Quote(port) + " isn't a number from 1 to 65535")
 	}
 	return host, port, nil
+}
+
+// notInHost reports whether a character can't be part of a name or address of
+// a host. Letters beyond ASCII are left to the resolver.
+func notInHost(r rune) bool {
+	switch {
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r >= 0x80 && r != utf8.RuneError:
+		return false
+	}
+	return !strings.ContainsRune("-._:%", r) // % is for the zone of an IPv6 address
 }
 
 // Check says what is wrong with the settings, without a network. An error is
