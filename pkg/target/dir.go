@@ -46,7 +46,7 @@ type dirCheckpoint struct {
 	Manifest int64 `json:"manifest"`
 }
 
-// OpenDir claims the directory root, an absolute path, and rolls its manifest
+// OpenDir claims the directory root and rolls its manifest
 // back to the checkpoint that was committed last; nil: none was. A rewrite
 // starts without a checkpoint.
 func OpenDir(ctx context.Context, root string, o Owner, checkpoint []byte) (*Dir, error) {
@@ -55,6 +55,10 @@ func OpenDir(ctx context.Context, root string, o Owner, checkpoint []byte) (*Dir
 		if err := json.Unmarshal(checkpoint, &cp); err != nil || cp.Version != 1 || cp.Manifest < 0 {
 			return nil, fault.New(fault.Bug, "the checkpoint %q of the target %s can't be read", checkpoint, root)
 		}
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, fault.New(fault.Config, "make the path %q absolute: %w", root, err).WithKey("path")
 	}
 	books := filepath.Join(root, Books)
 	claim, err := Take(ctx, root, books, o, func() (string, error) { return occupant(root) })
