@@ -40,6 +40,7 @@ type scanner struct {
 	stack    []frame
 	summing  int // frames with a sum
 	hit      hit
+	br       int  // length of a line break at pos that ends the line before, or belongs to a boundary
 	stopped  bool // a bound was met: no boundary counts any more
 	parts    int
 	kept     int
@@ -65,6 +66,7 @@ type hit struct {
 	level  int // -1: the end of the input
 	length int // octets from pos to behind the boundary line
 	last   bool
+	br     int // of length: the boundary line's own line break
 }
 
 // scanners are kept for their buffers: a small mail must not cost 64 KiB.
@@ -77,7 +79,7 @@ func scan(r io.Reader, entities, hashing bool) (*Part, *Entity, []string, error)
 	s := scanners.Get().(*scanner)
 	s.r, s.pos, s.end, s.off, s.eof, s.err = r, 0, 0, 0, false, nil
 	s.stack, s.summing, s.stopped, s.parts, s.kept, s.problems = s.stack[:0], 0, false, 0, 0, nil
-	s.entities, s.hashing, s.mac = entities, hashing, false
+	s.entities, s.hashing, s.mac, s.br = entities, hashing, false, 0
 	s.start()
 	part, entity := s.entity(place{embedded: true, fallback: "text/plain"})
 	problems, err := s.problems, s.err
@@ -194,10 +196,51 @@ func (s *scanner) boundary(line int) (found, more bool) {
 		if len(bytes.TrimRight(rest, " \t\r\n")) > 0 {
 			continue
 		}
-		s.hit = hit{level: i, length: line + n + 1 - s.pos, last: last}
+		br := 0
+		if bytes.HasSuffix(rest, []byte("\r\n")) {
+			br = 2
+		} else if bytes.HasSuffix(rest, []byte("\n")) {
+			br = 1
+		}
+		s.hit = hit{level: i, length: line + n + 1 - s.pos, last: last, br: br}
 		return true, false
 	}
 	return false, false
+}
+
+// startLine goes over the line break that is still before pos's line, unless
+// that line is a boundary, to which it belongs then: hit says so. Where the
+// line break is content, it is given to lead.
+func (s *scanner) startLine(lead func([]byte)) (ended bool) {
+	for s.open() {
+		found, more := s.boundary(s.pos + s.br)
+		if found {
+			s.br = 0
+			return true
+		}
+		if !more || !s.fill() {
+			break
+		}
+	}
+	if s.open() { // what came with the end
+		if found, _ := s.boundary(s.pos + s.br); found {
+			s.br = 0
+			return true
+		}
+	}
+	if lead != nil && s.br > 0 {
+		b := s.buf[s.pos : s.pos+s.br]
+		if s.mac {
+			swapBreaks(b)
+		}
+		lead(b)
+		if s.mac {
+			swapBreaks(b)
+		}
+	}
+	s.consume(s.br)
+	s.br = 0
+	return false
 }
 
 // lineBreak returns the length of the line break at pos.
@@ -218,6 +261,9 @@ func (s *scanner) lineBreak() int {
 // A part whose first line is no field has no header at all.
 func (s *scanner) header(isPart bool) (ended bool, over int) {
 	s.head, s.headCut = s.head[:0], false
+	if s.startLine(nil) {
+		return true, 0
+	}
 	tail := -1 // where the lines begin that may be body already
 	first, inLine, looks := true, false, 0
 	br := 0 // length of the line break before pos's line, which isn't consumed yet
@@ -266,7 +312,8 @@ func (s *scanner) header(isPart bool) (ended bool, over int) {
 		}
 		if !inLine {
 			if len(text) == 0 && n >= 0 {
-				take(br + n + 1)
+				take(br)
+				s.br = s.lineBreak()
 				return done(false)
 			}
 			folded := text[0] == ' ' || text[0] == '\t'
@@ -311,8 +358,9 @@ func (s *scanner) opensBody(line []byte) bool {
 	return h.boundary != "" && bytes.Equal(bytes.TrimRight(line, " \t"), []byte("--"+h.boundary))
 }
 
-// body goes over a body to the boundary that ends it, and gives it to sink,
-// in order, without the line break that belongs to the boundary.
+// body goes over a body, behind its first line break that startLine looks at,
+// to the boundary that ends it, and gives it to sink, in order, without the
+// line break that belongs to the boundary.
 func (s *scanner) body(sink func([]byte)) {
 	give := func(n int) {
 		if n > 0 {
@@ -327,20 +375,6 @@ func (s *scanner) body(sink func([]byte)) {
 				}
 			}
 			s.consume(n)
-		}
-	}
-	if s.open() {
-		for {
-			found, more := s.boundary(s.pos)
-			if found {
-				return
-			}
-			if !more || !s.fill() {
-				break
-			}
-		}
-		if found, _ := s.boundary(s.pos); found {
-			return
 		}
 	}
 	from := 0 // from pos: searched already
@@ -426,14 +460,17 @@ func (s *scanner) entity(at place) (*Part, *Entity) {
 	part := &Part{}
 	var e *Entity
 	if s.entities {
-		e = &Entity{Part: part, start: s.off}
+		e = &Entity{Part: part, start: s.off + int64(s.br)}
 	}
 	ended, over := s.header(!at.embedded)
 	h := readPart(part, s.head[:over], at.fallback)
 	replay := s.head[over:]
 	bodyStart := s.off - int64(len(replay))
+	if len(replay) == 0 {
+		bodyStart += int64(s.br)
+	}
 	if line, _ := cutLine(replay); h.transfer == transferBase64 && !isBase64(line) {
-		replay, bodyStart = nil, s.off // a garbage line of the header, after all
+		replay, bodyStart = nil, s.off+int64(s.br) // a garbage line of the header, after all
 	}
 	if s.mac {
 		swapBreaks(replay)
@@ -476,7 +513,9 @@ func (s *scanner) entity(at place) (*Part, *Entity) {
 		part.Size = part.EncodedSize
 	}
 	if e != nil {
-		e.body, e.end, e.transfer = bodyStart, s.off, h.transfer
+		e.end, e.transfer = s.off, h.transfer
+		e.start = min(e.start, e.end)
+		e.body = max(min(bodyStart, e.end), e.start)
 		if multipart || len(part.Children) > 0 {
 			e.transfer = identity
 		}
@@ -508,36 +547,24 @@ func (s *scanner) multipart(part *Part, e *Entity, boundary, prefix string, ende
 		return
 	}
 	level := len(s.stack)
-	var sum hash.Hash
-	if s.hashing {
-		// Until a boundary comes, all of it may be one leaf.
-		sum = sha256.New()
-		sum.Write(replay)
-	}
-	s.push([]byte("--"+boundary), sum)
+	s.push([]byte("--"+boundary), nil)
 	defer s.pop()
 	related := part.MediaType == "multipart/related"
 	fallback := "text/plain"
 	if part.MediaType == "multipart/digest" {
 		fallback = "message/rfc822"
 	}
-	s.body(nil)
-	if sum != nil {
-		s.summing--
-		s.stack[level].sum = nil
-		if s.hit.level != level {
-			part.SHA256 = hexSum(sum)
-		}
-	}
+	s.preamble(part, level, replay)
 	if s.hit.level != level {
 		s.problem("part %q: no boundary of the multipart was found", part.Path)
 		return
 	}
 	for s.hit.level == level {
-		s.consume(s.hit.length)
+		s.consume(s.hit.length - s.hit.br)
+		s.br = s.hit.br
 		if s.hit.last {
 			s.stack[level].delimiter = nil
-			s.body(nil)
+			s.rest()
 			return
 		}
 		if s.parts >= maxParts {
@@ -545,7 +572,7 @@ func (s *scanner) multipart(part *Part, e *Entity, boundary, prefix string, ende
 				s.stopped = true
 				s.problem("more than %d parts: those after it aren't told apart", maxParts)
 			}
-			s.body(nil)
+			s.rest()
 			return
 		}
 		n := len(part.Children)
@@ -560,7 +587,48 @@ func (s *scanner) multipart(part *Part, e *Entity, boundary, prefix string, ende
 	}
 }
 
+// rest goes over what no part is made of: behind a multipart's last boundary.
+func (s *scanner) rest() {
+	if !s.startLine(nil) {
+		s.body(nil)
+	}
+}
+
+// preamble goes over what comes before the first boundary. Until that comes,
+// all of it may be one leaf, so it is summed.
+func (s *scanner) preamble(part *Part, level int, replay []byte) {
+	var sum hash.Hash
+	var lead func([]byte)
+	if s.hashing {
+		sum = sha256.New()
+		sum.Write(replay)
+		if len(replay) > 0 {
+			lead = func(b []byte) { sum.Write(b) }
+		}
+	}
+	if !s.startLine(lead) {
+		if sum != nil {
+			s.stack[level].sum = sum
+			s.summing++
+		}
+		s.body(nil)
+		if sum != nil {
+			s.stack[level].sum = nil
+			s.summing--
+		}
+	}
+	if sum != nil && s.hit.level != level {
+		part.SHA256 = hexSum(sum)
+	}
+}
+
 func (s *scanner) embedded(part *Part, e *Entity, prefix string) {
+	if s.startLine(nil) {
+		if s.hashing {
+			part.SHA256 = hexSum(sha256.New())
+		}
+		return
+	}
 	var sum hash.Hash
 	if s.hashing {
 		sum = sha256.New()
@@ -596,7 +664,11 @@ func (s *scanner) leaf(part *Part, t transfer, ended bool, replay []byte) {
 	if len(replay) > 0 {
 		sink(replay)
 	}
-	if !ended {
+	lead := sink
+	if len(replay) == 0 {
+		lead = nil // it ends the header
+	}
+	if !ended && !s.startLine(lead) {
 		s.body(sink)
 	}
 	if t != identity {

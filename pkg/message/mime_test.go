@@ -205,6 +205,8 @@ var structureCases = []struct {
 	{"message with parts", "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\none\n--c\n\ntwo\n--c--\n--b\n\nx\n--b--\n",
 		":multipart/mixed(1:message/rfc822(1.TEXT:multipart/mixed(1.1:text/plain=3 1.2:text/plain=3)) 2:text/plain=1)", ""},
 	{"encoded message isn't entered", "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogYQ==", "1:message/rfc822=10", ""},
+	{"line breaks that belong to outer boundaries", "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\none\r\n--c--\r\n--b\r\nContent-Type: image/png\r\n\r\n--b--\r\n",
+		":multipart/mixed(1:message/rfc822(1.TEXT:multipart/mixed(1.1:text/plain=3)) 2:image/png=0)", ""},
 	{"digest", "Content-Type: multipart/digest; boundary=b\n\n--b\n\nSubject: in\n\nhello\n--b--\n", ":multipart/digest(1:message/rfc822(1.1:text/plain=5))", ""},
 	{"broken type", "Content-Type: text\n\nhello", "1:text/plain=5", ""},
 	{"broken disposition keeps the name", "Content-Type: image/png\nContent-Disposition: attachment filename=a b.png\n\nhello", `1:image/png"a b.png"=5`, ""},
@@ -309,6 +311,25 @@ func TestEntity(t *testing.T) {
 	}
 	if text, _, _ := message.Children[0].Text(3); text != "тес" {
 		t.Errorf("its text begins %q", text)
+	}
+}
+
+// TestRawEndsBeforeItsBoundary holds what signatures are made over: the line
+// break behind an inner multipart's last boundary belongs to the outer one
+// (RFC 2046 §5.1.1).
+func TestRawEndsBeforeItsBoundary(t *testing.T) {
+	t.Parallel()
+	const inner = "Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\none\r\n--c--"
+	raw := "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n" + inner + "\r\n--b\r\nContent-Type: application/pkcs7-signature\r\n\r\nx\r\n--b--\r\n"
+	root, _, err := Read(strings.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := io.ReadAll(root.Children[0].Raw()); string(got) != inner {
+		t.Errorf("Raw gives %q, want %q", got, inner)
+	}
+	if got := root.Children[0].Part.EncodedSize; got != int64(len(inner)-len("Content-Type: multipart/mixed; boundary=c\r\n\r\n")) {
+		t.Errorf("EncodedSize = %d", got)
 	}
 }
 
