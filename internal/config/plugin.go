@@ -184,6 +184,24 @@ func (c *PluginConfig) secret(n *node, key string, v Values) Secret {
 	}
 }
 
+// PlainSecrets returns a warning for each secret that stands in the file
+// itself, where whoever reads the file reads it too.
+func (c *PluginConfig) PlainSecrets(schemaJSON []byte) (Problems, error) {
+	s, err := parseSchema(schemaJSON)
+	if err != nil {
+		return nil, err
+	}
+	var out Problems
+	var b bytes.Buffer
+	c.node.json(&b, nil, func(_ *bytes.Buffer, n *node, path []string) bool {
+		if n.kind == text && s.secret(path) && !c.open(path) {
+			out = append(out, c.problem(n.line, n.column, pathKey(c.node, path), "a secret stands in the file: write ${env:NAME}, ${file:path} or ${exec:command}"))
+		}
+		return false
+	})
+	return out, nil
+}
+
 // Place puts a plugin's own complaint at its place in the file: err is what
 // the plugin says of its config, with fault.Error.Key within it. What isn't
 // about a key of this config is returned as it is.

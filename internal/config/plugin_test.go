@@ -224,11 +224,27 @@ func TestPlace(t *testing.T) {
 	if !errors.Is(err, other) {
 		t.Errorf("%v lost the rest", err)
 	}
-	if err := c.Place(other); err != other {
+	if err := c.Place(other); !errors.Is(err, other) || len(problems(err)) > 0 {
 		t.Errorf("got %v", err)
 	}
 	if err := c.Place(nil); err != nil {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestPlainSecrets(t *testing.T) {
+	t.Parallel()
+	c, schema := plugin(t, "address: x\npassword: hunter2\ntls: {key: '${env:K}'}\ntokens: {a: '$${x}'}")
+	ps, err := c.PlainSecrets(schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`8:17: sources[0].config.password: a secret stands in the file: write ${env:NAME}, ${file:path} or ${exec:command}`,
+		`10:19: sources[0].config.tokens.a: a secret stands in the file: write ${env:NAME}, ${file:path} or ${exec:command}`,
+	}
+	if diff := cmp.Diff(want, problems(ps)); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -164,7 +164,7 @@ func (s *Stage) ReadsFlags() bool { return s.Filter != nil && s.Filter.Program.R
 
 // Fingerprint is the same as long as the stage does the same.
 func (s *Stage) Fingerprint() string {
-	does := ""
+	var does string
 	if s.Filter != nil {
 		does = s.Filter.Program.Fingerprint()
 	} else {
