@@ -67,7 +67,7 @@ type sinkDoc struct {
 }
 
 // File is a pipeline file that has been read and found right, but for the
-// plugins' own configs: those are checked with PluginConfig.Check. It doesn't
+// plugins' own configs: those are checked with PluginConfig.Check or CheckWith. It doesn't
 // change after Settle.
 type File struct {
 	Path        string

@@ -35,20 +35,35 @@ type Resolved struct {
 	Fingerprint string            // the same as long as JSON means the same; no secret is in it (I9)
 }
 
-// Check checks the config against its plugin's JSON Schema, offline: nothing
-// is evaluated, and what a reference will give is taken as right. The error is
-// Problems, or a fault.Bug when the schema is none.
+// Check is CheckWith for a schema that is used once. One that can't be read is
+// a fault.Bug.
 func (c *PluginConfig) Check(schemaJSON []byte) error {
-	s, err := parseSchema(schemaJSON)
+	s, err := ParseSchema(schemaJSON)
 	if err != nil {
 		return err
 	}
-	open := func(path []string) bool { return c.open(path) }
+	return c.CheckWith(s)
+}
+
+// Resolve is ResolveWith for a schema that is used once. One that can't be
+// read is a fault.Bug.
+func (c *PluginConfig) Resolve(ctx context.Context, schemaJSON []byte, v Values) (*Resolved, error) {
+	s, err := ParseSchema(schemaJSON)
+	if err != nil {
+		return nil, err
+	}
+	return c.ResolveWith(ctx, s, v)
+}
+
+// CheckWith checks the config against its plugin's JSON Schema, offline: nothing
+// is evaluated, and what a reference will give is taken as right. The error is
+// Problems.
+func (c *PluginConfig) CheckWith(s *PluginSchema) error {
 	list, err := s.check(c.plain(), nil)
 	if err != nil {
 		return err
 	}
-	list = slices.DeleteFunc(list, func(f found) bool { return !f.missing && f.unknown == "" && open(f.path) })
+	list = slices.DeleteFunc(list, func(f found) bool { return !f.missing && f.unknown == "" && c.open(f.path) })
 	return c.problems(list)
 }
 
@@ -85,14 +100,10 @@ func (c *PluginConfig) open(path []string) bool {
 	return !constant
 }
 
-// Resolve evaluates the config's references and returns what goes to the
+// ResolveWith evaluates the config's references and returns what goes to the
 // plugin. Secrets stay references, evaluated whenever the plugin asks. The
 // error is Problems: a variable that isn't set, a value that doesn't fit.
-func (c *PluginConfig) Resolve(ctx context.Context, schemaJSON []byte, v Values) (*Resolved, error) {
-	s, err := parseSchema(schemaJSON)
-	if err != nil {
-		return nil, err
-	}
+func (c *PluginConfig) ResolveWith(ctx context.Context, s *PluginSchema, v Values) (*Resolved, error) {
 	r := &Resolved{Secrets: map[string]Secret{}}
 	var problems Problems
 	var b bytes.Buffer
@@ -159,7 +170,7 @@ func evalText(ctx context.Context, n *node, v Values) (string, error) {
 
 // writeTyped writes a value that a reference gave: as a number or a boolean
 // where the schema wants one and the value stands without quotes.
-func writeTyped(b *bytes.Buffer, s *schema, path []string, value string, plain bool) {
+func writeTyped(b *bytes.Buffer, s *PluginSchema, path []string, value string, plain bool) {
 	if plain && !s.takes(path, "string") {
 		_, notNumber := strconv.ParseFloat(value, 64)
 		isNumber := notNumber == nil && json.Valid([]byte(value))
@@ -186,11 +197,7 @@ func (c *PluginConfig) secret(n *node, key string, v Values) Secret {
 
 // PlainSecrets returns a warning for each secret that stands in the file
 // itself, where whoever reads the file reads it too.
-func (c *PluginConfig) PlainSecrets(schemaJSON []byte) (Problems, error) {
-	s, err := parseSchema(schemaJSON)
-	if err != nil {
-		return nil, err
-	}
+func (c *PluginConfig) PlainSecrets(s *PluginSchema) Problems {
 	var out Problems
 	var b bytes.Buffer
 	c.node.json(&b, nil, func(_ *bytes.Buffer, n *node, path []string) bool {
@@ -199,7 +206,7 @@ func (c *PluginConfig) PlainSecrets(schemaJSON []byte) (Problems, error) {
 		}
 		return false
 	})
-	return out, nil
+	return out
 }
 
 // Place puts a plugin's own complaint at its place in the file: err is what
@@ -269,6 +276,8 @@ func (c *PluginConfig) problems(list []found) error {
 		}
 		out = append(out, c.problem(line, column, key, f.text))
 	}
+	// The checker finds them in the order of a map.
+	slices.SortFunc(out, func(a, b Problem) int { return strings.Compare(a.Key, b.Key) })
 	out.sort()
 	return out
 }

@@ -54,7 +54,7 @@ func values(env map[string]string) config.Values {
 	}
 }
 
-func plugin(t *testing.T, yaml string) (*config.PluginConfig, []byte) {
+func plugin(t testing.TB, yaml string) (*config.PluginConfig, *config.PluginSchema) {
 	t.Helper()
 	text := "version: 1\nsinks: [{name: b, plugin: eml}]\nsources:\n  - name: a\n    plugin: imap\n    config:\n"
 	for line := range strings.Lines(yaml) {
@@ -64,11 +64,20 @@ func plugin(t *testing.T, yaml string) (*config.PluginConfig, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	schema, err := spec.SchemaOf(imapConfig{})
+	return f.Sources[0].Config, imapSchema(t)
+}
+
+func imapSchema(t testing.TB) *config.PluginSchema {
+	t.Helper()
+	raw, err := spec.SchemaOf(imapConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f.Sources[0].Config, schema
+	schema, err := config.ParseSchema(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
 }
 
 func TestCheckFindsAllWithTheirPlaces(t *testing.T) {
@@ -95,29 +104,37 @@ func TestCheckFindsAllWithTheirPlaces(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c, schema := plugin(t, tt.yaml)
-			if diff := cmp.Diff(tt.want, problems(c.Check(schema))); diff != "" {
+			if diff := cmp.Diff(tt.want, problems(c.CheckWith(schema))); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
-	c, _ := plugin(t, "address: x")
-	if err := c.Check([]byte("{")); !fault.Is(err, fault.Bug) {
-		t.Errorf("a broken schema: %v", err)
+	for _, raw := range []string{"{", "[]", `{"type":5}`, `{"$ref":"file:///etc/passwd"}`} {
+		c, _ := plugin(t, "address: x")
+		_, resolving := c.Resolve(t.Context(), []byte(raw), values(nil))
+		for _, err := range []error{c.Check([]byte(raw)), resolving} {
+			if !fault.Is(err, fault.Bug) {
+				t.Errorf("the schema %s: %v", raw, err)
+			}
+		}
 	}
 }
 
 func TestCheckWithASchemaOfAnotherLanguage(t *testing.T) {
 	t.Parallel()
-	schema := []byte(`{"type":"object","properties":{"auth":{"oneOf":[{"$ref":"#/$defs/basic"},{"$ref":"#/$defs/token"}]}},"additionalProperties":false,
+	schema, err := config.ParseSchema([]byte(`{"type":"object","properties":{"auth":{"oneOf":[{"$ref":"#/$defs/basic"},{"$ref":"#/$defs/token"}]}},"additionalProperties":false,
 		"$defs":{"basic":{"type":"object","properties":{"user":{"type":"string"},"password":{"type":"string","x-secret":true}},"required":["user"],"additionalProperties":false},
-		"token":{"type":"string","x-secret":true}}}`)
+		"token":{"type":"string","x-secret":true}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
 	c, _ := plugin(t, "auth: {user: a, pasword: hunter2}")
 	want := []string{`7:23: sources[0].config.auth.pasword: unknown key; did you mean "password"?`}
-	if diff := cmp.Diff(want, problems(c.Check(schema))); diff != "" {
+	if diff := cmp.Diff(want, problems(c.CheckWith(schema))); diff != "" {
 		t.Error(diff)
 	}
 	c, _ = plugin(t, "auth: {user: a, password: hunter2}")
-	r, err := c.Resolve(t.Context(), schema, values(nil))
+	r, err := c.ResolveWith(t.Context(), schema, values(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +148,7 @@ func TestResolve(t *testing.T) {
 	c, schema := plugin(t, "address: ${env:HOST}:${env:PORT:-993}\nconnections: ${env:N}\ndebug: ${env:D:-true}\nnames: ['${file:/run/secrets/x}', '$${env:X} $5', '${exec:pass show \"a b\" x${env:HOST}}', '${env:EMPTY:-${env:HOST}}']\n"+
 		"password: ${env:P}\ntls: {key: plain}\ntokens: {a.b: '${exec:pass ${env:P}}'}")
 	env := map[string]string{"HOST": "h 1", "N": "8", "P": "hunter2", "EMPTY": ""}
-	r, err := c.Resolve(t.Context(), schema, values(env))
+	r, err := c.ResolveWith(t.Context(), schema, values(env))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +176,7 @@ func TestResolve(t *testing.T) {
 	if v, err := decoded.Password.Value(t.Context()); v != "renewed" || err != nil {
 		t.Errorf("%q, %v", v, err)
 	}
-	again, err := c.Resolve(t.Context(), schema, values(env))
+	again, err := c.ResolveWith(t.Context(), schema, values(env))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +184,7 @@ func TestResolve(t *testing.T) {
 		t.Error("another password makes another fingerprint (I9)")
 	}
 	env["N"] = "9"
-	if again, err = c.Resolve(t.Context(), schema, values(env)); err != nil || again.Fingerprint == r.Fingerprint {
+	if again, err = c.ResolveWith(t.Context(), schema, values(env)); err != nil || again.Fingerprint == r.Fingerprint {
 		t.Errorf("another value makes no other fingerprint, %v", err)
 	}
 }
@@ -193,7 +210,7 @@ func TestResolveErrorsNameThePlaceAndNeverAValue(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c, schema := plugin(t, tt.yaml)
-			_, err := c.Resolve(t.Context(), schema, values(map[string]string{"P": "hunter2", "BIG": "777"}))
+			_, err := c.ResolveWith(t.Context(), schema, values(map[string]string{"P": "hunter2", "BIG": "777"}))
 			if diff := cmp.Diff(tt.want, problems(err)); diff != "" {
 				t.Error(diff)
 			}
@@ -203,7 +220,7 @@ func TestResolveErrorsNameThePlaceAndNeverAValue(t *testing.T) {
 		})
 	}
 	c, schema := plugin(t, "address: x\npassword: ${env:NONE}")
-	r, err := c.Resolve(t.Context(), schema, values(nil))
+	r, err := c.ResolveWith(t.Context(), schema, values(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,10 +252,7 @@ func TestPlace(t *testing.T) {
 func TestPlainSecrets(t *testing.T) {
 	t.Parallel()
 	c, schema := plugin(t, "address: x\npassword: hunter2\ntls: {key: '${env:K}'}\ntokens: {a: '$${x}'}")
-	ps, err := c.PlainSecrets(schema)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ps := c.PlainSecrets(schema)
 	want := []string{
 		`8:17: sources[0].config.password: a secret stands in the file: write ${env:NAME}, ${file:path} or ${exec:command}`,
 		`10:19: sources[0].config.tokens.a: a secret stands in the file: write ${env:NAME}, ${file:path} or ${exec:command}`,
@@ -373,10 +387,7 @@ func FuzzInterpolation(f *testing.F) {
 	for _, s := range []string{"${env:A}", "a${env:B:-x${env:A}}b", "$${x}", "${exec:a 'b c' \"d\"}", "${file:/run/secrets/x}", "${", "${env:A:-}"} {
 		f.Add(s)
 	}
-	schema, err := spec.SchemaOf(imapConfig{})
-	if err != nil {
-		f.Fatal(err)
-	}
+	schema := imapSchema(f)
 	f.Fuzz(func(t *testing.T, value string) {
 		quoted, err := json.Marshal(value)
 		if err != nil {
@@ -386,7 +397,7 @@ func FuzzInterpolation(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := file.Sources[0].Config.Resolve(t.Context(), schema, values(map[string]string{"A": "hunter2"}))
+		r, err := file.Sources[0].Config.ResolveWith(t.Context(), schema, values(map[string]string{"A": "hunter2"}))
 		if err != nil {
 			if strings.Contains(err.Error(), "hunter2") && !strings.Contains(value, "hunter2") {
 				t.Errorf("%q: %v shows a value", value, err)
@@ -397,4 +408,17 @@ func FuzzInterpolation(f *testing.F) {
 			t.Errorf("%q became %s", value, r.JSON)
 		}
 	})
+}
+
+func BenchmarkCheck(b *testing.B) {
+	f, err := config.Parse("x.yaml", []byte(strings.Replace(bare(""), "imap}", "imap, config: {address: x, password: '${env:P}', connections: 5}}", 1)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	schema := imapSchema(b)
+	for b.Loop() {
+		if err := f.Sources[0].Config.CheckWith(schema); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -14,14 +14,17 @@ import (
 	"github.com/mailhaul/pipeline/pkg/spec"
 )
 
-// schema is a plugin's JSON Schema: compiled to check, and as a value to look
-// up what the checker's errors don't tell.
-type schema struct {
+// PluginSchema is a plugin's JSON Schema, read once for all its sessions:
+// compiled to check, and as a value to look up what the checker's errors don't
+// tell. It is safe for concurrent use.
+type PluginSchema struct {
 	checker *jsonschema.Schema
 	root    map[string]any
 }
 
-func parseSchema(raw []byte) (*schema, error) {
+// ParseSchema reads the JSON Schema that a plugin describes its config with.
+// One that can't be read is a fault.Bug, the plugin's.
+func ParseSchema(raw []byte) (*PluginSchema, error) {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
 	if err != nil {
 		return nil, fault.New(fault.Bug, "read the plugin's config schema: %w", err)
@@ -39,12 +42,12 @@ func parseSchema(raw []byte) (*schema, error) {
 	if err != nil {
 		return nil, fault.New(fault.Bug, "read the plugin's config schema: %w", err)
 	}
-	return &schema{checker, root}, nil
+	return &PluginSchema{checker, root}, nil
 }
 
 // at returns the schemas that can describe the value at a path, the root's
 // alternatives included.
-func (s *schema) at(path []string) []map[string]any {
+func (s *PluginSchema) at(path []string) []map[string]any {
 	here := s.expand(s.root, 0)
 	for _, step := range path {
 		var next []map[string]any
@@ -67,7 +70,7 @@ func (s *schema) at(path []string) []map[string]any {
 }
 
 // expand follows references and alternatives.
-func (s *schema) expand(m map[string]any, depth int) []map[string]any {
+func (s *PluginSchema) expand(m map[string]any, depth int) []map[string]any {
 	if depth > 20 {
 		return nil
 	}
@@ -88,7 +91,7 @@ func (s *schema) expand(m map[string]any, depth int) []map[string]any {
 	return out
 }
 
-func (s *schema) resolve(ref string) map[string]any {
+func (s *PluginSchema) resolve(ref string) map[string]any {
 	rest, ok := strings.CutPrefix(ref, "#/")
 	if !ok {
 		return nil
@@ -106,7 +109,7 @@ func (s *schema) resolve(ref string) map[string]any {
 }
 
 // secret reports whether the value at a path is a secret.
-func (s *schema) secret(path []string) bool {
+func (s *PluginSchema) secret(path []string) bool {
 	for _, h := range s.at(path) {
 		if b, _ := h[spec.SecretMark].(bool); b {
 			return true
@@ -116,7 +119,7 @@ func (s *schema) secret(path []string) bool {
 }
 
 // takes reports whether a value at the path may be of that JSON type.
-func (s *schema) takes(path []string, name string) bool {
+func (s *PluginSchema) takes(path []string, name string) bool {
 	for _, h := range s.at(path) {
 		switch t := h["type"].(type) {
 		case string:
@@ -135,7 +138,7 @@ func (s *schema) takes(path []string, name string) bool {
 }
 
 // keys returns the names of the keys that a mapping at the path can have.
-func (s *schema) keys(path []string) []string {
+func (s *PluginSchema) keys(path []string) []string {
 	var out []string
 	for _, h := range s.at(path) {
 		props, _ := h["properties"].(map[string]any)
@@ -148,7 +151,7 @@ func (s *schema) keys(path []string) []string {
 }
 
 // expected says in words what stands at a path.
-func (s *schema) expected(path []string) string {
+func (s *PluginSchema) expected(path []string) string {
 	var words []string
 	add := func(w string) {
 		for _, have := range words {
@@ -218,7 +221,7 @@ type found struct {
 
 // check returns what is wrong with an instance. It never quotes a value that
 // is a secret, nor one that open says was put in by a reference (I9).
-func (s *schema) check(raw []byte, open func(path []string) bool) ([]found, error) {
+func (s *PluginSchema) check(raw []byte, open func(path []string) bool) ([]found, error) {
 	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
 	if err != nil {
 		return nil, fault.New(fault.Bug, "read a config as JSON: %w", err)
@@ -234,7 +237,7 @@ func (s *schema) check(raw []byte, open func(path []string) bool) ([]found, erro
 	return s.leaves(v, instance, open), nil
 }
 
-func (s *schema) leaves(v *jsonschema.ValidationError, instance any, open func([]string) bool) []found {
+func (s *PluginSchema) leaves(v *jsonschema.ValidationError, instance any, open func([]string) bool) []found {
 	path := v.InstanceLocation
 	switch k := v.ErrorKind.(type) {
 	case *violation.AnyOf, *violation.OneOf:
@@ -291,7 +294,7 @@ func (s *schema) leaves(v *jsonschema.ValidationError, instance any, open func([
 
 // mismatch says what was expected at a path and, where it may be shown, what
 // was found.
-func (s *schema) mismatch(path []string, instance any, open func([]string) bool) string {
+func (s *PluginSchema) mismatch(path []string, instance any, open func([]string) bool) string {
 	value := instance
 	for _, step := range path {
 		switch at := value.(type) {
@@ -340,7 +343,7 @@ func (s *schema) mismatch(path []string, instance any, open func([]string) bool)
 	return "expected " + what + ", found " + valueWord(value) + hint
 }
 
-func (s *schema) quoted(path []string, got string, open func([]string) bool) string {
+func (s *PluginSchema) quoted(path []string, got string, open func([]string) bool) string {
 	if open != nil && open(path) {
 		return "what the reference gives"
 	}
