@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"sort"
@@ -127,7 +128,7 @@ func lines(r io.Reader, f func([]byte)) {
 		if len(line) > 0 {
 			f(bytes.TrimRight(line, "\r\n"))
 		}
-		if err != nil && err != bufio.ErrBufferFull {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return
 		}
 	}

@@ -53,8 +53,8 @@ func (h *Host) launch(found Found) (*process, error) {
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: h.sockets},
 		GRPCDialOptions:  wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers}),
 		RunnerFunc: func(_ hclog.Logger, given *exec.Cmd, _ string) (gorunner.Runner, error) {
-			cmd := exec.Command(found.Path)
-			cmd.Dir = h.o.WorkDir
+			// No context: the process outlives the call that starts it.
+			cmd := &exec.Cmd{Path: found.Path, Args: []string{found.Path}, Dir: h.o.WorkDir}
 			cmd.Env = append(append([]string(nil), h.env...), given.Env...)
 			p.runner = newRunner(cmd, p.out)
 			return p.runner, nil

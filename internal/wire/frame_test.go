@@ -181,7 +181,7 @@ func TestReaderKeepsItsError(t *testing.T) {
 	lost := errors.New("lost")
 	r := &Reader{Recv: func(*Inbound) error { return lost }}
 	for range 2 {
-		if _, err := r.Next(); err != lost {
+		if _, err := r.Next(); !errors.Is(err, lost) {
 			t.Errorf("%v, want %v", err, lost)
 		}
 	}

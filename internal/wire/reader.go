@@ -194,7 +194,7 @@ func (r *Reader) receive() error {
 func (r *Reader) Close() {
 	r.frame.free()
 	r.open, r.data = nil, cursor{}
-	r.fail(io.ErrClosedPipe)
+	r.err = io.ErrClosedPipe
 }
 
 func (r *Reader) fail(err error) error {

@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -27,10 +28,11 @@ import (
 // looks at it reads rubbish, and a test sees it.
 type poisoned struct{ mem.BufferPool }
 
+var poison = [4096]byte{0: 0xdb, 1: 0xdc, 4095: 0xdd}
+
 func (p poisoned) Put(b *[]byte) {
-	full := (*b)[:cap(*b)]
-	for i := range full {
-		full[i] = 0xdb
+	for full := (*b)[:cap(*b)]; len(full) > 0; {
+		full = full[copy(full, poison[:]):]
 	}
 	p.BufferPool.Put(b)
 }
@@ -154,19 +156,33 @@ func (p *pattern) Read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	k := min(len(b), p.n-p.at)
-	for i := range b[:k] {
-		b[i] = patternAt(p.seed, p.at+i)
+	for n := 0; n < k; {
+		n += copy(b[n:k], patternFrom(p.seed, p.at+n))
 	}
 	p.at += k
 	return k, nil
 }
 
-func patternAt(seed, i int) byte { return byte(i*7 + i>>8*13 + i>>16 + seed) }
+// period is a prime, so that the pattern falls differently into each buffer
+// and frame.
+const period = 65537
+
+// patterns is one period of the pattern.
+var patterns = sync.OnceValue(func() []byte {
+	b := make([]byte, period)
+	for i := range b {
+		b[i] = byte(i*7 + i>>8*13)
+	}
+	return b
+})
+
+// patternFrom returns some octets of the pattern from octet i on.
+func patternFrom(seed, i int) []byte { return patterns()[(i+seed)%period:] }
 
 func patternOf(seed, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = patternAt(seed, i)
+	b, err := io.ReadAll(&pattern{seed: seed, n: n})
+	if err != nil {
+		panic(err) // a pattern's Read never fails
 	}
 	return b
 }
@@ -177,12 +193,14 @@ func same(r io.Reader, seed, n int) error {
 	at := 0
 	for {
 		k, err := r.Read(buf)
-		for i, c := range buf[:k] {
-			if want := patternAt(seed, at+i); c != want {
-				return fmt.Errorf("octet %d is %#x, want %#x", at+i, c, want)
+		for got := buf[:k]; len(got) > 0; {
+			want := patternFrom(seed, at)
+			m := min(len(got), len(want))
+			if !bytes.Equal(got[:m], want[:m]) {
+				return fmt.Errorf("octets %d to %d differ", at, at+m)
 			}
+			got, at = got[m:], at+m
 		}
-		at += k
 		if err == io.EOF && at == n {
 			return nil
 		}

@@ -147,7 +147,7 @@ func TestPutBrokenBody(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 3 || got[0] != error(cut) || got[1] != error(cut) || got[2] != nil {
+	if len(got) != 3 || !errors.Is(got[0], cut) || !errors.Is(got[1], cut) || got[2] != nil {
 		t.Errorf("done got %v", got)
 	}
 	if len(saw) != 3 || !fault.Is(saw[0], fault.Unavailable) || !fault.Is(saw[1], fault.Unavailable) || saw[2] != nil {

@@ -360,9 +360,7 @@ func TestPanicIsABug(t *testing.T) {
 	s := openSource(t, wire.Session{
 		Mailboxes: func(context.Context) iter.Seq2[message.Mailbox, error] { panic("no mailboxes") },
 		Fetch: func(context.Context, wire.FetchRequest, func(wire.Fetched) error) error {
-			var m *message.Message
-			m.Size++
-			return nil
+			panic(errors.New("no messages"))
 		},
 	})
 	for _, err := range s.Mailboxes(t.Context()) {
@@ -465,7 +463,7 @@ func TestThousandsOfSessions(t *testing.T) {
 	conn := connect(t, sourceOf(wire.Session{Fetch: bodies(func(id message.ID) *message.Body {
 		return message.BodyOf(patternOf(int(id.UID), 100))
 	})}))
-	const sessions = 3000
+	const sessions = 2000
 	open := make([]source.Source, sessions)
 	for i := range open {
 		o, err := conn.OpenSource(t.Context(), remote.Spec{Name: fmt.Sprint(i)})

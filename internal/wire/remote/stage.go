@@ -122,9 +122,9 @@ func (s *Stage) settle() error {
 func (s *Stage) Close() error {
 	s.cancel()
 	if s.sent != nil {
-		<-s.sent
+		_ = <-s.sent // the stream was just cancelled
 	}
-	_ = s.w.Close(nil) // the stream was just cancelled
+	_ = s.w.Close(nil)
 	s.r.Close()
 	return s.close(context.Background())
 }
