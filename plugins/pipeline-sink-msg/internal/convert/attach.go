@@ -127,13 +127,18 @@ func (b *builder) attachment(a *attachment) {
 	b.named(o, b.nameOf(a.e), mediaType)
 	o.String(pidAttachCharset, p.Params["charset"])
 	b.describe(o, a.e)
-	if p.MediaType == "message/delivery-status" && p.Size <= maxText {
-		raw := canonicalStatus(b.read(a.e, maxText))
+	if grouped, ok := reportParts[p.MediaType]; ok && p.Size <= maxText {
+		raw := canonicalStatus(b.read(a.e, maxText), grouped)
 		b.data(o, int64(len(raw)), func() io.Reader { return bytes.NewReader(raw) })
 		return
 	}
 	e := a.e
 	b.data(o, p.Size, e.Open)
+}
+
+// reportParts are the parts of reports that are fields, and whether in groups.
+var reportParts = map[string]bool{
+	"message/delivery-status": true, "message/feedback-report": false, "message/disposition-notification": false,
 }
 
 // describe sets what the part's header says, and whether it is shown within

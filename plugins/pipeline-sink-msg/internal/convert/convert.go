@@ -36,7 +36,7 @@ type Envelope struct {
 // The bounds of what is read into memory (I5). Larger texts are attachments,
 // which are streamed.
 const (
-	maxText    = 4 << 20 // octets of a text or HTML that becomes the body
+	maxText    = 2 << 20 // octets of a text or HTML that becomes the body
 	maxHeaders = 1 << 20 // octets of the header block that stand in 007D
 	maxNesting = 50      // messages within messages
 	maxNamed   = 500     // X- fields that become properties
@@ -53,6 +53,7 @@ type Converter struct {
 	rows    []row
 	scratch []byte
 	text    strings.Builder
+	header  *message.Header
 	err     error // of reading the mail
 }
 
@@ -74,6 +75,7 @@ func (c *Converter) Convert(src io.ReaderAt, size int64, env Envelope) error {
 	b := builder{c: c, o: c.file.Message(), e: root, env: &env}
 	b.incomplete = cutShort(problems)
 	b.message()
+	c.header = b.h
 	if c.err != nil {
 		return fmt.Errorf("read the message: %w", c.err)
 	}
@@ -82,6 +84,9 @@ func (c *Converter) Convert(src io.ReaderAt, size int64, env Envelope) error {
 	}
 	return nil
 }
+
+// Header returns the header of the mail of the last Convert.
+func (c *Converter) Header() *message.Header { return c.header }
 
 // Size returns the length of the .msg in octets.
 func (c *Converter) Size() int64 {

@@ -50,9 +50,6 @@ func clean(s string) string {
 }
 
 func (b *builder) person(o *mapi.Object, p person, name, address string) []byte {
-	if name == "" {
-		name = address
-	}
 	o.String(p.name, name)
 	o.String(p.typ, "SMTP")
 	o.String(p.address, address)
@@ -82,11 +79,23 @@ func (c *Converter) entryID(name, address string) []byte {
 	return c.file.Copy(c.scratch)
 }
 
-// first returns the first entry with an address.
+// entry makes a fit to be stored. What has only a name gets it for an address
+// too, since MAPI has no entries without one, and readers show the name.
+func entry(a message.Address) (name, address string) {
+	name, address = clean(a.Name), clean(a.Address)
+	if address == "" {
+		address = name
+	}
+	if name == "" {
+		name = address
+	}
+	return name, address
+}
+
+// first returns the first entry.
 func first(list []message.Address) message.Address {
 	for _, a := range list {
-		if a.Address = clean(a.Address); a.Address != "" {
-			a.Name = clean(a.Name)
+		if a.Name, a.Address = entry(a); a.Address != "" {
 			return a
 		}
 	}
@@ -127,18 +136,14 @@ func (b *builder) recipients() {
 		typ   int32
 	}{{"To", recipientTo}, {"Cc", recipientCc}, {"Bcc", recipientBcc}} {
 		for _, a := range b.h.Addresses(kind.field) {
-			address := clean(a.Address)
+			name, address := entry(a)
 			if address == "" {
-				continue // "undisclosed-recipients:;" and the like: the header block has them
+				continue
 			}
 			if len(rows) == mapi.Limit {
 				// Past the format's bound the mail itself has the rest.
 				b.incomplete = true
 				break
-			}
-			name := clean(a.Name)
-			if name == "" {
-				name = address
 			}
 			rows = append(rows, row{typ: kind.typ, name: name, address: address})
 		}
@@ -186,12 +191,9 @@ func (b *builder) replyTo() {
 	var names []string
 	n := uint32(0)
 	for _, a := range list {
-		address, name := clean(a.Address), clean(a.Name)
+		name, address := entry(a)
 		if address == "" || n == mapi.Limit {
 			continue
-		}
-		if name == "" {
-			name = address
 		}
 		for entries.Len()%4 != 0 {
 			entries.WriteByte(0)

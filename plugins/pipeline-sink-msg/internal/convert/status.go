@@ -6,48 +6,59 @@ import (
 	"unicode"
 )
 
-// canonicalStatus returns the fields of a message/delivery-status in one form,
-// whatever program wrote them: line ends are LF, each group of fields ends with
-// an empty line and another one stands between groups, and fields longer than
-// 78 columns are folded at the highest break there is (RFC 5322 §2.2.3): behind
-// a semicolon, else behind a comma, else before a blank. Only white space
-// changes. The readers that this package is checked against compare reports in
-// this form, not by their octets.
-func canonicalStatus(raw []byte) []byte {
-	text := strings.ReplaceAll(string(raw), "\r\n", "\n")
+// canonicalStatus returns the fields of a report in one form, whatever program
+// wrote them: line ends are LF, each group of fields ends with an empty line and
+// another one stands between groups, and fields longer than 78 columns are
+// folded at the highest break there is (RFC 5322 §2.2.3): behind a semicolon,
+// else behind a comma, else before a blank. Only white space changes. The
+// readers that this package is checked against compare reports in this form,
+// not by their octets. In a report of one group (RFC 5965, RFC 8098) what
+// follows it stays as it is.
+func canonicalStatus(raw []byte, grouped bool) []byte {
+	text := lineEnds.Replace(string(raw))
 	var out bytes.Buffer
 	out.Grow(len(raw) + 64)
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	first := true
-	for i := 0; i < len(lines); {
-		if lines[i] == "" {
-			i++
-			continue
-		}
-		if !first {
-			out.WriteByte('\n')
-		}
-		first = false
+	lines := strings.Split(text, "\n")
+	for i := 0; i < len(lines); i++ {
 		for i < len(lines) && lines[i] != "" {
 			n := i + 1
 			for n < len(lines) && lines[n] != "" && (lines[n][0] == ' ' || lines[n][0] == '\t') {
 				n++
 			}
-			name, value, ok := strings.Cut(lines[i], ":")
-			if !ok || !ascii([]byte(strings.Join(lines[i:n], ""))) {
-				for _, l := range lines[i:n] {
-					out.WriteString(l + "\n")
-				}
-			} else {
-				f := folder{start: len(name) + 2}
-				f.field(strings.TrimLeft(value, " \t"), lines[i+1:n])
-				out.WriteString(name + ": " + strings.Join(f.lines, "\n") + "\n")
-			}
+			canonicalField(&out, lines[i:n])
 			i = n
+		}
+		out.WriteByte('\n')
+		if i+1 >= len(lines) {
+			break
+		}
+		if !grouped {
+			out.WriteString(strings.Join(lines[i+1:], "\n") + "\n")
+			break
 		}
 		out.WriteByte('\n')
 	}
 	return out.Bytes()
+}
+
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
+
+func canonicalField(out *bytes.Buffer, lines []string) {
+	name, value, ok := strings.Cut(lines[0], ":")
+	if ok {
+		for _, l := range lines {
+			ok = ok && ascii([]byte(l))
+		}
+	}
+	if !ok {
+		for _, l := range lines {
+			out.WriteString(l + "\n")
+		}
+		return
+	}
+	f := folder{start: len(name) + 2}
+	f.field(strings.TrimLeft(value, " \t"), lines[1:])
+	out.WriteString(name + ": " + strings.Join(f.lines, "\n") + "\n")
 }
 
 // folder folds one field.
@@ -102,6 +113,9 @@ func (f *folder) line() string {
 }
 
 func (f *folder) newline() {
+	if n := len(f.words); n > 0 && f.words[n-1] == (foldWord{" ", ""}) {
+		f.words = f.words[:n-1]
+	}
 	if l := f.line(); f.start > 0 || l != "" {
 		if f.start == 0 && strings.TrimFunc(l, unicode.IsSpace) == "" && len(f.lines) > 0 {
 			f.lines[len(f.lines)-1] += l

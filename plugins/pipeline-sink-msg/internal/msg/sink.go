@@ -1,0 +1,92 @@
+package msg
+
+import (
+	"context"
+	"sync"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/naming"
+	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/target"
+	"github.com/mailhaul/pipeline/plugins/pipeline-sink-msg/internal/convert"
+)
+
+// files is a session: a directory of .msg files.
+type files struct {
+	dir        *target.Dir
+	template   *naming.Template
+	options    convert.Options
+	converters sync.Pool // of *convert.Converter
+}
+
+// Open opens the directory as it was at the checkpoint.
+func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
+	p, err := Prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &files{}
+	if s.template, err = c.template(); err != nil {
+		return nil, err
+	}
+	if s.options, err = c.options(); err != nil {
+		return nil, err
+	}
+	s.dir, err = target.OpenDir(ctx, p.Target, target.Owner{
+		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
+	}, st.Checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Write converts the message and stores it under its name. The whole mail is
+// read before the first octet is written, so that a body that ends in an error
+// leaves nothing behind.
+func (s *files) Write(ctx context.Context, m *message.Message) (sink.Receipt, error) {
+	if m.Body == nil {
+		return sink.Receipt{}, fault.New(fault.Bug, "message %v came to the msg sink without a body", m.ID)
+	}
+	whole, err := m.Body.Whole(ctx)
+	if err != nil {
+		return sink.Receipt{}, fault.Wrap(fault.Unavailable, err, "read %v", m.ID)
+	}
+	c, _ := s.converters.Get().(*convert.Converter)
+	if c == nil {
+		c = convert.New(s.options)
+	}
+	defer s.converters.Put(c)
+	err = c.Convert(whole, whole.Size(), convert.Envelope{
+		InternalDate: m.InternalDate, HaveFlags: m.Have.Has(message.NeedFlags), Flags: m.Flags, Keywords: m.Keywords,
+	})
+	if err != nil {
+		return sink.Receipt{}, fault.Wrap(fault.Unavailable, err, "convert %v", m.ID)
+	}
+	sum := &m.Summary
+	if sum.Header == nil && s.template.Needs().Has(message.NeedHeaders) {
+		named := m.Summary
+		named.Header = c.Header()
+		sum = &named
+	}
+	f, err := s.dir.Create()
+	if err != nil {
+		return sink.Receipt{}, err
+	}
+	if _, err := c.WriteTo(f); err != nil {
+		f.Discard()
+		return sink.Receipt{}, fault.Wrap(fault.Unavailable, err, "write %v", m.ID)
+	}
+	r := sink.Receipt{Path: s.template.Name(sum), Octets: f.Size()}
+	if err := f.Place(m.ID, r.Path, m.InternalDate); err != nil {
+		return sink.Receipt{}, fault.Wrap(fault.Bug, err, "write %v", m.ID)
+	}
+	return r, nil
+}
+
+// Flush makes the files durable, with the manifest.
+func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) { return s.dir.Flush(ctx) }
+
+// Close lets go of the directory.
+func (s *files) Close() error { return s.dir.Close() }
