@@ -10,16 +10,10 @@ import (
 	"time"
 )
 
-// Proxy forwards connections to a server. Its fields may be set before it is
-// dialed, its methods called at any time. It ends with the test.
+// Proxy forwards connections to a server. Its methods may be called at any
+// time, and hold for connections made from then on. It ends with the test.
 type Proxy struct {
 	Addr string // host:port to dial
-
-	// Cut, if set, is asked for each connection, numbered from 1, after how
-	// many octets from the server it is cut: 0 at once, -1 never.
-	Cut func(connection int) int64
-	// Delay holds each piece from the server back for so long.
-	Delay time.Duration
 
 	up, down    atomic.Int64
 	connections atomic.Int64
@@ -29,6 +23,8 @@ type Proxy struct {
 	mu   sync.Mutex
 	open map[net.Conn]bool
 	tap  func(fromServer bool, p []byte)
+	cut  func(connection int) int64
+	lag  time.Duration
 }
 
 // Start starts a proxy to the server at target, host:port.
@@ -86,6 +82,21 @@ func (p *Proxy) CutAll() {
 	}
 }
 
+// Cut cuts connections after so many octets from the server: f is asked for
+// each, numbered from 1; 0 is at once, -1 never.
+func (p *Proxy) Cut(f func(connection int) int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = f
+}
+
+// Delay holds each piece from the server back for so long.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lag = d
+}
+
 // Tap calls f with everything that passes; from several goroutines.
 func (p *Proxy) Tap(f func(fromServer bool, octets []byte)) {
 	p.mu.Lock()
@@ -106,7 +117,7 @@ func (p *Proxy) serve(client net.Conn, target string) {
 	}
 	p.mu.Lock()
 	p.open[client], p.open[server] = true, true
-	tap := p.tap
+	tap, cut, lag := p.tap, p.cut, p.lag
 	p.mu.Unlock()
 	end := func() {
 		client.Close()
@@ -117,18 +128,18 @@ func (p *Proxy) serve(client net.Conn, target string) {
 		p.mu.Unlock()
 	}
 	limit := int64(-1)
-	if p.Cut != nil {
-		limit = p.Cut(int(n))
+	if cut != nil {
+		limit = cut(int(n))
 	}
 	go func() {
 		defer end()
-		p.copy(server, client, &p.up, -1, tap, false)
+		p.copy(server, client, &p.up, -1, 0, tap, false)
 	}()
 	defer end()
-	p.copy(client, server, &p.down, limit, tap, true)
+	p.copy(client, server, &p.down, limit, lag, tap, true)
 }
 
-func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, tap func(bool, []byte), fromServer bool) {
+func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, lag time.Duration, tap func(bool, []byte), fromServer bool) {
 	buf := make([]byte, 64<<10)
 	for limit != 0 {
 		n, err := from.Read(buf)
@@ -136,7 +147,7 @@ func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, tap fu
 			for p.stalled.Load() {
 				time.Sleep(5 * time.Millisecond)
 			}
-			time.Sleep(p.Delay)
+			time.Sleep(lag)
 		}
 		if limit > 0 {
 			n = int(min(int64(n), limit))

@@ -50,12 +50,12 @@ func TestCounts(t *testing.T) {
 func TestCut(t *testing.T) {
 	t.Parallel()
 	p := Start(t, echo(t))
-	p.Cut = func(n int) int64 {
+	p.Cut(func(n int) int64 {
 		if n == 1 {
 			return 10
 		}
 		return -1
-	}
+	})
 	for n, want := range []int{10, 20} {
 		c, err := net.Dial("tcp", p.Addr)
 		if err != nil {

@@ -64,13 +64,35 @@ func (l *Listed) Name(utf8 bool) string {
 	if l.Separator == 0 || l.Separator == '/' {
 		return inbox(decode(l.Raw))
 	}
-	// The separator is no letter of base64, so cutting first is safe; and
-	// needed: "&" ends with the level where the separator is "-".
-	levels := strings.Split(l.Raw, string(rune(l.Separator)))
+	levels := cutLevels(l.Raw, l.Separator, utf8)
 	for i, v := range levels {
 		levels[i] = strings.ReplaceAll(decode(v), "/", "\u2215")
 	}
 	return inbox(strings.Join(levels, "/"))
+}
+
+// cutLevels cuts a name at its separator. A separator within a shifted piece,
+// as the "-" that ends &ANw-, is none.
+func cutLevels(name string, sep byte, utf8 bool) (levels []string) {
+	start := 0
+	for i := 0; i < len(name); i++ {
+		if name[i] == '&' && !utf8 {
+			if n := strings.IndexFunc(name[i+1:], notModified); n >= 0 && name[i+1+n] == '-' {
+				i += 1 + n
+				continue
+			}
+		}
+		if name[i] == sep {
+			levels = append(levels, name[start:i])
+			start = i + 1
+		}
+	}
+	return append(levels, name[start:])
+}
+
+// notModified reports whether a character is none of modified base64's.
+func notModified(r rune) bool {
+	return !(r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '+' || r == ',')
 }
 
 // inbox spells INBOX in one way: its name has no case (RFC 9051 §5.1).
@@ -91,6 +113,22 @@ type Status struct {
 	Size                                   int64
 }
 
+// lastList returns where the last list of b opens; -1 when there is none.
+func lastList(b []byte) int {
+	depth := 0
+	for i := len(b) - 1; i >= 0; i-- {
+		switch b[i] {
+		case ')':
+			depth++
+		case '(':
+			if depth--; depth <= 0 {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
 // ReadStatus reads what stands behind the word STATUS.
 func ReadStatus(data []byte) (Status, bool) {
 	st := Status{Messages: -1, UIDNext: -1, UIDValidity: -1, ModSeq: -1, Size: -1}
@@ -100,7 +138,7 @@ func ReadStatus(data []byte) (Status, bool) {
 		_, name := s.next()
 		st.Raw = string(name)
 	} else {
-		open := strings.LastIndexByte(string(s.b), '(')
+		open := lastList(s.b)
 		if open < s.pos {
 			return st, false
 		}
@@ -115,7 +153,11 @@ func ReadStatus(data []byte) (Status, bool) {
 		if k != atom {
 			return st, true
 		}
-		_, v := s.next()
+		kv, v := s.next()
+		if kv == opened {
+			s.skipRest()
+			continue
+		}
 		n, ok := number(v)
 		if !ok {
 			continue
