@@ -298,7 +298,7 @@ func TestParseAddresses(t *testing.T) {
 func TestValuesLinear(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"a@b.c, ", "(", `"`, `\"`, "<", "<@", "a, ", "=?utf-8?Q?a?= ", "=?a?Q?x", "x:", "((((a@b ", "a;", "a b c "} {
-		list := strings.Repeat(s, 1<<20)
+		list := strings.Repeat(s, 1<<18)
 		start := time.Now()
 		ParseAddresses(list)
 		decodeWords(list, nil)
