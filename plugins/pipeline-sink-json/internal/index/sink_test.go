@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -412,8 +413,8 @@ func TestOlderLedgerIsRefused(t *testing.T) {
 	}
 }
 
-// TestManyLinesInLittleMemory replaces half of many lines: what is held while
-// merging doesn't grow with the index (I5).
+// TestManyLinesInLittleMemory replaces half of many lines, then one: what is
+// taken while merging doesn't grow with the index (I5).
 func TestManyLinesInLittleMemory(t *testing.T) {
 	lines := 200_000
 	if testing.Short() {
@@ -432,10 +433,28 @@ func TestManyLinesInLittleMemory(t *testing.T) {
 		}
 	}
 	commit(t, s)
-	shut(t, s)
+	if err := s.merge(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s, 0, 1)
+	cp := flush(t, s)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := s.Committed(t.Context(), cp)
+	shut(t, s) // merges
+	runtime.ReadMemStats(&after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if taken := after.TotalAlloc - before.TotalAlloc; taken > 4<<20 {
+		t.Errorf("merging one line into %d took %d octets of memory", lines, taken)
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !testing.Short() && len(b) < 16<<20 {
+		t.Errorf("an index of %d octets proves nothing", len(b))
 	}
 	if got, replaced := bytes.Count(b, []byte{'\n'}), bytes.Count(b, []byte("v1/")); got != lines || replaced != lines/2 {
 		t.Errorf("%d lines, %d of them replaced; want %d and %d", got, replaced, lines, lines/2)
