@@ -152,7 +152,7 @@ func (b *builder) describe(o *mapi.Object, e *message.Entity) {
 	}
 	if p.ContentLocation != "" {
 		o.String(pidAttachLocation, p.ContentLocation)
-		if !inline && p.Inline && len(p.ContentLocation) > 3 {
+		if id == "" && p.Inline && len(p.ContentLocation) > 3 {
 			inline = strings.Contains(b.htmlNames, strings.ToLower(p.ContentLocation))
 		}
 	}

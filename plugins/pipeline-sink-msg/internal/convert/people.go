@@ -82,12 +82,13 @@ func (c *Converter) entryID(name, address string) []byte {
 // entry makes a fit to be stored. What has only a name gets it for an address
 // too, since MAPI has no entries without one, and readers show the name.
 func entry(a message.Address) (name, address string) {
-	name, address = clean(a.Name), clean(a.Address)
+	// A semicolon at the end would be one of the lists of names.
+	name, address = strings.TrimRight(clean(a.Name), "; "), clean(a.Address)
 	if address == "" {
 		address = name
 	}
 	if name == "" {
-		name = address
+		name = strings.TrimRight(address, "; ")
 	}
 	return name, address
 }
