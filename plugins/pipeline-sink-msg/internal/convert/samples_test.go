@@ -85,3 +85,82 @@ func converted(t *testing.T, mail string, env convert.Envelope, o convert.Option
 	}
 	return got
 }
+
+type sample struct{ name, mail string }
+
+// samples are small mails that touch each part of the mapping.
+func samples() []sample {
+	text := []string{"Content-Type: text/plain; charset=utf-8", "", "hello"}
+	mixed := func(parts ...string) string {
+		out := sampleHeader + "Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+		for _, p := range parts {
+			out += "--b\r\n" + p
+		}
+		return out + "--b--\r\n"
+	}
+	return []sample{
+		{"plain", sampleHeader + lines(text...)},
+		{"no header at all", "\r\nonly a body\r\n"},
+		{"nothing", ""},
+		{"odd people", lines("From: \"Boss\" <boss@example.org>", "Sender: Assistant <asst@example.org>",
+			"To: Team: a@example.net, \"B b\" <b@example.net>;", "Cc: undisclosed-recipients:;", "Reply-To: r@example.org, \"R; two\" <r2@example.org>",
+			"Disposition-Notification-To: boss@example.org", "Bcc: MAILER-DAEMON <>", "Keywords: alpha, beta", "Importance: high",
+			"Sensitivity: Private", "X-One: 1", "X-One: 2", "Subject: RE: =?utf-8?b?xb1sdcWlb3XEjWvDvSDwn5iAIA==?=", "", "text")},
+		{"raw 8-bit", "From: Jos\xe9 <jose@example.org>\r\nSubject: caf\xe9\r\nContent-Type: text/plain; charset=iso-8859-1\r\n\r\ncaf\xe9\r\n"},
+		{"html in latin 2", sampleHeader + lines("Content-Type: text/html; charset=iso-8859-2", "Content-Transfer-Encoding: quoted-printable", "",
+			"<meta charset=3Diso-8859-2><p>=AElu=BBou=E8k=FD</p>")},
+		{"html in an unknown charset", sampleHeader + "Content-Type: text/html; charset=x-none\r\n\r\n<meta charset=\"x-none\"><p>caf\xe9 &amp; <a href=\"http://e.org\">link</a></p>\r\n"},
+		{"inline", sampleHeader + lines("Content-Type: multipart/related; boundary=r", "", "--r", "Content-Type: text/html", "",
+			"<img src=\"cid:pic@x\"><img src=\"cid:p%40y\"><img src=\"there.png\">", "--r", "Content-Type: image/png; name=pic.png", "Content-ID: <pic@x>", "Content-Transfer-Encoding: base64", "", "AAECAw==",
+			"--r", "Content-Type: image/png", "Content-ID: <p@y>", "", "x", "--r", "Content-Type: image/png", "Content-Location: there.png", "", "x",
+			"--r", "Content-Type: image/gif", "Content-ID: <not@named>", "", "x", "--r--")},
+		{"attachments", mixed(lines(text...),
+			lines("Content-Type: application/pdf", "Content-Disposition: attachment; filename*=utf-8''%C3%9Cber%2Fsicht.pdf; creation-date=\"Thu, 29 Feb 2024 12:00:00 +0000\"", "Content-Transfer-Encoding: base64", "", "AAEC"),
+			lines("Content-Type: text/plain; charset=utf-8; name=\"a+b [1].tar.gz\"", "", "second text"), lines("Content-Type: application/octet-stream", "", ""))},
+		{"mail in mail", mixed(lines(text...), "Content-Type: message/rfc822\r\n\r\n"+sampleHeader+lines("Content-Type: text/html", "", "<b>inner</b>"),
+			lines("Content-Type: message/rfc822", "Content-Transfer-Encoding: base64", "", "U3ViamVjdDogeA0KDQp5"), lines("Content-Type: message/rfc822", "", ""))},
+		{"delivery report", sampleHeader + lines("Content-Type: multipart/report; report-type=delivery-status; boundary=b", "", "--b", "Content-Type: text/plain", "", "It failed.",
+			"--b", "Content-Type: message/delivery-status", "", "Reporting-MTA: dns; mx.example.net", "", "Final-Recipient: rfc822; nobody@example.net", "Action: failed", "Status: 5.1.1",
+			"Diagnostic-Code: smtp; 550 5.1.1 a text that is longer than the seventy-eight columns that a line should have", "", "--b", "Content-Type: message/rfc822", "", "Subject: original", "", "x", "--b--")},
+		{"read report", sampleHeader + lines("Content-Type: multipart/report; report-type=disposition-notification; boundary=b", "", "--b", "", "read",
+			"--b", "Content-Type: message/disposition-notification", "", "Disposition: manual-action/MDN-sent-manually; deleted", "", "--b--")},
+		{"clear-signed", sampleHeader + lines("Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\";", "\tboundary=s", "", "--s", "Content-Type: text/plain", "", "signed",
+			"--s", "Content-Type: application/pkcs7-signature; name=smime.p7s", "Content-Transfer-Encoding: base64", "", "ZmFrZQ==", "--s--")},
+		{"enveloped", sampleHeader + lines("Content-Type: application/pkcs7-mime; name=smime.p7m", "Content-Transfer-Encoding: base64", "", "ZmFrZQ==")},
+		{"invitation", sampleHeader + lines("Content-Type: multipart/alternative; boundary=b", "", "--b", "Content-Type: text/plain", "", "Please join",
+			"--b", "Content-Type: text/calendar; method=REQUEST", "", "BEGIN:VCALENDAR", "END:VCALENDAR", "--b--")},
+		{"winmail.dat", mixed(lines("Content-Type: application/ms-tnef; name=winmail.dat", "Content-Transfer-Encoding: base64", "", wrapped(winmail())))},
+		{"corrupt winmail.dat", mixed(lines("Content-Type: application/ms-tnef; name=winmail.dat", "Content-Transfer-Encoding: base64", "", wrapped(winmail()[:60])))},
+		{"multipart without parts", sampleHeader + lines("Content-Type: multipart/mixed", "", "what is here?")},
+		{"empty text beside html", sampleHeader + lines("Content-Type: multipart/alternative; boundary=b", "", "--b", "Content-Type: text/plain", "", "", "--b", "Content-Type: text/html", "", "<p>x", "--b--")},
+	}
+}
+
+// winmail is a TNEF stream with a text and one file.
+func winmail() []byte {
+	var b bytes.Buffer
+	le := func(v uint32, n int) {
+		for range n {
+			b.WriteByte(byte(v))
+			v >>= 8
+		}
+	}
+	attribute := func(level byte, id uint32, data string) {
+		b.WriteByte(level)
+		le(id, 4)
+		le(uint32(len(data)), 4)
+		b.WriteString(data)
+		sum := uint32(0)
+		for i := range len(data) {
+			sum += uint32(data[i])
+		}
+		le(sum, 2)
+	}
+	le(0x223E9F78, 4)
+	le(1, 2)
+	attribute(1, 0x0002800C, "the text in the file\x00")
+	attribute(2, 0x00069002, "\x01\x00\x00\x00")
+	attribute(2, 0x00018010, "caf\xe9.txt\x00")
+	attribute(2, 0x0006800F, "the octets")
+	return b.Bytes()
+}
