@@ -143,7 +143,7 @@ func TestPace(t *testing.T) {
 	if n != 150_000 || err != nil {
 		t.Errorf("%d octets, %v", n, err)
 	}
-	if d := time.Since(start); d < 400*time.Millisecond || d > 3*time.Second {
+	if d := time.Since(start); d < 400*time.Millisecond || d > 30*time.Second {
 		t.Errorf("150 KB at 100 KB/s with a second's worth at once took %v, want half a second", d)
 	}
 	p := NewPace(20, 0)
@@ -151,7 +151,7 @@ func TestPace(t *testing.T) {
 	if err := p.Messages(t.Context(), 30); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d < 400*time.Millisecond || d > 3*time.Second {
+	if d := time.Since(start); d < 400*time.Millisecond || d > 30*time.Second {
 		t.Errorf("30 messages at 20/s took %v, want half a second", d)
 	}
 	if err := (*Pace)(nil).Messages(t.Context(), 1e9); err != nil {

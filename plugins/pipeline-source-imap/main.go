@@ -2,6 +2,7 @@
 package main
 
 import (
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapsource"
 )
@@ -9,6 +10,6 @@ import (
 func main() {
 	source.Serve(source.Plugin[imapsource.Config]{
 		Name: "imap", Version: "0.1.0", Summary: "Mail from an IMAP server, read only",
-		Provides: imapsource.Provides, Open: imapsource.Open,
+		Provides: imapsource.Provides, Open: imapsource.Opener(mailnet.NewTokens()),
 	})
 }

@@ -19,6 +19,7 @@ type Settings struct {
 	Dialer      *mailnet.Dialer
 	Credentials *mailnet.Credentials
 	Pace        *mailnet.Pace
+	Compress    string // auto, always, never
 }
 
 // Open connects, secures and logs in. A refused login is a fault.Auth with

@@ -227,11 +227,14 @@ func (s Set) String() string {
 
 // ParseSet reads a sequence-set. "*" is 2³²-1, as RFC 9051 says of the
 // largest number in use; what can't be read is left out, and ok is false.
-func ParseSet(text string) (set Set, ok bool) {
+func ParseSet(text string) (set Set, ok bool) { return ParseSetTo(text, 1<<32-1) }
+
+// ParseSetTo is ParseSet where the largest number in use is known.
+func ParseSetTo(text string, largest uint32) (set Set, ok bool) {
 	ok = true
 	one := func(t string) (uint32, bool) {
 		if t == "*" {
-			return 1<<32 - 1, true
+			return largest, true
 		}
 		n, good := number32([]byte(t))
 		return n, good && n > 0

@@ -54,7 +54,7 @@ func BenchmarkFetch(b *testing.B) {
 			c := plainConfig(d.IMAP)
 			for _, lanes := range []int{1, 2} {
 				c.Connections = lanes
-				s := open(b, c)
+				s := openSource(b, c)
 				b.Run(fmt.Sprintf("source, %d lanes", lanes), func(b *testing.B) {
 					b.ReportAllocs()
 					ids := idsOf(list(b, s, source.ListRequest{Mailbox: "INBOX"}))
@@ -63,7 +63,7 @@ func BenchmarkFetch(b *testing.B) {
 					}
 				})
 			}
-			s := open(b, c)
+			s := openSource(b, c)
 			b.Run("list ids", func(b *testing.B) {
 				for b.Loop() {
 					list(b, s, source.ListRequest{Mailbox: "INBOX"})

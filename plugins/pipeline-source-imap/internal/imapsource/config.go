@@ -7,16 +7,19 @@ import (
 	"context"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/spec"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
+	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapdata"
 )
 
 // Config is the source's block in the file.
 type Config struct {
-	Address     string            `json:"address" required:"true" doc:"host or host:port; the port follows from security when left out" example:"imap.example.com:993"`
+	Provider    string            `json:"provider" enum:"gmail,google-workspace,microsoft365,yahoo,icloud,fastmail" doc:"sets address, OAuth2 endpoints, scopes and most connections as this provider has them"`
+	Address     string            `json:"address" doc:"host or host:port; the port follows from security when left out; needed without provider" example:"imap.example.com:993"`
 	Security    mailnet.Security  `json:"security" enum:"tls,starttls,auto,none" default:"tls" doc:"tls from the first octet; starttls or nothing; auto: tls on port 993, else starttls; none: refused off this machine unless allow_plain is set"`
 	AllowPlain  bool              `json:"allow_plain" doc:"allow password and mail in clear over a network"`
 	TLS         mailnet.TLSConfig `json:"tls" doc:"how the server's certificate is checked"`
@@ -24,7 +27,12 @@ type Config struct {
 	Password    spec.Secret       `json:"password" doc:"its password"`
 	AuthorizeAs string            `json:"authorize_as" doc:"read this user's mail, as the administrator username (SASL PLAIN)"`
 	Auth        Auth              `json:"auth" doc:"other ways to log in"`
+	OAuth2      mailnet.OAuth2    `json:"oauth2" doc:"get access tokens from a token endpoint, and renew them in mid-run"`
 	Connections int               `json:"connections" min:"1" max:"64" default:"4" doc:"most connections at once; fewer are used when the server grants fewer"`
+	Select      Select            `json:"select" doc:"only these messages of each mailbox"`
+	Search      string            `json:"search" doc:"only messages that the server's SEARCH finds (RFC 9051 §6.4.4)" example:"SINCE 1-Jan-2024 NOT DELETED"`
+	ExtraFields []string          `json:"extra_fields" doc:"other FETCH items to list by their names, as the server knows them" example:"[\"THREADID\"]"`
+	Compress    string            `json:"compress" enum:"auto,always,never" default:"auto" doc:"COMPRESS=DEFLATE: auto is on a slow link only; on a fast one it makes servers many times slower"`
 	Rate        Rate              `json:"rate" doc:"a pace to keep, over all connections"`
 	Timeouts    mailnet.Timeouts  `json:"timeouts" doc:"how long to wait for the server"`
 }
@@ -41,15 +49,60 @@ type Rate struct {
 	Bytes    spec.Rate `json:"bytes" doc:"most octets received" example:"5MB/s"`
 }
 
-// Validate says what the tags can't.
+// Select picks messages by number. Both may be set: a message must be in both.
+type Select struct {
+	UIDs     string `json:"uids" doc:"a set of UIDs" example:"1:100,205,4000:*"`
+	Sequence string `json:"sequence" doc:"a set of sequence numbers, turned into UIDs when the mailbox is opened" example:"1:50"`
+}
+
+// Validate says what the tags can't, and fills in what the provider sets.
 func (c *Config) Validate() error {
+	if p, ok := mailnet.ProviderFor(c.Provider, c.OAuth2.Application()); ok {
+		if c.Address == "" {
+			c.Address = p.IMAP
+		}
+		c.Connections = min(c.Connections, p.Connections)
+		if !c.OAuth2.IsZero() {
+			c.OAuth2.Fill(p, p.Scopes)
+		} else if p.OAuthOnly && c.Auth.Token.IsZero() {
+			return fault.New(fault.Config, "%s takes no passwords any more", c.Provider).
+				WithHint("set oauth2, or auth.token").WithKey("password")
+		}
+	}
+	if c.Address == "" {
+		return fault.New(fault.Config, "neither address nor provider is set").WithKey("address")
+	}
 	if err := c.dialer().Check(); err != nil {
 		return err
 	}
-	if c.Password.IsZero() && c.Auth.Token.IsZero() {
-		return fault.New(fault.Config, "neither password nor auth.token is set").WithKey("password")
+	if !c.OAuth2.IsZero() {
+		if err := c.OAuth2.Check(); err != nil {
+			f := fault.As(err)
+			return f.WithKey("oauth2." + f.Key)
+		}
+	} else if c.Password.IsZero() && c.Auth.Token.IsZero() {
+		return fault.New(fault.Config, "neither password nor auth.token nor oauth2 is set").WithKey("password")
+	}
+	for key, set := range map[string]string{"select.uids": c.Select.UIDs, "select.sequence": c.Select.Sequence} {
+		if _, ok := imapdata.ParseSet(set); set != "" && !ok {
+			return fault.New(fault.Config, "%q is no set of numbers", set).WithHint("write it as 1:100,205,4000:*").WithKey(key)
+		}
+	}
+	if strings.ContainsAny(c.Search, "\r\n\x00") {
+		return fault.New(fault.Config, "search must be one line").WithKey("search")
+	}
+	for _, f := range c.ExtraFields {
+		if strings.IndexFunc(f, notInItem) >= 0 || f == "" || strings.HasPrefix(strings.ToUpper(f), "BODY[") {
+			return fault.New(fault.Config, "%q is no FETCH item that changes nothing on the server", f).WithKey("extra_fields")
+		}
 	}
 	return nil
+}
+
+// notInItem reports whether a character has no place in the name of a FETCH
+// item. BODY.PEEK[HEADER.FIELDS (X)] has nearly all that may stand there.
+func notInItem(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._[]() <>", r))
 }
 
 func (c *Config) dialer() *mailnet.Dialer {
@@ -59,7 +112,7 @@ func (c *Config) dialer() *mailnet.Dialer {
 	}
 }
 
-func (c *Config) settings() *imapconn.Settings {
+func (c *Config) settings(tokens *mailnet.Tokens) *imapconn.Settings {
 	d := c.dialer()
 	cred := &mailnet.Credentials{Username: c.Username, AuthorizeAs: c.AuthorizeAs, Mechanism: c.Auth.Mechanism, Host: d.Host(), Port: 993}
 	if !c.Password.IsZero() {
@@ -68,7 +121,10 @@ func (c *Config) settings() *imapconn.Settings {
 	if !c.Auth.Token.IsZero() {
 		cred.Token = mailnet.TokenFunc(func(ctx context.Context) (string, error) { return c.Auth.Token.Value(ctx) })
 	}
-	return &imapconn.Settings{Dialer: d, Credentials: cred,
+	if !c.OAuth2.IsZero() {
+		cred.Token = tokens.Source(c.OAuth2, c.Username)
+	}
+	return &imapconn.Settings{Dialer: d, Credentials: cred, Compress: c.Compress,
 		Pace: mailnet.NewPace(c.Rate.Messages.PerSecond, c.Rate.Bytes.PerSecond)}
 }
 

@@ -35,7 +35,7 @@ func TestCorpus(t *testing.T) {
 		}
 		d.Deliver("alice", boxes[i%len(boxes)].name, raw, sampleDate)
 	}
-	s := open(t, plainConfig(d.IMAP))
+	s := openSource(t, plainConfig(d.IMAP))
 	total := 0
 	for _, box := range boxes {
 		want := d.Octets("alice", box.wire)

@@ -57,7 +57,7 @@ func TestOpenErrors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := plainConfig(d.IMAP)
 			tt.with(&c)
-			o, err := Open(t.Context(), c, source.Env{Log: slog.New(slog.DiscardHandler)})
+			o, err := openWith(t, c, source.Env{Log: slog.New(slog.DiscardHandler)})
 			if err == nil {
 				o.Source.Close()
 				t.Fatal("no error")
@@ -88,7 +88,7 @@ func TestSecureWays(t *testing.T) {
 			t.Parallel()
 			c := plainConfig(tt.address)
 			c.Security, c.TLS.CAFile = tt.security, d.CAFile
-			s := open(t, c)
+			s := openSource(t, c)
 			sums := list(t, s, source.ListRequest{Mailbox: "INBOX"})
 			a := fetch(t.Context(), t, s, "INBOX", 0, idsOf(sums), 10)
 			if string(a.octets[1]) != string(sampleMail(1)) {
@@ -134,7 +134,7 @@ func TestNoDowngrade(t *testing.T) {
 			server := imapscript.Start(t, tt.script)
 			c := plainConfig(server.Addr)
 			c.Security = mailnet.StartTLS
-			if _, err := Open(t.Context(), c, source.Env{}); err == nil {
+			if _, err := openWith(t, c, source.Env{}); err == nil {
 				t.Error("no error")
 			}
 			for _, command := range server.Commands() {
@@ -153,7 +153,7 @@ func TestCancelStopsWithinASecond(t *testing.T) {
 			c.Wait()
 			return true
 		}})
-	s := open(t, plainConfig(server.Addr))
+	s := openSource(t, plainConfig(server.Addr))
 	ids := idsOf(list(t, s, source.ListRequest{Mailbox: "INBOX"}))
 	ctx, cancel := contextAfter(t, 100*time.Millisecond)
 	defer cancel()

@@ -117,7 +117,26 @@ func (l *lister) search(ctx context.Context, st *examined) (imapdata.Set, error)
 	if st.messages == 0 {
 		return nil, nil
 	}
-	return searchUIDs(ctx, l.conn, "ALL")
+	var criteria []string
+	if text := l.config.Select.Sequence; text != "" {
+		// Numbers beyond the last are a protocol error (RFC 9051 §9).
+		last := uint32(max(st.messages, 1))
+		set, _ := imapdata.ParseSetTo(text, last)
+		if set = set.And(imapdata.Set{{First: 1, Last: last}}); len(set) == 0 {
+			return nil, nil
+		}
+		criteria = append(criteria, set.String())
+	}
+	if set := l.config.Select.UIDs; set != "" {
+		criteria = append(criteria, "UID "+set)
+	}
+	if l.config.Search != "" {
+		criteria = append(criteria, l.config.Search)
+	}
+	if len(criteria) == 0 {
+		criteria = []string{"ALL"}
+	}
+	return searchUIDs(ctx, l.conn, strings.Join(criteria, " "))
 }
 
 // searchUIDs runs UID SEARCH. ESEARCH (RFC 4731) answers in ranges.
@@ -507,6 +526,9 @@ func fetchItems(s *Source, n message.Needs, body string) string {
 		add(message.NeedGmail, "EMAILID")
 	}
 	add(message.NeedStructure, "BODYSTRUCTURE")
+	if n != 0 {
+		items = append(items, s.config.ExtraFields...)
+	}
 	if body == "" {
 		add(message.NeedHeaders, "BODY.PEEK[HEADER]")
 	} else {

@@ -166,6 +166,10 @@ func (p *pool) again(ctx context.Context, c *imapconn.Conn, cause error) (*imapc
 		p.put(c)
 	}
 	var b mailnet.Backoff
+	if c != nil && fault.Is(cause, fault.Auth) {
+		// A session that was fine ends with its token: log in with another.
+		cause = fault.New(fault.Unavailable, "%w", cause)
+	}
 	for {
 		f := fault.As(cause)
 		switch {

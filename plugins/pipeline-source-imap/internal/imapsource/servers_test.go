@@ -150,7 +150,7 @@ func TestServersAsTheyAre(t *testing.T) {
 				return true
 			}
 		}, check: func(t *testing.T, s *imapscript.Server, _ []message.Summary, _ answers) {
-			src := open(t, plainConfig(s.Addr))
+			src := openSource(t, plainConfig(s.Addr))
 			names := mailboxNames(t, src)
 			for _, want := range []string{"Entwürfe", "A&B", "&AOk", "&####-", "Gesendete Objekte", "Отправленные"} {
 				if !slices.Contains(names, want) {
@@ -373,7 +373,7 @@ func TestServersAsTheyAre(t *testing.T) {
 			if tt.config != nil {
 				tt.config(&config)
 			}
-			s := open(t, config)
+			s := openSource(t, config)
 			sums := list(t, s, source.ListRequest{Mailbox: "INBOX", Needs: everything})
 			messages := script.Mailboxes[0].Messages
 			if len(sums) != len(messages) {
@@ -445,7 +445,7 @@ func TestCutAtEveryCommand(t *testing.T) {
 				}})
 			config := plainConfig(server.Addr)
 			config.Connections = 4
-			s := open(t, config)
+			s := openSource(t, config)
 			// The first connection is kept busy, so that a second is opened.
 			first, err := s.pool.get(t.Context(), "")
 			if err != nil {
@@ -481,7 +481,7 @@ func TestFewerConnectionsThanAsked(t *testing.T) {
 		}})
 	config := plainConfig(server.Addr)
 	config.Connections = 4
-	s := open(t, config)
+	s := openSource(t, config)
 	ids := idsOf(list(t, s, source.ListRequest{Mailbox: "INBOX"}))
 	done := make(chan answers)
 	for lane := range 4 {
@@ -506,7 +506,7 @@ func TestFewerConnectionsThanAsked(t *testing.T) {
 func TestUIDValidityChangesInMidRun(t *testing.T) {
 	t.Parallel()
 	server := imapscript.Start(t, imapscript.Script{Mailboxes: []imapscript.Mailbox{inbox(5)}})
-	s := open(t, plainConfig(server.Addr))
+	s := openSource(t, plainConfig(server.Addr))
 	ids := idsOf(list(t, s, source.ListRequest{Mailbox: "INBOX"}))
 	server.Change(func(s *imapscript.Script) {
 		s.Mailboxes = []imapscript.Mailbox{inbox(5)}
@@ -534,7 +534,7 @@ func TestMailboxThatMayNotBeOpened(t *testing.T) {
 			}
 			return false
 		}})
-	s := open(t, plainConfig(server.Addr))
+	s := openSource(t, plainConfig(server.Addr))
 	var failed error
 	for _, err := range s.List(t.Context(), source.ListRequest{Mailbox: "Locked"}) {
 		failed = err

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
@@ -30,9 +31,16 @@ type Source struct {
 	raws map[string]string // name -> the octets that the server calls it by
 }
 
-// Open logs in once, so that a wrong password is known before any work, and
+// Opener returns the plugin's Open. All its sessions share tokens.
+func Opener(tokens *mailnet.Tokens) func(context.Context, Config, source.Env) (source.Opened, error) {
+	return func(ctx context.Context, c Config, env source.Env) (source.Opened, error) {
+		return open(ctx, c, env, tokens)
+	}
+}
+
+// open logs in once, so that a wrong password is known before any work, and
 // keeps the connection for the first call.
-func Open(ctx context.Context, c Config, env source.Env) (source.Opened, error) {
+func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens) (source.Opened, error) {
 	if err := c.Validate(); err != nil {
 		return source.Opened{}, err
 	}
@@ -40,7 +48,7 @@ func Open(ctx context.Context, c Config, env source.Env) (source.Opened, error) 
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{config: c, settings: c.settings(), log: log, spool: env.Spool}
+	s := &Source{config: c, settings: c.settings(tokens), log: log, spool: env.Spool}
 	s.pool = newPool(max(c.Connections, 1), s.settings, log)
 	conn, err := s.pool.get(ctx, "")
 	if err != nil {

@@ -26,14 +26,18 @@ func plainConfig(address string) Config {
 	}
 }
 
-func open(t testing.TB, c Config) *Source {
+func openSource(t testing.TB, c Config) *Source {
 	t.Helper()
-	o, err := Open(t.Context(), c, source.Env{Name: "alice", Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
+	o, err := openWith(t, c, source.Env{Name: "alice", Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { o.Source.Close() })
 	return o.Source.(*Source)
+}
+
+func openWith(t testing.TB, c Config, env source.Env) (source.Opened, error) {
+	return Opener(mailnet.NewTokens())(t.Context(), c, env)
 }
 
 // testLog shows the source's log with the test.
@@ -134,7 +138,7 @@ func TestDovecot(t *testing.T) {
 			}
 			d.Deliver("alice", "Projekte/Übung/日本", sampleMail(100), sampleDate)
 			d.MakeMailbox("alice", "Tom & Jerry")
-			s := open(t, plainConfig(d.IMAP))
+			s := openSource(t, plainConfig(d.IMAP))
 
 			names := mailboxNames(t, s)
 			want := []string{"INBOX", "Projekte", "Projekte/Übung", "Projekte/Übung/日本", "Tom & Jerry"}
@@ -188,7 +192,7 @@ func TestOrderAndPaging(t *testing.T) {
 	for i := range n {
 		d.Deliver("alice", "INBOX", sampleMail(i+1), sampleDate)
 	}
-	s := open(t, plainConfig(d.IMAP))
+	s := openSource(t, plainConfig(d.IMAP))
 	for _, needs := range []message.Needs{0, message.NeedSize | message.NeedHeaders} {
 		for _, newest := range []bool{false, true} {
 			t.Run(fmt.Sprintf("needs %s, newest %v", needs, newest), func(t *testing.T) {
@@ -252,7 +256,7 @@ func TestFetchDovecot(t *testing.T) {
 		d.Deliver("alice", "INBOX", raw, sampleDate)
 	}
 	want := d.Octets("alice", "INBOX")
-	s := open(t, plainConfig(d.IMAP))
+	s := openSource(t, plainConfig(d.IMAP))
 	ids := idsOf(list(t, s, source.ListRequest{Mailbox: "INBOX"}))
 	for _, batch := range []int{1, 7, 300, 1000} {
 		t.Run(fmt.Sprintf("batches of %d", batch), func(t *testing.T) {
