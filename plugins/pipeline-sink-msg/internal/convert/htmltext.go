@@ -33,6 +33,7 @@ func renderHTML(source string) string {
 			case atom.Li:
 				r.block(1)
 				r.text("* ")
+				continue
 			case atom.Td, atom.Th:
 				r.text(" ")
 			case atom.Hr:

@@ -71,7 +71,7 @@ func Read(r io.Reader) (*Message, error) {
 	t := &reader{r: bufio.NewReaderSize(r, 16<<10), out: &Message{}}
 	head, err := t.take(6)
 	if err != nil {
-		return nil, err
+		return nil, middle(err)
 	}
 	if binary.LittleEndian.Uint32(head) != signature {
 		return nil, ErrCorrupt
