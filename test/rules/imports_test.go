@@ -121,6 +121,9 @@ func TestExamplesUseThePublicSurface(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		if filepath.Dir(rel) == "examples" {
+			return nil // what runs the examples isn't one, and belongs to our module
+		}
 		f := parseFile(t, path, filepath.ToSlash(rel))
 		if f == nil {
 			return nil
