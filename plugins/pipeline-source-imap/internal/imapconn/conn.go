@@ -49,10 +49,11 @@ type Conn struct {
 	body   body
 	broken error
 
-	Selected  string // raw name of the mailbox that is open; empty: none
-	ServerID  string // what ID said, for logs
-	Throttled bool   // a [THROTTLED] was seen since it was last cleared
-	goodbye   string // text of a BYE
+	Selected   string // raw name of the mailbox that is open; empty: none
+	ServerID   string // what ID said, for logs
+	Compressed bool   // COMPRESS=DEFLATE is on
+	Throttled  bool   // a [THROTTLED] was seen since it was last cleared
+	goodbye    string // text of a BYE
 }
 
 // Has reports whether the server has the capability, in upper case.

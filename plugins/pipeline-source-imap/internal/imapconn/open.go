@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -74,7 +75,7 @@ func (c *Conn) establish(ctx context.Context, s *Settings, renewed bool) error {
 			return err
 		}
 	}
-	return c.takeOver(ctx)
+	return c.takeOver(ctx, s)
 }
 
 // secure reads the greeting and turns on TLS where it is to be. Nothing is
@@ -194,10 +195,11 @@ func (c *Conn) loginErr(err error, sc sasl.Client, cred *mailnet.Credentials) er
 }
 
 // takeOver ends the library's part: from here on the wire is ours.
-func (c *Conn) takeOver(ctx context.Context) error {
+func (c *Conn) takeOver(ctx context.Context, s *Settings) error {
 	c.lib.mu.Lock()
 	c.lib.taken = true
 	c.lib.mu.Unlock()
+	start := time.Now()
 	tag, err := c.Send("CAPABILITY")
 	if err != nil {
 		return err
@@ -215,6 +217,18 @@ func (c *Conn) takeOver(ctx context.Context) error {
 			break
 		}
 	}
+	slow := time.Since(start) >= slowLink
+	if c.caps["ID"] {
+		// Some servers open no mailbox for a client without a name.
+		if _, err := c.Do(ctx, `ID ("name" "mailhaul" "vendor" "github.com/mailhaul/pipeline")`, func(r *Response) error {
+			if r.Name == "ID" {
+				c.ServerID = string(r.Data)
+			}
+			return nil
+		}); err != nil && c.Broken() {
+			return err
+		}
+	}
 	if c.caps["UTF8=ACCEPT"] && c.caps["ENABLE"] {
 		if _, err := c.Do(ctx, "ENABLE UTF8=ACCEPT", func(r *Response) error {
 			c.utf8 = c.utf8 || r.Name == "ENABLED" && strings.Contains(strings.ToUpper(string(r.Data)), "UTF8=ACCEPT")
@@ -223,5 +237,13 @@ func (c *Conn) takeOver(ctx context.Context) error {
 			return err
 		}
 	}
+	if c.caps["COMPRESS=DEFLATE"] && (s.Compress == "always" || s.Compress == "auto" && slow) {
+		return c.compress(ctx)
+	}
 	return nil
 }
+
+// slowLink is the round trip from which on a link is taken for a slow one,
+// where compressing is worth a server's time. It isn't the bandwidth, but what
+// can be known of it without moving mail.
+const slowLink = 30 * time.Millisecond

@@ -32,6 +32,7 @@ type Config struct {
 	Select      Select            `json:"select" doc:"only these messages of each mailbox"`
 	Search      string            `json:"search" doc:"only messages that the server's SEARCH finds (RFC 9051 §6.4.4)" example:"SINCE 1-Jan-2024 NOT DELETED"`
 	ExtraFields []string          `json:"extra_fields" doc:"other FETCH items to list by their names, as the server knows them" example:"[\"THREADID\"]"`
+	Gmail       string            `json:"gmail" enum:"once,folders" default:"once" doc:"once: each message once, from All Mail, Spam and Trash, with its labels; folders: each mailbox as it stands. Servers other than Gmail have no use for it"`
 	Compress    string            `json:"compress" enum:"auto,always,never" default:"auto" doc:"COMPRESS=DEFLATE: auto is on a slow link only; on a fast one it makes servers many times slower"`
 	Rate        Rate              `json:"rate" doc:"a pace to keep, over all connections"`
 	Timeouts    mailnet.Timeouts  `json:"timeouts" doc:"how long to wait for the server"`

@@ -45,6 +45,7 @@ type fetcher struct {
 	work      []imapdata.Set        // to be asked for again, alone; the last first
 	deaths    map[uint32]int        // how often a connection died on a message alone
 	empty     map[uint32]int        // how often a message alone came without a body
+	made      map[uint32]bool       // the server sent a placeholder for it
 	validity  uint32
 	lost      error // why the connection broke
 	throttled int   // how often the server said so since the last message
@@ -67,7 +68,7 @@ type command struct {
 func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[source.Fetched, error] {
 	return func(yield func(source.Fetched, error) bool) {
 		f := &fetcher{Source: s, req: req, yield: yield, needs: req.Needs &^ message.NeedBody,
-			pending: map[uint32]message.ID{}, deaths: map[uint32]int{}, empty: map[uint32]int{}}
+			pending: map[uint32]message.ID{}, deaths: map[uint32]int{}, empty: map[uint32]int{}, made: map[uint32]bool{}}
 		f.items = fetchItems(s, f.needs&^message.NeedHeaders, "BODY.PEEK[]")
 		batches, stop := feed(req.IDs)
 		defer stop()
@@ -322,6 +323,10 @@ func (f *fetcher) deliver(octets []byte, body *message.Body) error {
 	}
 	if len(octets) == 0 && body == nil && (f.it.Size > 0 || !f.it.Have.Has(message.NeedSize)) {
 		return nil // is it empty, or is it not sent? It is asked for again, alone.
+	}
+	if body == nil && placeholder(octets) {
+		f.made[uid] = true
+		return nil // as if it had not come: alone it may
 	}
 	f.msg = message.Message{Summary: message.Summary{ID: id}}
 	fill(&f.msg.Summary, &f.it, f.needs)

@@ -133,13 +133,22 @@ func (l *lister) search(ctx context.Context, st *examined) (imapdata.Set, error)
 	if l.config.Search != "" {
 		criteria = append(criteria, l.config.Search)
 	}
-	if len(criteria) == 0 {
-		criteria = []string{"ALL"}
+	if len(criteria) > 0 {
+		return searchUIDs(ctx, l.conn, strings.Join(criteria, " "))
 	}
-	return searchUIDs(ctx, l.conn, strings.Join(criteria, " "))
+	all, err := searchUIDs(ctx, l.conn, "ALL")
+	if n := all.Count(); err == nil && n != st.messages {
+		l.log.Warn("blind spot: the server's count and its listing differ", "mailbox", l.req.Mailbox, "count", st.messages, "listed", n)
+	}
+	switch st.messages {
+	case 1_000, 10_000, 100_000:
+		l.log.Warn("blind spot: the mailbox has exactly as many messages as some providers show at most", "mailbox", l.req.Mailbox, "count", st.messages)
+	}
+	return all, err
 }
 
-// searchUIDs runs UID SEARCH. ESEARCH (RFC 4731) answers in ranges.
+// searchUIDs runs UID SEARCH. ESEARCH (RFC 4731) answers in ranges. A server
+// with a limit answers in pieces, from the newest on (RFC 9738).
 func searchUIDs(ctx context.Context, c *imapconn.Conn, criteria string) (imapdata.Set, error) {
 	var set imapdata.Set
 	collect := func(r *imapconn.Response) error {
@@ -151,14 +160,27 @@ func searchUIDs(ctx context.Context, c *imapconn.Conn, criteria string) (imapdat
 		}
 		return nil
 	}
+	command := "UID SEARCH "
 	if c.Has("ESEARCH") || c.Has("IMAP4REV2") {
-		if _, err := c.Do(ctx, "UID SEARCH RETURN (ALL) "+criteria, collect); err == nil || c.Broken() {
+		command = "UID SEARCH RETURN (ALL) "
+	}
+	for piece, low := "", uint32(1<<32-1); ; {
+		r, err := c.Do(ctx, command+piece+criteria, collect)
+		if err != nil && !c.Broken() && command != "UID SEARCH " {
+			command, set = "UID SEARCH ", nil // promised but not kept
+			continue
+		}
+		if err != nil || r.Code != "MESSAGELIMIT" {
 			return set, err
 		}
-		set = nil // promised but not kept
+		_, lowest, _ := strings.Cut(r.Argument, " ")
+		n := imapdata.Number(lowest)
+		if n <= 1 || n >= int64(low) {
+			return set, nil
+		}
+		low = uint32(n)
+		piece = "UID 1:" + imapdata.Uint64(uint64(low-1)) + " "
 	}
-	_, err := c.Do(ctx, "UID SEARCH "+criteria, collect)
-	return set, err
 }
 
 // choose applies the request to the UIDs that there are.

@@ -164,6 +164,7 @@ func (s *Source) statuses(ctx context.Context, c *imapconn.Conn, all []listed, i
 // calls it.
 func (s *Source) name(found []listed, states map[string]imapdata.Status) []message.Mailbox {
 	raws := map[string]string{}
+	once := s.onceFrom(found)
 	var out []message.Mailbox
 	for _, m := range found {
 		if other, taken := raws[m.Name]; taken {
@@ -177,6 +178,9 @@ func (s *Source) name(found []listed, states map[string]imapdata.Status) []messa
 			}
 		}
 		raws[m.Name] = m.raw
+		if once && !slices.ContainsFunc(m.SpecialUse, func(u string) bool { return u == "all" || u == "junk" || u == "trash" }) {
+			continue // all that is in it is in All Mail too
+		}
 		if st, ok := states[m.raw]; ok && m.Selectable {
 			m.State = state(st.Messages, st.Size, st.UIDValidity, st.UIDNext, st.ModSeq)
 		}
@@ -195,6 +199,20 @@ func (s *Source) name(found []listed, states map[string]imapdata.Status) []messa
 	s.raws = raws
 	s.mu.Unlock()
 	return out
+}
+
+// onceFrom reports whether Gmail's messages are to be taken once, from All
+// Mail. When the user hides that from IMAP, mail without a label is out of
+// reach, and the folders hold copies.
+func (s *Source) onceFrom(found []listed) bool {
+	if !s.gmail || s.config.Gmail == "folders" {
+		return false
+	}
+	if slices.ContainsFunc(found, func(l listed) bool { return slices.Contains(l.SpecialUse, "all") }) {
+		return true
+	}
+	s.log.Warn("blind spot: All Mail is hidden from IMAP: mail without a label can't be seen, and mail with several labels comes several times; show it in Gmail's settings under Labels")
+	return false
 }
 
 var uses = map[string]string{

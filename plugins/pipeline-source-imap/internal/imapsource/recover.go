@@ -131,15 +131,22 @@ func (f *fetcher) verdict(ctx context.Context, uid uint32, refused error) error 
 	if !ok {
 		return nil
 	}
-	if f.empty[uid]++; f.empty[uid] <= 2 {
+	if f.empty[uid]++; f.empty[uid] < 2 {
 		f.work = append(f.work, imapdata.Set{{First: uid, Last: uid}})
 		return nil
 	}
-	if refused != nil {
-		f.refuse(id, fault.New(fault.Message, "fetch %s: %s", id, refused.Error()).WithReason("server_refuses"))
-		return nil
+	if done, err := f.assemble(ctx, uid); done || err != nil {
+		return err
 	}
-	f.refuse(id, fault.New(fault.Message, "fetch %s: %w", id, errNoData).WithReason("no_data"))
+	switch {
+	case f.made[uid]:
+		f.refuse(id, fault.New(fault.Message, "fetch %s: the server sends a mail that it made up instead: it can't convert this one", id).
+			WithReason("server_placeholder").WithHint("open it in the provider's own client, or export it from there"))
+	case refused != nil:
+		f.refuse(id, fault.New(fault.Message, "fetch %s: %s", id, refused.Error()).WithReason("server_refuses"))
+	default:
+		f.refuse(id, fault.New(fault.Message, "fetch %s: %w", id, errNoData).WithReason("no_data"))
+	}
 	return nil
 }
 

@@ -230,19 +230,28 @@ func TestServersAsTheyAre(t *testing.T) {
 				return false
 			}
 		}},
-		{name: "a message that is listed and has no data", script: func(s *script) {
-			s.Fetch = on(func(c *conn, m *msg, seq int) {
-				if m.UID == 12 {
+		{name: "a message that comes in pieces only", script: func(s *script) {
+			s.Fetch = func(c *conn, m *msg, seq int, items string) bool {
+				if m.UID == 12 && isBody(items) {
 					c.Write("* %d FETCH (UID %d BODY[] NIL)\r\n", seq, m.UID)
-					return
+					return true
 				}
-				c.Write("* %d FETCH (UID %d %s)\r\n", seq, m.UID, bodyItem(m.Raw))
-			})
+				return false
+			}
+		}},
+		{name: "a message that is listed and has no data", script: func(s *script) {
+			s.Fetch = func(c *conn, m *msg, seq int, items string) bool {
+				if m.UID == 12 && (isBody(items) || strings.Contains(items, "[TEXT]")) {
+					c.Write("* %d FETCH (UID %d BODY[] NIL)\r\n", seq, m.UID)
+					return true
+				}
+				return false
+			}
 		}, errs: map[uint32]fault.Class{12: fault.Message}},
 		{name: "a batch that is refused because of one message", script: func(s *script) {
 			s.Mailboxes[0] = inbox(30)
 			s.Command = func(c *conn, tag, verb, args string) bool {
-				if verb == "UID FETCH" && isBody(args) && contains(args, 33) {
+				if verb == "UID FETCH" && (isBody(args) || strings.Contains(args, "[TEXT]")) && contains(args, 33) {
 					c.Write("%s NO [UNAVAILABLE] UID FETCH Server error - Please try again later\r\n", tag)
 					return true
 				}
