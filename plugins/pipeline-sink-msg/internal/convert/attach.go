@@ -35,9 +35,6 @@ const inMemory = 16 << 10
 
 // attach writes the attachments, and what the message says of them.
 func (b *builder) attach() {
-	if b.incomplete && b.depth == 0 && len(b.attachments) >= mapi.Limit {
-		b.attachments = b.attachments[:mapi.Limit-1]
-	}
 	for i := range b.attachments[:b.limit()] {
 		b.attachment(&b.attachments[i])
 	}

@@ -69,7 +69,7 @@ func TestCorpusConverts(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		for _, f := range o.Findings {
+		for _, f := range append(o.Findings, msgtest.Mail(o)...) {
 			t.Errorf("%s: %s", name, f)
 		}
 		if twin, err := write(again, mail, convert.Envelope{}); err != nil || !bytes.Equal(msg, twin) {
@@ -110,7 +110,7 @@ func TestHostileFiles(t *testing.T) {
 			t.Errorf("%s: %v", filepath.Base(file), err)
 			continue
 		}
-		for _, f := range o.Findings {
+		for _, f := range append(o.Findings, msgtest.Mail(o)...) {
 			t.Errorf("%s: %s", filepath.Base(file), f)
 		}
 	}

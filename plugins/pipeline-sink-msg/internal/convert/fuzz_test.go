@@ -34,7 +34,7 @@ func FuzzConvert(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range o.Findings {
+		for _, f := range append(o.Findings, msgtest.Mail(o)...) {
 			t.Error(f)
 		}
 		if again, err := write(c, mail, env); err != nil || !bytes.Equal(again, msg) {

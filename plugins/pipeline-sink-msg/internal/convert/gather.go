@@ -87,15 +87,24 @@ func (b *builder) class() {
 	b.o.String(pidMessageClass, class)
 }
 
-// limit returns how many attachments may be written, so that there is room for
-// the original.
+// limit returns how many attachments are written. Where some are left out, the
+// original takes the last place. A mail within may turn out incomplete when all
+// places are taken: then the last one is given up before.
 func (b *builder) limit() int {
 	n := len(b.attachments)
-	if n > mapi.Limit {
-		b.incomplete = true
+	if n < mapi.Limit {
+		return n
 	}
-	if b.depth == 0 && n >= mapi.Limit {
+	if b.depth > 0 {
+		b.incomplete = b.incomplete || n > mapi.Limit
+		return mapi.Limit
+	}
+	for _, a := range b.attachments {
+		b.incomplete = b.incomplete || a.kind == attachMail
+	}
+	b.incomplete = b.incomplete || n > mapi.Limit
+	if b.incomplete {
 		return mapi.Limit - 1
 	}
-	return min(n, mapi.Limit)
+	return n
 }

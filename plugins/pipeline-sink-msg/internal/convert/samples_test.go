@@ -80,7 +80,7 @@ func converted(t *testing.T, mail string, env convert.Envelope, o convert.Option
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range got.Findings {
+	for _, f := range append(got.Findings, msgtest.Mail(got)...) {
 		t.Error(f)
 	}
 	return got

@@ -71,7 +71,7 @@ func Compress(rtf []byte) []byte {
 			continue
 		}
 		token(true)
-		out = binary.BigEndian.AppendUint16(out, uint16(from%window<<4|length-2))
+		out = binary.BigEndian.AppendUint16(out, uint16(from%window<<4|(length-2)))
 		for k := 1; k < length; k++ {
 			if i+k+3 <= len(all) {
 				last[hash(i+k)] = int32(i + k)
