@@ -67,7 +67,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if n > 0 {
 			c.received.Add(int64(n))
 			if c.pace != nil {
-				c.pace.octets(n)
+				c.pace.octets(n, func() bool { return c.cause.Load() != nil })
 			}
 		}
 		if err == nil {

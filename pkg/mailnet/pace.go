@@ -44,15 +44,17 @@ func (p *Pace) Messages(ctx context.Context, n int) error {
 	return nil
 }
 
-// octets sleeps as long as n octets take. It runs after the read: the kernel's
-// window then slows the server down.
-func (p *Pace) octets(n int) {
+// octets sleeps as long as n octets take, or until stop says so. It runs after
+// the read: the kernel's window then slows the server down.
+func (p *Pace) octets(n int, stop func() bool) {
 	if p == nil || p.bytes == nil {
 		return
 	}
 	for n > 0 {
 		step := min(n, p.bytes.Burst())
-		time.Sleep(p.bytes.ReserveN(time.Now(), step).Delay())
+		for d := p.bytes.ReserveN(time.Now(), step).Delay(); d > 0 && !stop(); d -= 200 * time.Millisecond {
+			time.Sleep(min(d, 200*time.Millisecond))
+		}
 		n -= step
 	}
 }

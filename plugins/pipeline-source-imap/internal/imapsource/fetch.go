@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -24,9 +23,6 @@ const (
 	// ahead is how many messages are asked for before the ones before have
 	// come: enough to hide a round trip, few enough to share the work.
 	ahead = 256
-	// throttleWait is how long the source rests when a server says that it
-	// is throttling, and not for how long.
-	throttleWait = 5 * time.Second
 )
 
 // fetcher runs one Fetch on one connection.

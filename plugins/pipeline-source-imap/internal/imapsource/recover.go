@@ -63,7 +63,7 @@ func (f *fetcher) slowDown(ctx context.Context, refused error) error {
 	if f.throttled++; refused != nil && (e.RetryAfter > maxPatience || f.throttled > maxReconnects) {
 		return refused
 	}
-	d := throttleWait
+	d := f.rest
 	if e != nil && e.RetryAfter > 0 {
 		d = e.RetryAfter
 	}

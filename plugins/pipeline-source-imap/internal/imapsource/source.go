@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/mailnet"
@@ -27,6 +28,10 @@ type Source struct {
 	gmail    bool // X-GM-EXT-1
 	objectID bool // OBJECTID (RFC 8474)
 
+	// rest is how long the source rests when a server says that it is
+	// throttling, and not for how long.
+	rest time.Duration
+
 	mu   sync.Mutex
 	raws map[string]string // name -> the octets that the server calls it by
 }
@@ -48,7 +53,7 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{config: c, settings: c.settings(tokens), log: log, spool: env.Spool}
+	s := &Source{config: c, settings: c.settings(tokens), log: log, spool: env.Spool, rest: 5 * time.Second}
 	s.pool = newPool(max(c.Connections, 1), s.settings, log)
 	conn, err := s.pool.get(ctx, "")
 	if err != nil {

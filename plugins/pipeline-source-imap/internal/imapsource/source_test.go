@@ -310,3 +310,13 @@ func contextAfter(t testing.TB, d time.Duration) (context.Context, context.Cance
 	time.AfterFunc(d, cancel)
 	return ctx, cancel
 }
+
+// openWithToken opens a source whose tokens come from a function.
+func openWithToken(t testing.TB, c Config, token func() string) *Source {
+	t.Helper()
+	s := &Source{config: c, settings: c.settings(nil), log: slog.New(slog.NewTextHandler(testLog{t}, nil))}
+	s.settings.Credentials.Token = mailnet.TokenFunc(func(context.Context) (string, error) { return token(), nil })
+	s.pool = newPool(c.Connections, s.settings, s.log)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
