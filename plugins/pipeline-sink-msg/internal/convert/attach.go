@@ -200,7 +200,7 @@ func (b *builder) fileDates(o *mapi.Object, e *message.Entity) {
 		name string
 		id   uint16
 	}{{"creation-date", pidCreationTime}, {"modification-date", pidModificationTime}} {
-		i := strings.Index(strings.ToLower(v), d.name)
+		i := indexFold(v, d.name)
 		if i < 0 {
 			continue
 		}
@@ -212,6 +212,16 @@ func (b *builder) fileDates(o *mapi.Object, e *message.Entity) {
 			o.Time(d.id, at.Truncate(time.Second))
 		}
 	}
+}
+
+// indexFold is strings.Index without regard to the case of ASCII letters.
+func indexFold(s, word string) int {
+	for i := 0; i+len(word) <= len(s); i++ {
+		if strings.EqualFold(s[i:i+len(word)], word) {
+			return i
+		}
+	}
+	return -1
 }
 
 // mail makes the attachment a message of its own. It is false when it has to

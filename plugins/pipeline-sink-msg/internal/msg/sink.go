@@ -2,6 +2,8 @@ package msg
 
 import (
 	"context"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -18,6 +20,7 @@ type files struct {
 	template   *naming.Template
 	options    convert.Options
 	converters sync.Pool // of *convert.Converter
+	log        *slog.Logger
 }
 
 // Open opens the directory as it was at the checkpoint.
@@ -26,7 +29,10 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &files{}
+	s := &files{log: st.Log}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
 	if s.template, err = c.template(); err != nil {
 		return nil, err
 	}
@@ -57,13 +63,10 @@ func (s *files) Write(ctx context.Context, m *message.Message) (sink.Receipt, er
 	if c == nil {
 		c = convert.New(s.options)
 	}
-	defer s.converters.Put(c)
-	err = c.Convert(whole, whole.Size(), convert.Envelope{
-		InternalDate: m.InternalDate, HaveFlags: m.Have.Has(message.NeedFlags), Flags: m.Flags, Keywords: m.Keywords,
-	})
-	if err != nil {
+	if err := s.convert(c, whole, m); err != nil {
 		return sink.Receipt{}, fault.Wrap(fault.Unavailable, err, "convert %v", m.ID)
 	}
+	defer s.converters.Put(c)
 	sum := &m.Summary
 	if sum.Header == nil && s.template.Needs().Has(message.NeedHeaders) {
 		named := m.Summary
@@ -83,6 +86,22 @@ func (s *files) Write(ctx context.Context, m *message.Message) (sink.Receipt, er
 		return sink.Receipt{}, fault.Wrap(fault.Bug, err, "write %v", m.ID)
 	}
 	return r, nil
+}
+
+// convert runs the converter. A mail that breaks it is one bad message (I6): it
+// becomes a dead letter, and what happened stands in the log. The converter is
+// then not used again.
+func (s *files) convert(c *convert.Converter, whole *message.Whole, m *message.Message) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("the converter broke on a message", "id", m.ID.String(), "panic", p, "stack", string(debug.Stack()))
+			err = fault.New(fault.Message, "the converter broke: %v", p).WithReason("converter_bug").
+				WithHint("export this message with the eml sink, and report the bug with it")
+		}
+	}()
+	return c.Convert(whole, whole.Size(), convert.Envelope{
+		InternalDate: m.InternalDate, HaveFlags: m.Have.Has(message.NeedFlags), Flags: m.Flags, Keywords: m.Keywords,
+	})
 }
 
 // Flush makes the files durable, with the manifest.
