@@ -8,6 +8,7 @@ import (
 	"iter"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
@@ -23,6 +24,9 @@ const (
 	// ahead is how many messages are asked for before the ones before have
 	// come: enough to hide a round trip, few enough to share the work.
 	ahead = 256
+	// maxHeld is how many messages in a row may end the connection before it
+	// is the server, not the messages, that is taken to be at fault.
+	maxHeld = 8
 )
 
 // fetcher runs one Fetch on one connection.
@@ -36,15 +40,16 @@ type fetcher struct {
 	ended  bool // the consumer broke off
 	closed bool // no more batches
 
-	pending   map[uint32]message.ID // pulled, not answered
-	flight    []*command            // sent, not completed, in order
-	work      []imapdata.Set        // to be asked for again, alone; the last first
-	deaths    map[uint32]int        // how often a connection died on a message alone
-	empty     map[uint32]int        // how often a message alone came without a body
-	made      map[uint32]bool       // the server sent a placeholder for it
-	validity  uint32
-	lost      error // why the connection broke
-	throttled int   // how often the server said so since the last message
+	pending  map[uint32]message.ID // pulled, not answered
+	flight   []*command            // sent, not completed, in order
+	work     []imapdata.Set        // to be asked for again, alone; the last first
+	deaths   map[uint32]int        // how often a connection died on a message alone
+	empty    map[uint32]int        // how often a message alone came without a body
+	made     map[uint32]bool       // the server sent a placeholder for it
+	validity uint32
+	lost     error            // why the connection broke
+	slow     mailnet.Backoff  // of a server that throttles, since the last message
+	held     []source.Fetched // messages on which the connection died, until the server shows that it is well
 
 	buf  []byte // a body in memory
 	msg  message.Message
@@ -64,7 +69,7 @@ type command struct {
 func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[source.Fetched, error] {
 	return func(yield func(source.Fetched, error) bool) {
 		f := &fetcher{Source: s, req: req, yield: yield, needs: req.Needs &^ message.NeedBody,
-			pending: map[uint32]message.ID{}, deaths: map[uint32]int{}, empty: map[uint32]int{}, made: map[uint32]bool{}}
+			pending: map[uint32]message.ID{}, deaths: map[uint32]int{}, empty: map[uint32]int{}, made: map[uint32]bool{}, slow: mailnet.Backoff{Min: s.rest}}
 		f.items = fetchItems(s, f.needs&^message.NeedHeaders, "BODY.PEEK[]")
 		batches, stop := feed(req.IDs)
 		defer stop()
@@ -122,6 +127,7 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 			return err
 		}
 		if !more && len(f.flight) == 0 && len(f.work) == 0 {
+			f.release()
 			return nil
 		}
 		if f.conn == nil && (len(batch) > 0 || len(f.work) > 0) {
@@ -158,6 +164,9 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 				return err
 			}
 			f.lose(err)
+			if len(f.held) > maxHeld {
+				return fault.Wrap(fault.Unavailable, err, "fetch messages of %s: the connection ended on each of %d messages in a row", f.req.Mailbox, len(f.held))
+			}
 		}
 	}
 	return nil
@@ -339,7 +348,7 @@ func (f *fetcher) deliver(octets []byte, body *message.Body) error {
 		}
 	}
 	f.msg.Body = body
-	f.throttled = 0
+	f.slow.Reset()
 	delete(f.pending, uid)
 	for _, c := range f.flight {
 		if c.set.Has(uid) {
@@ -351,6 +360,7 @@ func (f *fetcher) deliver(octets []byte, body *message.Body) error {
 		f.ended = true
 	}
 	body.Release()
+	f.release()
 	return nil
 }
 

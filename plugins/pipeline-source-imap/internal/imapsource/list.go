@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
@@ -31,13 +32,14 @@ type lister struct {
 	conn     *imapconn.Conn
 	validity uint32
 	items    string
+	slow     mailnet.Backoff
 	vain     int // messages that were asked again for an item without success
 }
 
 // List yields summaries a page at a time.
 func (s *Source) List(ctx context.Context, req source.ListRequest) iter.Seq2[message.Summary, error] {
 	return func(yield func(message.Summary, error) bool) {
-		l := &lister{Source: s, req: req}
+		l := &lister{Source: s, req: req, slow: mailnet.Backoff{Min: s.rest}}
 		if err := l.run(ctx, yield); err != nil {
 			yield(message.Summary{}, err)
 		}
@@ -90,7 +92,7 @@ func (l *lister) retry(ctx context.Context, f func() error) error {
 }
 
 func (l *lister) reconnect(ctx context.Context, cause error) (err error) {
-	l.conn, err = l.pool.again(ctx, l.conn, cause)
+	l.conn, err = l.pool.again(ctx, l.conn, cause, &l.slow)
 	return err
 }
 
@@ -395,13 +397,8 @@ func (l *lister) mend(ctx context.Context, page imapdata.Set, have []message.Sum
 	deaths := map[uint32]int{}
 	work := []imapdata.Set{missing(page)}
 	for first := true; len(work) > 0; first = false {
-		if l.conn.Broken() {
+		if l.conn.Broken() || fault.Is(cause, fault.Throttled) {
 			if err := l.reopen(ctx, cause); err != nil {
-				return nil, err
-			}
-		} else if f := fault.As(cause); f != nil && f.Class == fault.Throttled {
-			var err error
-			if err = l.reopen(ctx, cause); err != nil {
 				return nil, err
 			}
 		}
@@ -431,9 +428,14 @@ func (l *lister) mend(ctx context.Context, page imapdata.Set, have []message.Sum
 		release()
 		keep(sums)
 		cause = err
+		if len(sums) > 0 {
+			l.slow.Reset()
+		}
 		left := missing(set)
 		switch {
 		case len(left) == 0:
+		case fault.Is(err, fault.Throttled):
+			work = append(work, left) // no message's fault
 		case left.Count() == 1:
 			u := left[0].First
 			deaths[u]++

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapdata"
@@ -35,13 +36,14 @@ func (s *Source) mailboxes(ctx context.Context) ([]message.Mailbox, error) {
 	if err != nil {
 		return nil, err
 	}
+	var slow mailnet.Backoff
 	for try := 0; ; try++ {
 		all, err := s.list(ctx, c)
 		if err == nil || !c.Broken() || try == maxReconnects {
 			s.pool.put(c)
 			return all, err
 		}
-		if c, err = s.pool.again(ctx, c, err); err != nil {
+		if c, err = s.pool.again(ctx, c, err, &slow); err != nil {
 			return nil, err
 		}
 	}

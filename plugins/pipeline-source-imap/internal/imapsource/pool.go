@@ -153,15 +153,17 @@ const maxReconnects = 5
 func (p *pool) reach(ctx context.Context, mailbox string) (*imapconn.Conn, error) {
 	c, err := p.get(ctx, mailbox)
 	if err != nil {
-		return p.again(ctx, nil, err)
+		return p.again(ctx, nil, err, new(mailnet.Backoff))
 	}
 	return c, nil
 }
 
 // again replaces a connection that broke: with backoff, and with the wait
 // that the server asked for. cause is why it broke. What waiting doesn't help
-// is returned at once.
-func (p *pool) again(ctx context.Context, c *imapconn.Conn, cause error) (*imapconn.Conn, error) {
+// is returned at once. slow is the caller's backoff for a server that
+// throttles: reset when something was achieved, so that one which lets us in
+// and throttles each command isn't asked for ever.
+func (p *pool) again(ctx context.Context, c *imapconn.Conn, cause error, slow *mailnet.Backoff) (*imapconn.Conn, error) {
 	if c != nil {
 		p.put(c)
 	}
@@ -184,11 +186,11 @@ func (p *pool) again(ctx context.Context, c *imapconn.Conn, cause error) (*imapc
 				b.Next() // the first try is at once
 			}
 		case f.Class == fault.Throttled:
-			if f.RetryAfter > maxPatience {
+			if f.RetryAfter > maxPatience || slow.Tries() >= maxReconnects {
 				return nil, cause // the host parks the account
 			}
 			p.log.Warn("the server asks to slow down", "answer", cause.Error())
-			if err := wait(ctx, &b, f); err != nil {
+			if err := wait(ctx, slow, f); err != nil {
 				return nil, err
 			}
 		default:

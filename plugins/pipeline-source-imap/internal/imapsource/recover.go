@@ -6,6 +6,7 @@ import (
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/mailnet"
+	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapdata"
 )
@@ -60,10 +61,10 @@ func (f *fetcher) complete(ctx context.Context, r *imapconn.Response) error {
 func (f *fetcher) slowDown(ctx context.Context, refused error) error {
 	f.conn.Throttled = false
 	e := fault.As(refused)
-	if f.throttled++; refused != nil && (e.RetryAfter > maxPatience || f.throttled > maxReconnects) {
+	if refused != nil && (e.RetryAfter > maxPatience || f.slow.Tries() >= maxReconnects) {
 		return refused
 	}
-	d := f.rest
+	d := f.slow.Next()
 	if e != nil && e.RetryAfter > 0 {
 		d = e.RetryAfter
 	}
@@ -177,7 +178,9 @@ func (f *fetcher) lose(cause error) {
 				reason = "length_mismatch"
 			}
 			id := f.pending[uid]
-			f.refuse(id, fault.New(fault.Message, "fetch %s: each time that it is asked for: %s", id, cause.Error()).WithReason(reason))
+			delete(f.pending, uid)
+			f.held = append(f.held, source.Fetched{ID: id,
+				Err: fault.New(fault.Message, "fetch %s: each time that it is asked for: %s", id, cause.Error()).WithReason(reason)})
 		case c.answered > 0:
 			first := left.First(1)
 			if rest := left.Above(first[0].Last); len(rest) > 0 {
@@ -190,6 +193,18 @@ func (f *fetcher) lose(cause error) {
 	}
 	// Ids that were pulled and never sent.
 	f.unsent()
+}
+
+// release answers the ids on which the connection died: another message came
+// since, or all others did, so that it was theirs alone.
+func (f *fetcher) release() {
+	held := f.held
+	f.held = nil
+	for _, h := range held {
+		if !f.ended && !f.yield(h, nil) {
+			f.ended = true
+		}
+	}
 }
 
 // unsent puts what is pending and in no work into the work.
@@ -213,7 +228,7 @@ func (f *fetcher) recover(ctx context.Context) error {
 	f.lost = nil
 	for try := 0; ; try++ {
 		f.log.Info("a connection was lost, going on with another", "mailbox", f.req.Mailbox, "cause", errText(cause))
-		c, err := f.pool.again(ctx, f.conn, cause)
+		c, err := f.pool.again(ctx, f.conn, cause, &f.slow)
 		f.conn = c
 		if err != nil {
 			return err
