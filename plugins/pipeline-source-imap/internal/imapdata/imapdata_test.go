@@ -77,6 +77,20 @@ func TestReadList(t *testing.T) {
 	}
 }
 
+func TestReadNamespaces(t *testing.T) {
+	t.Parallel()
+	for data, want := range map[string][]string{
+		`(("" "/")) NIL NIL`: nil,
+		`(("INBOX." ".")) (("user." ".")) (("shared." ".")("#public/" "/" "X-PARAM" ("a" "b")))`: {"user.", "shared.", "#public/"},
+		`NIL NIL (("" NIL))`: {""},
+		`((`:                 nil,
+	} {
+		if got := ReadNamespaces([]byte(data)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", data, got, want)
+		}
+	}
+}
+
 func TestReadStatus(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{
@@ -125,6 +139,7 @@ func FuzzItems(f *testing.F) {
 			t.Errorf("the name of %q is invalid UTF-8", data)
 		}
 		ReadStatus(data)
+		ReadNamespaces(data)
 		var s Set
 		s.ReadSearch(data)
 		s.ReadESearch(data)

@@ -176,3 +176,26 @@ func ReadStatus(data []byte) (Status, bool) {
 		}
 	}
 }
+
+// ReadNamespaces returns the prefixes of other users' and shared mailboxes in
+// what stands behind the word NAMESPACE (RFC 2342 §5): personal, other, shared.
+func ReadNamespaces(data []byte) (prefixes []string) {
+	s := scanner{b: data}
+	for group := range 3 {
+		if k, _ := s.next(); k != opened {
+			continue // NIL
+		}
+		for {
+			k, _ := s.next()
+			if k != opened {
+				s.close()
+				break
+			}
+			if k, v := s.next(); k == text && group > 0 {
+				prefixes = append(prefixes, string(v))
+			}
+			s.skipRest()
+		}
+	}
+	return prefixes
+}

@@ -24,6 +24,9 @@ const (
 	// ahead is how many messages are asked for before the ones before have
 	// come: enough to hide a round trip, few enough to share the work.
 	ahead = 256
+	// maxDeaths is how often the connection may end on a message that was
+	// asked for alone. Networks cut at random, too.
+	maxDeaths = 3
 	// maxHeld is how many messages in a row may end the connection before it
 	// is the server, not the messages, that is taken to be at fault.
 	maxHeld = 8

@@ -76,13 +76,29 @@ func (s *Source) list(ctx context.Context, c *imapconn.Conn) ([]message.Mailbox,
 		}
 		return nil
 	}
+	prefixes, err := namespaces(ctx, c)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "ask for the namespaces")
+	}
+	// everywhere lists what is the user's own and all that the server counts
+	// to it, and then the namespaces that it left out.
+	everywhere := func(options string) error {
+		_, err := c.Do(ctx, `LIST "" "*"`+options, collect)
+		for _, prefix := range prefixes {
+			if err != nil || slices.ContainsFunc(found, func(l listed) bool { return strings.HasPrefix(l.raw, prefix) }) {
+				continue
+			}
+			_, err = c.Do(ctx, `LIST "" `+c.String(prefix+"*")+options, collect)
+		}
+		return err
+	}
 	together := c.Has("LIST-STATUS")
 	if together {
 		use := ""
 		if c.Has("SPECIAL-USE") {
 			use = "SPECIAL-USE "
 		}
-		_, err := c.Do(ctx, `LIST "" "*" RETURN (`+use+`STATUS (`+items+`))`, collect)
+		err := everywhere(` RETURN (` + use + `STATUS (` + items + `))`)
 		if err != nil && c.Broken() {
 			return nil, fault.Wrap(fault.Unavailable, err, "list the mailboxes")
 		}
@@ -90,7 +106,7 @@ func (s *Source) list(ctx context.Context, c *imapconn.Conn) ([]message.Mailbox,
 	}
 	if !together {
 		found = found[:0]
-		if _, err := c.Do(ctx, `LIST "" "*"`, collect); err != nil {
+		if err := everywhere(""); err != nil {
 			return nil, fault.Wrap(fault.Unavailable, err, "list the mailboxes")
 		}
 		if err := s.statuses(ctx, c, found, items, collect); err != nil {
@@ -98,6 +114,27 @@ func (s *Source) list(ctx context.Context, c *imapconn.Conn) ([]message.Mailbox,
 		}
 	}
 	return s.name(found, states), nil
+}
+
+// namespaces returns the prefixes of other users' and shared mailboxes
+// (RFC 2342). The roots of a file system, which some servers name here, aren't
+// mail.
+func namespaces(ctx context.Context, c *imapconn.Conn) (prefixes []string, err error) {
+	if !c.Has("NAMESPACE") {
+		return nil, nil
+	}
+	_, err = c.Do(ctx, "NAMESPACE", func(r *imapconn.Response) error {
+		if r.Name == "NAMESPACE" {
+			prefixes = imapdata.ReadNamespaces(r.Data)
+		}
+		return nil
+	})
+	if err != nil && !c.Broken() {
+		return nil, nil
+	}
+	return slices.DeleteFunc(prefixes, func(p string) bool {
+		return p == "" || p == "/" || strings.HasPrefix(p, "~") || strings.HasPrefix(p, "#news") || strings.HasPrefix(p, "#ftp")
+	}), err
 }
 
 func statusItems(c *imapconn.Conn) string {

@@ -169,7 +169,7 @@ func (f *fetcher) lose(cause error) {
 		case left.Count() == 1 && c.alone:
 			uid := left[0].First
 			f.deaths[uid]++
-			if f.deaths[uid] < 2 {
+			if f.deaths[uid] < maxDeaths {
 				f.work = append(f.work, left)
 				continue
 			}
