@@ -235,8 +235,8 @@ func (b *builder) mail(o *mapi.Object, e *message.Entity) bool {
 	switch {
 	case len(e.Children) == 1:
 		root = e.Children[0]
-	case e.Part.Encoding != "7bit" && e.Part.Size > 0 && e.Part.Size <= maxText:
-		// Encoded, against RFC 2046 §5.2.1, but whole.
+	case e.Part.Size == 0 || e.Part.Encoding != "7bit" && e.Part.Size <= maxText:
+		// Encoded, against RFC 2046 §5.2.1, but whole; or nothing at all.
 		raw := b.read(e, maxText)
 		var problems []string
 		var err error

@@ -43,13 +43,9 @@ func (b *builder) bodies() {
 			text, haveText = renderHTML(source), true
 		}
 	case b.tnefBodies.html != nil:
-		source = string(b.tnefBodies.html)
-		codepage = b.tnefBodies.codepage
-		if !utf8.ValidString(source) || codepage == 0 {
-			source, _, _ = message.DecodeCharset("", b.tnefBodies.html)
-			source, codepage = mendMeta(source), 65001
-		}
-		if b.setHTML([]byte(source), source) {
+		var octets []byte
+		octets, source, codepage = b.stored(b.tnefBodies.html, charsetOf(b.tnefBodies.codepage))
+		if b.setHTML(octets, source) {
 			native = bodyHTML
 		}
 		if !haveText {
@@ -125,18 +121,23 @@ func (b *builder) read(e *message.Entity, limit int64) []byte {
 }
 
 // htmlBody returns the HTML as it is stored, the same as UTF-8, and the code
-// page of the former: the part's own octets where readers know its code page
-// and they decode in it; else UTF-8, with the <meta> mended.
+// page of the former.
 func (b *builder) htmlBody() (octets []byte, source string, codepage int32) {
 	raw := b.read(b.html, maxText)
 	declared := b.html.Part.Params["charset"]
-	source, charset, _ := message.DecodeCharset(declared, raw)
 	if declared == "" && !ascii(raw) {
 		// The HTML may name its own.
-		if t, cs, err := b.html.Text(maxText); err == nil {
-			source, charset = t, cs
+		if _, charset, err := b.html.Text(maxText); err == nil {
+			declared = charset
 		}
 	}
+	return b.stored(raw, declared)
+}
+
+// stored keeps HTML in its own octets where most readers know its code page
+// and it decodes in it; else it becomes UTF-8, with the <meta> mended.
+func (b *builder) stored(raw []byte, charset string) (octets []byte, source string, codepage int32) {
+	source, charset, _ = message.DecodeCharset(charset, raw)
 	codepage = codepageOf(charset)
 	if codepage != 0 && decodes(codepage, raw) && (!b.c.options.UTF8 || codepage == 65001 || codepage == 20127) {
 		return raw, source, codepage

@@ -2,41 +2,48 @@ package convert
 
 import (
 	"bytes"
+	"fmt"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/japanese"
-	"golang.org/x/text/encoding/korean"
-	"golang.org/x/text/encoding/simplifiedchinese"
-	"golang.org/x/text/encoding/traditionalchinese"
 )
 
-// codepages are the Windows code pages of charsets that readers of .msg know.
-// HTML in any other charset is stored as UTF-8.
+// codepages are the code pages in which HTML is stored as it came: those that
+// most readers of .msg know. HTML in any other charset is stored as UTF-8,
+// which all of them do.
 var codepages = map[string]int32{
-	"utf-8": 65001, "us-ascii": 20127,
-	"iso-8859-1": 28591, "iso-8859-2": 28592, "iso-8859-5": 28595, "iso-8859-15": 28605,
-	"windows-1250": 1250, "windows-1251": 1251, "windows-1252": 1252, "windows-1253": 1253, "windows-1254": 1254,
-	"windows-1255": 1255, "windows-1256": 1256, "windows-1257": 1257, "windows-1258": 1258, "windows-874": 874,
-	"koi8-r": 20866, "shift_jis": 932, "iso-2022-jp": 50220, "euc-jp": 51932,
-	"gbk": 936, "gb2312": 936, "gb18030": 54936, "euc-kr": 949, "big5": 950,
+	"utf-8": 65001, "us-ascii": 20127, "iso-8859-1": 28591, "iso-8859-2": 28592,
+	"windows-1250": 1250, "windows-1251": 1251, "windows-1252": 1252, "shift_jis": 932, "iso-2022-jp": 50220,
 }
 
 // codepageOf returns the code page of a charset as message.DecodeCharset names
 // it, 0 when there is none that readers know.
 func codepageOf(charset string) int32 { return codepages[charset] }
 
-var singleByte = map[int32]*charmap.Charmap{
-	1250: charmap.Windows1250, 1251: charmap.Windows1251, 1252: charmap.Windows1252, 1253: charmap.Windows1253,
-	1254: charmap.Windows1254, 1255: charmap.Windows1255, 1256: charmap.Windows1256, 1257: charmap.Windows1257,
-	1258: charmap.Windows1258, 874: charmap.Windows874,
+// charsetOf returns the charset of a Windows code page; empty when it isn't one
+// that mail uses.
+func charsetOf(codepage int32) string {
+	switch cp := codepage; {
+	case cp >= 1250 && cp <= 1258, cp == 874:
+		return fmt.Sprintf("windows-%d", cp)
+	case cp >= 28591 && cp <= 28606:
+		return fmt.Sprintf("iso-8859-%d", cp-28590)
+	case cp >= 50220 && cp <= 50222:
+		return "iso-2022-jp"
+	}
+	return map[int32]string{
+		65001: "utf-8", 20127: "us-ascii", 932: "shift_jis", 936: "gbk", 949: "euc-kr", 950: "big5",
+		20866: "koi8-r", 21866: "koi8-u", 51932: "euc-jp", 54936: "gb18030", 10000: "macintosh",
+	}[codepage]
 }
 
-var multiByte = map[int32]encoding.Encoding{
-	932: japanese.ShiftJIS, 50220: japanese.ISO2022JP, 51932: japanese.EUCJP, 936: simplifiedchinese.GBK,
-	54936: simplifiedchinese.GB18030, 949: korean.EUCKR, 950: traditionalchinese.Big5,
+var singleByte = map[int32]*charmap.Charmap{
+	1250: charmap.Windows1250, 1251: charmap.Windows1251, 1252: charmap.Windows1252,
 }
+
+var multiByte = map[int32]encoding.Encoding{932: japanese.ShiftJIS, 50220: japanese.ISO2022JP}
 
 // decodes reports whether b can be read in the code page by strict readers.
 // The tables at hand are the WHATWG's, which fill the holes of Windows' code
@@ -67,5 +74,5 @@ func decodes(codepage int32, b []byte) bool {
 		again, err := enc.NewEncoder().Bytes(out)
 		return err == nil && bytes.Equal(again, b)
 	}
-	return true // ISO 8859 and KOI8-R have a character for every octet
+	return true // ISO 8859 has a character for every octet
 }

@@ -62,24 +62,12 @@ func (b *builder) takeBodies(m *tnef.Message) {
 		return
 	}
 	if len(m.HTML) > 0 && len(m.HTML) <= maxText {
-		t.html = m.HTML
-		if cp := m.Codepage; decodes(cp, m.HTML) && known(cp) {
-			t.codepage = cp
-		}
+		t.html, t.codepage = m.HTML, m.Codepage
 		return
 	}
 	if _, err := rtf.Decompress(m.RTF, maxText); err == nil {
 		t.rtf = m.RTF
 	}
-}
-
-func known(codepage int32) bool {
-	for _, cp := range codepages {
-		if cp == codepage {
-			return true
-		}
-	}
-	return false
 }
 
 // fromTNEF writes an attachment whose octets lie inside of a winmail.dat.
