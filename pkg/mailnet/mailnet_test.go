@@ -162,8 +162,8 @@ func TestPace(t *testing.T) {
 func TestBackoff(t *testing.T) {
 	t.Parallel()
 	b := Backoff{Min: 100 * time.Millisecond, Max: time.Second}
-	for i, most := range []time.Duration{100, 200, 400, 800, 1000, 1000} {
-		most *= time.Millisecond
+	for i, ms := range []int{100, 200, 400, 800, 1000, 1000} {
+		most := time.Duration(ms) * time.Millisecond
 		if d := b.Next(); d < most/2 || d > most {
 			t.Errorf("wait %d is %v, want %v to %v", i, d, most/2, most)
 		}

@@ -221,7 +221,7 @@ func (c *Conn) answer(s *Script, tag, verb, args string) bool {
 		mechanism, initial, _ := strings.Cut(args, " ")
 		if initial == "" {
 			c.Write("+ \r\n")
-			initial = c.ReadLine()
+			c.ReadLine()
 			if strings.EqualFold(mechanism, "LOGIN") {
 				c.Write("+ %s\r\n", base64.StdEncoding.EncodeToString([]byte("Password:")))
 				c.ReadLine()
@@ -388,7 +388,7 @@ func (m *Message) Item(name string) (string, bool) {
 		if m.Structure != "" {
 			return "BODYSTRUCTURE " + m.Structure, true
 		}
-		return fmt.Sprintf(`BODYSTRUCTURE ("TEXT" "PLAIN" NIL NIL NIL "7BIT" %d 1)`, len(text)), true
+		return fmt.Sprintf(`BODYSTRUCTURE ("TEXT" "PLAIN" ("CHARSET" "utf-8") NIL "" "7BIT" %d 1)`, len(text)), true
 	case "BODY.PEEK[HEADER]":
 		return "BODY[HEADER] " + literal(head+"\r\n\r\n"), true
 	case "BODY.PEEK[TEXT]":

@@ -70,7 +70,9 @@ func (c *Conn) Broken() bool { return c.broken != nil }
 
 // Close ends the connection at once.
 func (c *Conn) Close() error {
-	c.fail(io.ErrClosedPipe)
+	if c.broken == nil {
+		c.broken = io.ErrClosedPipe
+	}
 	if c.lib != nil {
 		c.lib.end()
 	}
@@ -78,11 +80,11 @@ func (c *Conn) Close() error {
 }
 
 // Logout says goodbye and closes. It doesn't wait for the answer.
-func (c *Conn) Logout() error {
+func (c *Conn) Logout() {
 	if c.broken == nil {
-		c.Send("LOGOUT")
+		_, _ = c.Send("LOGOUT") // a courtesy: whoever doesn't hear it sees the end
 	}
-	return c.Close()
+	_ = c.Close()
 }
 
 func (c *Conn) fail(err error) error {

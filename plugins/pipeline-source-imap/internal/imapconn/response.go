@@ -282,7 +282,6 @@ type body struct {
 	c    *Conn
 	left int64
 	size int64
-	done bool
 	err  error
 }
 

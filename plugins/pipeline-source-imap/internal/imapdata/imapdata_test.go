@@ -190,6 +190,22 @@ func TestSets(t *testing.T) {
 	}
 }
 
+func TestTake(t *testing.T) {
+	t.Parallel()
+	whole := func() Set { return Set{{1, 3}, {5, 5}, {9, 12}} }
+	for n := range int64(10) {
+		for name, take := range map[string]func(*Set, int64) Set{"first": (*Set).TakeFirst, "last": (*Set).TakeLast} {
+			rest := whole()
+			page := take(&rest, n)
+			if page.Count() != min(n, 8) || rest.Count() != 8-page.Count() || len(page.And(rest)) > 0 {
+				t.Errorf("%s %d: %s and %s", name, n, page, rest)
+			}
+			wellFormed(t, page)
+			wellFormed(t, rest)
+		}
+	}
+}
+
 func FuzzSets(f *testing.F) {
 	f.Add("1:5,7,9:*", "3:8")
 	f.Add("4294967295:1", "2")

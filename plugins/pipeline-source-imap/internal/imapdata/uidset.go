@@ -144,6 +144,9 @@ func (s Set) Minus(t Set) Set {
 
 // First returns the n smallest UIDs, Last the n largest.
 func (s Set) First(n int64) Set {
+	if n <= 0 {
+		return nil
+	}
 	for i, r := range s {
 		size := int64(r.Last) - int64(r.First) + 1
 		if size >= n {
@@ -156,6 +159,9 @@ func (s Set) First(n int64) Set {
 
 // Last returns the n largest UIDs.
 func (s Set) Last(n int64) Set {
+	if n <= 0 {
+		return nil
+	}
 	for i := len(s) - 1; i >= 0; i-- {
 		r := s[i]
 		size := int64(r.Last) - int64(r.First) + 1
@@ -165,6 +171,38 @@ func (s Set) Last(n int64) Set {
 		n -= size
 	}
 	return s
+}
+
+// TakeFirst removes the n smallest UIDs and returns them. It changes the set in
+// place: page after page of a set of a million ranges costs the pages alone.
+func (s *Set) TakeFirst(n int64) Set {
+	page := slices.Clone(s.First(n))
+	if len(page) == 0 {
+		return nil
+	}
+	rest := (*s)[len(page)-1:]
+	if last := page[len(page)-1].Last; last == rest[0].Last {
+		rest = rest[1:]
+	} else {
+		rest[0].First = last + 1
+	}
+	*s = rest
+	return page
+}
+
+// TakeLast removes the n largest UIDs and returns them, as TakeFirst does.
+func (s *Set) TakeLast(n int64) Set {
+	page := slices.Clone(s.Last(n))
+	if len(page) == 0 {
+		return nil
+	}
+	end := len(*s) - len(page)
+	if first := page[0].First; first != (*s)[end].First {
+		(*s)[end].Last = first - 1
+		end++
+	}
+	*s = (*s)[:end]
+	return page
 }
 
 // All calls f for each UID in ascending order, until it returns false.

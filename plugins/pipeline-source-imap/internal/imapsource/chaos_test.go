@@ -137,6 +137,48 @@ func TestParked(t *testing.T) {
 	}
 }
 
+// TestListingThatNeverWorks ends in an error, soon, and in no made-up list.
+func TestListingThatNeverWorks(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		says  string
+		class fault.Class
+	}{
+		{"the connection ends", "", fault.Unavailable},
+		{"throttled", "%s NO [LIMIT] Rate limit hit.\r\n", fault.Throttled},
+		{"throttled for an hour", "%s NO Request is throttled. Suggested Backoff Time: 3600000 milliseconds\r\n", fault.Throttled},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := imapscript.Start(t, imapscript.Script{Mailboxes: []imapscript.Mailbox{inbox(40)},
+				Command: func(c *imapscript.Conn, tag, verb, args string) bool {
+					if verb != "UID FETCH" {
+						return false
+					}
+					if tt.says == "" {
+						c.Close()
+					} else {
+						c.Write(tt.says, tag)
+					}
+					return true
+				}})
+			s := openSource(t, plainConfig(server.Addr))
+			s.rest = 10 * time.Millisecond
+			var n int
+			var failed error
+			for _, err := range s.List(t.Context(), source.ListRequest{Mailbox: "INBOX", Needs: message.NeedSize}) {
+				if failed = err; err == nil {
+					n++
+				}
+			}
+			if !fault.Is(failed, tt.class) || n > 0 {
+				t.Errorf("%d messages and %v, want none and an error of class %s", n, failed, tt.class)
+			}
+		})
+	}
+}
+
 // TestServerThatDiesAtEveryFetch: when no message comes it isn't the messages'
 // fault, and none becomes a dead letter.
 func TestServerThatDiesAtEveryFetch(t *testing.T) {
