@@ -1,0 +1,251 @@
+// Package job puts together what a run is made of: the file, the plugins that
+// it names, what they say of themselves, and the plan that follows.
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/mailhaul/pipeline/internal/config"
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/pluginhost"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// Options say where things are.
+type Options struct {
+	File    string   // path of the pipeline file
+	Plugins []string // folders to look for plugins in, before the usual places
+	Values  config.Values
+	Log     *slog.Logger
+}
+
+// Job is a pipeline file with its plugins. Close must be called.
+type Job struct {
+	File   *config.File
+	Plan   *plan.Plan
+	values config.Values
+	host   *pluginhost.Host
+	ledger *ledger.Ledger // nil: nothing is remembered
+
+	described map[string]pluginhost.Description // by kind and name
+	sources   map[string]pluginhost.SessionSpec // by the source's name
+	sinks     map[string]pluginhost.SessionSpec
+	spool     *message.Spool
+}
+
+// Load reads the file and finds its plugins. It starts nothing.
+func Load(ctx context.Context, o Options) (*Job, error) {
+	f, err := config.Load(o.File)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Settle(ctx, o.Values); err != nil {
+		return nil, err
+	}
+	folder, err := filepath.Abs(filepath.Dir(o.File))
+	if err != nil {
+		return nil, fmt.Errorf("find the folder of %s: %w", o.File, err)
+	}
+	if !filepath.IsAbs(f.State) {
+		f.State = filepath.Join(folder, f.State)
+	}
+	ho := pluginhost.FromEnvironment(o.Plugins)
+	ho.Log, ho.WorkDir = o.Log, folder
+	host, err := pluginhost.New(ho)
+	if err != nil {
+		return nil, err
+	}
+	return &Job{
+		File: f, values: o.Values, host: host,
+		described: map[string]pluginhost.Description{},
+		sources:   map[string]pluginhost.SessionSpec{},
+		sinks:     map[string]pluginhost.SessionSpec{},
+		spool:     &message.Spool{},
+	}, nil
+}
+
+// Spool is where the run's bodies wait.
+func (j *Job) Spool() *message.Spool { return j.spool }
+
+// OpenLedger opens the ledger that the file names, and locks it.
+func (j *Job) OpenLedger(ctx context.Context) (*ledger.Ledger, error) {
+	l, err := ledger.Open(ctx, j.File.State, j.File.Name)
+	if err != nil {
+		return nil, err
+	}
+	j.ledger = l
+	return l, nil
+}
+
+// Close ends the plugins' processes and closes the ledger.
+func (j *Job) Close(ctx context.Context) error {
+	err := j.host.Close(ctx)
+	if j.ledger != nil {
+		err = errors.Join(err, j.ledger.Close())
+	}
+	return err
+}
+
+// Check holds every plugin's config against the schema that the plugin
+// publishes. It evaluates no reference and uses no network. All that is wrong
+// comes back at once.
+func (j *Job) Check(ctx context.Context) error {
+	var all config.Problems
+	var others []error
+	check := func(kind pluginhost.Kind, plugin string, c *config.PluginConfig) {
+		d, err := j.describe(ctx, kind, plugin)
+		if err == nil {
+			err = c.Check(d.Schema)
+		}
+		var ps config.Problems
+		switch {
+		case errors.As(err, &ps):
+			all = append(all, ps...)
+		case err != nil:
+			others = append(others, err)
+		}
+	}
+	for i := range j.File.Sources {
+		check(pluginhost.Source, j.File.Sources[i].Plugin, j.File.Sources[i].Config)
+	}
+	for i := range j.File.Sinks {
+		check(pluginhost.Sink, j.File.Sinks[i].Plugin, j.File.Sinks[i].Config)
+	}
+	if len(all) > 0 {
+		others = append([]error{all}, others...)
+	}
+	return errors.Join(others...)
+}
+
+// Prepare evaluates the references, asks each sink where it writes, and makes
+// the plan. Check comes before it.
+func (j *Job) Prepare(ctx context.Context) error {
+	p := &plan.Plan{Name: j.File.Name, Chain: j.File.Chain(), Concurrency: j.File.Concurrency.Sources}
+	var errs []error
+	for i := range j.File.Sources {
+		s, err := j.planSource(ctx, &j.File.Sources[i])
+		errs = append(errs, err)
+		p.Sources = append(p.Sources, s)
+	}
+	for i := range j.File.Sinks {
+		s, err := j.planSink(ctx, &j.File.Sinks[i])
+		errs = append(errs, err)
+		p.Sinks = append(p.Sinks, s)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	p.Settle()
+	j.Plan = p
+	return p.Check()
+}
+
+func (j *Job) planSource(ctx context.Context, s *config.Source) (plan.Source, error) {
+	d, err := j.describe(ctx, pluginhost.Source, s.Plugin)
+	if err != nil {
+		return plan.Source{}, err
+	}
+	resolved, err := s.Config.Resolve(ctx, d.Schema, j.values)
+	if err != nil {
+		return plan.Source{}, err
+	}
+	j.sources[s.Name] = j.spec(s.Name, s.Plugin, resolved)
+	rules, err := json.Marshal([]any{s.Mailboxes, s.Newest, s.Limit})
+	if err != nil {
+		return plan.Source{}, err
+	}
+	return plan.Source{
+		Name: s.Name, Plugin: s.Plugin, Selects: s.Mailboxes.Match, Newest: s.Newest, Limit: int64(s.Limit),
+		Vars: s.Vars, Provides: d.Provides, Rules: string(rules),
+	}, nil
+}
+
+func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
+	d, err := j.describe(ctx, pluginhost.Sink, s.Plugin)
+	if err != nil {
+		return plan.Sink{}, err
+	}
+	resolved, err := s.Config.Resolve(ctx, d.Schema, j.values)
+	if err != nil {
+		return plan.Sink{}, err
+	}
+	spec := j.spec(s.Name, s.Plugin, resolved)
+	j.sinks[s.Name] = spec
+	prepared, err := j.prepared(ctx, spec, resolved.Fingerprint)
+	if err != nil {
+		return plan.Sink{}, fmt.Errorf("sink %s: %w", s.Name, s.Config.Place(err))
+	}
+	return plan.Sink{Name: s.Name, Plugin: s.Plugin, When: s.When, GoOn: s.Continue, Prepared: sink.Prepared{
+		Target: prepared.Target, Lanes: prepared.Lanes, Needs: prepared.Needs, Record: prepared.Record,
+	}}, nil
+}
+
+func (j *Job) spec(name, plugin string, r *config.Resolved) pluginhost.SessionSpec {
+	spec := pluginhost.SessionSpec{Name: name, Plugin: plugin, Config: r.JSON, Spool: j.spool}
+	spec.Secrets.Value = func(ctx context.Context, ref string) (string, error) {
+		secret, ok := r.Secrets[ref]
+		if !ok {
+			return "", fault.New(fault.Bug, "plugin %s asks for a secret that its config doesn't have: %s", plugin, ref)
+		}
+		return secret(ctx)
+	}
+	return spec
+}
+
+// describe asks a plugin what it is, once for each build of it: a run that
+// finds nothing new starts no sink.
+func (j *Job) describe(ctx context.Context, kind pluginhost.Kind, name string) (pluginhost.Description, error) {
+	key := kind.String() + " " + name
+	if d, ok := j.described[key]; ok {
+		return d, nil
+	}
+	d, err := remember(ctx, j, "describe "+key, kind, name, func() (pluginhost.Description, error) {
+		return j.host.Describe(ctx, kind, name)
+	})
+	if err == nil {
+		j.described[key] = d
+	}
+	return d, err
+}
+
+func (j *Job) prepared(ctx context.Context, spec pluginhost.SessionSpec, fingerprint string) (pluginhost.Prepared, error) {
+	return remember(ctx, j, "prepare "+spec.Plugin+" "+fingerprint, pluginhost.Sink, spec.Plugin, func() (pluginhost.Prepared, error) {
+		return j.host.Prepare(ctx, pluginhost.Sink, spec)
+	})
+}
+
+// remember keeps a plugin's answer in the ledger, for as long as its
+// executable is the same.
+func remember[T any](ctx context.Context, j *Job, key string, kind pluginhost.Kind, name string, ask func() (T, error)) (T, error) {
+	var answer T
+	if j.ledger == nil {
+		return ask()
+	}
+	id, err := j.host.Identity(kind, name)
+	if err != nil {
+		return answer, err
+	}
+	key = fmt.Sprintf("%s %s %d %d", key, id.Path, id.Size, id.Modified.UnixNano())
+	held, err := j.ledger.Recall(ctx, key)
+	if err != nil {
+		return answer, err
+	}
+	if held != nil && json.Unmarshal(held, &answer) == nil {
+		return answer, nil
+	}
+	if answer, err = ask(); err != nil {
+		return answer, err
+	}
+	if held, err = json.Marshal(answer); err != nil {
+		return answer, err
+	}
+	return answer, j.ledger.Remember(ctx, key, held)
+}
