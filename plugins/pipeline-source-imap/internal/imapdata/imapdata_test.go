@@ -190,6 +190,16 @@ func TestSets(t *testing.T) {
 	}
 }
 
+func TestRanks(t *testing.T) {
+	t.Parallel()
+	rank := Set{{1, 3}, {5, 5}, {4294967290, 4294967295}}.Ranks()
+	for uid, want := range map[uint32]uint32{1: 1, 3: 3, 4: 0, 5: 4, 6: 0, 4294967290: 5, 4294967295: 10} {
+		if got := rank(uid); got != want {
+			t.Errorf("UID %d is at %d, want %d", uid, got, want)
+		}
+	}
+}
+
 func TestTake(t *testing.T) {
 	t.Parallel()
 	whole := func() Set { return Set{{1, 3}, {5, 5}, {9, 12}} }

@@ -142,6 +142,25 @@ func (s Set) Minus(t Set) Set {
 	return out
 }
 
+// Ranks returns a function that says at which place of the set, from 1, a UID
+// stands; 0 when it isn't in it. In a set of all UIDs of a mailbox that is the
+// sequence number.
+func (s Set) Ranks() func(uid uint32) uint32 {
+	before := make([]uint32, len(s))
+	var n uint32
+	for i, r := range s {
+		before[i] = n
+		n += r.Last - r.First + 1
+	}
+	return func(uid uint32) uint32 {
+		i := sort.Search(len(s), func(i int) bool { return s[i].Last >= uid })
+		if i == len(s) || s[i].First > uid {
+			return 0
+		}
+		return before[i] + uid - s[i].First + 1
+	}
+}
+
 // First returns the n smallest UIDs, Last the n largest.
 func (s Set) First(n int64) Set {
 	if n <= 0 {

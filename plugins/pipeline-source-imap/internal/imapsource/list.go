@@ -30,7 +30,8 @@ type lister struct {
 	validity uint32
 	items    string
 	slow     mailnet.Backoff
-	vain     int // messages that were asked again for an item without success
+	whole    bool // the search found all that there is
+	vain     int  // messages that were asked again for an item without success
 }
 
 // List yields summaries a page at a time.
@@ -65,12 +66,16 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 			l.req.State = nil
 		}
 		l.validity = st.state().UIDValidity
+		l.whole = all.Count() == st.messages
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	l.items = fetchItems(l.Source, l.req.Needs, "")
+	if l.items == "(UID)" {
+		return l.bare(all, yield)
+	}
 	return l.pages(ctx, l.choose(all), yield)
 }
 
@@ -113,9 +118,6 @@ func (l *lister) reopen(ctx context.Context, cause error) error {
 
 // pages asks for one page while the one before is handed out.
 func (l *lister) pages(ctx context.Context, all imapdata.Set, yield func(message.Summary, error) bool) error {
-	if l.items == "(UID)" {
-		return l.bare(all, yield)
-	}
 	release := l.conn.Net().CloseOn(ctx)
 	defer func() { release() }()
 	next := func() imapdata.Set {
@@ -153,9 +155,17 @@ func (l *lister) pages(ctx context.Context, all imapdata.Set, yield func(message
 	return nil
 }
 
-// bare yields ids alone: the search has told all.
+// bare yields ids and sequence numbers: the search has told all.
 func (l *lister) bare(all imapdata.Set, yield func(message.Summary, error) bool) error {
-	one := func(uid uint32) bool { return yield(l.summary(uid), nil) }
+	rank := all.Ranks()
+	one := func(uid uint32) bool {
+		s := l.summary(uid)
+		if l.whole {
+			s.SequenceNumber = rank(uid)
+		}
+		return yield(s, nil)
+	}
+	all = l.choose(all)
 	if !l.req.Newest {
 		all.All(one)
 		return nil

@@ -65,7 +65,11 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 	if !s.gmail && !s.objectID {
 		provides &^= message.NeedGmail
 	}
-	return source.Opened{Source: s, Lanes: s.pool.size(), Provides: provides, URL: c.url()}, nil
+	var notes []string
+	if s.gmail && c.Gmail != "folders" {
+		notes = append(notes, "Gmail: each message is taken once, from All Mail, Spam and Trash (gmail: folders takes each mailbox as it stands)")
+	}
+	return source.Opened{Source: s, Lanes: s.pool.size(), Provides: provides, URL: c.url(), Notes: notes}, nil
 }
 
 // Lanes returns how many connections the server grants.
@@ -103,19 +107,34 @@ func state(messages, bytes, validity, next, modSeq int64) message.MailboxState {
 }
 
 // examine opens a mailbox for reading on a connection, anew even when it is
-// open: the state must be that of now.
+// open: the state must be that of now. Microsoft sometimes refuses for a
+// moment what it granted at the login ("authenticated but not connected"): it
+// is asked again before that counts as a refusal.
 func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) (*examined, error) {
 	raw, err := s.raw(ctx, c, mailbox)
 	if err != nil {
 		return nil, err
 	}
+	b := mailnet.Backoff{Min: s.rest / 4}
+	for {
+		e, err := s.examineOnce(ctx, c, mailbox, raw)
+		if !fault.Is(err, fault.Auth) || c.Broken() || b.Tries() == 2 {
+			return e, err
+		}
+		if err := mailnet.Sleep(ctx, b.Next()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, mailbox, raw string) (*examined, error) {
 	e := &examined{messages: -1, uidNext: -1, uidValidity: -1, modSeq: -1}
 	command := "EXAMINE " + c.String(raw)
 	if c.Has("CONDSTORE") {
 		command += " (CONDSTORE)"
 	}
 	c.Selected = ""
-	_, err = c.Do(ctx, command, func(r *imapconn.Response) error {
+	_, err := c.Do(ctx, command, func(r *imapconn.Response) error {
 		switch {
 		case r.Name == "EXISTS":
 			e.messages = int64(r.Num)

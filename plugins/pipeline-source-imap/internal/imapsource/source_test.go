@@ -284,6 +284,11 @@ func TestFetchDovecot(t *testing.T) {
 	})
 	t.Run("expunged in between", func(t *testing.T) {
 		d.Doveadm("expunge", "-u", "alice", "mailbox", "INBOX", "uid", "3,5:7")
+		for _, sum := range list(t, s, source.ListRequest{Mailbox: "INBOX", After: &ids[9], Limit: 2}) {
+			if want := sum.ID.UID - 4; sum.SequenceNumber != want {
+				t.Errorf("UID %d has the number %d, want %d", sum.ID.UID, sum.SequenceNumber, want)
+			}
+		}
 		a := fetch(t.Context(), t, s, "INBOX", 0, ids[:20], 20)
 		for _, uid := range []uint32{3, 5, 6, 7} {
 			if !fault.Is(a.errs[uid], fault.Gone) {
