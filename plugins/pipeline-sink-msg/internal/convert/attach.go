@@ -27,6 +27,7 @@ type attachment struct {
 	e    *message.Entity // the part it comes from
 	kind int
 	tnef *tnef.Attachment // attachOpened
+	at   int64            // where in e its octets begin
 }
 
 // inMemory is the largest attachment that is copied when it is met; larger

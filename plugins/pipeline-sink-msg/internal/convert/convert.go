@@ -137,6 +137,7 @@ type builder struct {
 	env *Envelope // nil for a message within another
 
 	depth      int
+	opened     bool // a message out of a winmail.dat: attachments and bodies are known
 	incomplete bool // something was cut off: the original is attached
 	flags      int32
 

@@ -456,8 +456,15 @@ func TestClearSigned(t *testing.T) {
 func TestWinmail(t *testing.T) {
 	t.Parallel()
 	o := converted(t, named(t, "winmail.dat"), convert.Envelope{}, convert.Options{})
-	if len(o.Attachments) != 1 || o.Attachments[0].Text(0x3707) != "café.txt" || string(o.Attachments[0].Binary(0x3701)) != "the octets" {
-		t.Error("the file in it isn't an attachment")
+	if len(o.Attachments) != 2 || o.Attachments[0].Text(0x3707) != "café.txt" || string(o.Attachments[0].Binary(0x3701)) != "the octets" {
+		t.Fatal("the file in it isn't an attachment")
+	}
+	inner := o.Attachments[1].Message
+	if inner == nil || inner.Text(0x37) != "in the file" || inner.Text(0x42) != "Ann" || inner.Text(0x65) != "ann@e.org" || inner.Text(0x1000) != "the text in the file" || inner.Has(0x7D) {
+		t.Fatal("the message in it isn't one")
+	}
+	if len(inner.Attachments) != 1 || string(inner.Attachments[0].Binary(0x3701)) != "the octets" {
+		t.Error("the file of the message in it isn't an attachment")
 	}
 	if o.Text(0x1000) != "the text in the file" {
 		t.Errorf("text %q", o.Text(0x1000))

@@ -12,14 +12,12 @@ import (
 
 // fields sets the header block and the fields that have a property each.
 func (b *builder) fields() {
-	b.transportHeaders()
+	if !b.opened { // else they were never sent
+		b.transportHeaders()
+	}
 	b.o.String(pidListHelp, b.h.Text("List-Help"))
 	b.o.String(pidListSubscribe, b.h.Text("List-Subscribe"))
 	b.o.String(pidListUnsubscribe, b.h.Text("List-Unsubscribe"))
-	if b.depth > 0 {
-		// The map of names is the root's; its mails within stay lean.
-		return
-	}
 	if words := keywords(b.h.Text("Keywords")); len(words) > 0 {
 		if id, ok := b.c.file.NamedString(mapi.PublicStrings, "Keywords"); ok {
 			b.o.Strings(id, words)

@@ -11,6 +11,9 @@ import (
 // that are neither named nor of disposition attachment are the message's own;
 // every other leaf is an attachment.
 func (b *builder) gather() {
+	if b.opened {
+		return
+	}
 	if b.clearSigned() {
 		// The signed entity is the one attachment (MS-OXOSMIME §2.1.2); what
 		// can be read of it without checking it is the body.

@@ -136,8 +136,11 @@ func samples() []sample {
 	}
 }
 
-// winmail is a TNEF stream with a text and one file.
-func winmail() []byte {
+// winmail is a TNEF stream with a text, one file, and a message with another.
+func winmail() []byte { return stream(stream(nil)) }
+
+// stream is a TNEF stream with a text, a file, and a message in it, if any.
+func stream(within []byte) []byte {
 	var b bytes.Buffer
 	le := func(v uint32, n int) {
 		for range n {
@@ -162,5 +165,14 @@ func winmail() []byte {
 	attribute(2, 0x00069002, "\x01\x00\x00\x00")
 	attribute(2, 0x00018010, "caf\xe9.txt\x00")
 	attribute(2, 0x0006800F, "the octets")
+	attribute(1, 0x00018004, "in the file\x00")
+	attribute(1, 0x00008000, "\x04\x00\x00\x00\x04\x00\x0f\x00Ann\x00SMTP:ann@e.org\x00\x00")
+	if within != nil {
+		attribute(2, 0x00069002, "\x01\x00\x00\x00")
+		value := string(make([]byte, 16)) + string(within)
+		head := "\x01\x00\x00\x00" + "\x0d\x00\x01\x37" + "\x01\x00\x00\x00"
+		size := []byte{byte(len(value)), byte(len(value) >> 8), 0, 0}
+		attribute(2, 0x00069005, head+string(size)+value)
+	}
 	return b.Bytes()
 }

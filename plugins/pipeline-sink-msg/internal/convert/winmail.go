@@ -3,7 +3,9 @@ package convert
 import (
 	"errors"
 	"io"
+	"mime"
 	"strings"
+	"time"
 
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/plugins/pipeline-sink-msg/internal/mapi"
@@ -45,7 +47,7 @@ func (b *builder) openTNEF() {
 		}
 		opened := make([]attachment, 0, len(m.Attachments))
 		for k := range m.Attachments {
-			opened = append(opened, attachment{e: a.e, kind: attachOpened, tnef: &m.Attachments[k]})
+			opened = append(opened, attachment{e: a.e, kind: attachOpened, tnef: &m.Attachments[k], at: m.Attachments[k].Offset})
 		}
 		b.attachments = append(b.attachments[:i], append(opened, b.attachments[i+1:]...)...)
 		i += len(opened) - 1
@@ -70,19 +72,32 @@ func (b *builder) takeBodies(m *tnef.Message) {
 	}
 }
 
+// open returns the octets of an attachment that lie inside of a winmail.dat.
+func (a *attachment) open() io.Reader {
+	r := a.e.Open()
+	if _, err := io.CopyN(io.Discard, r, a.at); err != nil {
+		return errReader{err}
+	}
+	return io.LimitReader(r, a.tnef.Size)
+}
+
 // fromTNEF writes an attachment whose octets lie inside of a winmail.dat.
 func (b *builder) fromTNEF(o *mapi.Object, a *attachment) {
 	t := a.tnef
 	name, mediaType := longName(t.Name), t.MediaType
 	if t.Nested {
-		// A message of Outlook's own, which only TNEF can hold.
+		if b.tnefMail(o, a) {
+			b.show(o, false)
+			return
+		}
+		// A message that can't be read is kept as it is.
 		if name == "" {
 			name = "message"
 		}
 		if !strings.HasSuffix(strings.ToLower(name), ".dat") {
 			name += ".dat"
 		}
-		mediaType = "application/ms-tnef"
+		mediaType = "application/octet-stream"
 	}
 	if name == "" {
 		name = "attachment.bin"
@@ -98,14 +113,81 @@ func (b *builder) fromTNEF(o *mapi.Object, a *attachment) {
 		o.String(pidAttachContentID, id)
 	}
 	b.show(o, inline)
-	e := a.e
-	b.data(o, t.Size, func() io.Reader {
-		r := e.Open()
-		if _, err := io.CopyN(io.Discard, r, t.Offset); err != nil {
-			return errReader{err}
+	b.data(o, t.Size, a.open)
+}
+
+// tnefMail makes a message that is attached within a winmail.dat one of its
+// own. It is false when it is nested too deeply or can't be read.
+func (b *builder) tnefMail(o *mapi.Object, a *attachment) bool {
+	if b.depth+1 >= maxNesting {
+		b.incomplete = true
+		return false
+	}
+	m, err := tnef.Read(a.open())
+	if err != nil {
+		if !errors.Is(err, tnef.ErrCorrupt) {
+			b.c.failed(err)
 		}
-		return io.LimitReader(r, t.Size)
-	})
+		return false
+	}
+	head := tnefHeader(m)
+	root, _, err := message.Read(strings.NewReader(head), int64(len(head)))
+	if err != nil {
+		b.c.failed(err)
+		return false
+	}
+	o.Int(pidAttachMethod, attachEmbedded)
+	o.Int(pidAttachSize, int32(min(a.tnef.Size, 1<<31-1)))
+	inner := builder{c: b.c, o: o.AddMessage(pidAttachData), e: root, depth: b.depth + 1, opened: true}
+	for k := range m.Attachments {
+		inner.attachments = append(inner.attachments, attachment{e: a.e, kind: attachOpened, tnef: &m.Attachments[k], at: a.at + m.Attachments[k].Offset})
+	}
+	inner.takeBodies(m)
+	inner.message()
+	b.incomplete = b.incomplete || inner.incomplete
+	name := m.Subject
+	if name == "" {
+		name = "message"
+	}
+	o.String(pidDisplayName, name)
+	return true
+}
+
+// tnefHeader writes what the stream knows of its message as a header block.
+func tnefHeader(m *tnef.Message) string {
+	var h strings.Builder
+	word := func(s string) string { return mime.BEncoding.Encode("utf-8", clean(s)) }
+	person := func(field string, p tnef.Person) {
+		if p == (tnef.Person{}) {
+			return
+		}
+		address := strings.Map(func(r rune) rune {
+			if r <= ' ' || strings.ContainsRune("<>,;()\"\\", r) {
+				return -1
+			}
+			return r
+		}, p.Address)
+		h.WriteString(field + ": " + word(p.Name) + " <" + address + ">\r\n")
+	}
+	person("From", m.From)
+	for _, r := range m.Recipients {
+		switch r.Kind {
+		case recipientTo:
+			person("To", r.Person)
+		case recipientCc:
+			person("Cc", r.Person)
+		case recipientBcc:
+			person("Bcc", r.Person)
+		}
+	}
+	h.WriteString("Subject: " + word(m.Subject) + "\r\n")
+	if !m.Sent.IsZero() {
+		h.WriteString("Date: " + m.Sent.Format(time.RFC1123Z) + "\r\n")
+	}
+	if m.MessageID != "" {
+		h.WriteString("Message-ID: " + clean(m.MessageID) + "\r\n")
+	}
+	return h.String() + "\r\n"
 }
 
 type errReader struct{ err error }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"time"
 	"unicode/utf16"
 
 	"golang.org/x/text/encoding/charmap"
@@ -17,7 +18,11 @@ const signature = 0x223E9F78
 
 // Attributes (MS-OXTNEF §2.1.3.2), with their types.
 const (
+	attFrom         = 0x00008000
+	attSubject      = 0x00018004
+	attDateSent     = 0x00038005
 	attBody         = 0x0002800C
+	attRecipients   = 0x00069004
 	attMessageProps = 0x00069003
 	attOEMCodepage  = 0x00069007
 	attRenderData   = 0x00069002
@@ -35,13 +40,28 @@ const (
 // ErrCorrupt says that the stream isn't TNEF, or ends in the middle.
 var ErrCorrupt = errors.New("the TNEF stream is corrupt")
 
-// Message is what a stream holds.
+// Message is what a stream holds. What the mail around it says as well counts
+// only for a message that is attached within.
 type Message struct {
+	Subject     string
+	From        Person
+	Recipients  []Recipient
+	Sent        time.Time // zero when it isn't said
+	MessageID   string
 	Text        string
 	HTML        []byte // as it stands, in code page Codepage
 	Codepage    int32  // of HTML; 0 when it isn't said
 	RTF         []byte // compressed
 	Attachments []Attachment
+}
+
+// Person is an address with its name; either may be empty.
+type Person struct{ Name, Address string }
+
+// Recipient is a row of the recipient table. Kind is 1 (To), 2 (Cc) or 3 (Bcc).
+type Recipient struct {
+	Person
+	Kind int32
 }
 
 // Attachment is a file in the stream. Its octets are the Size octets from
@@ -122,7 +142,7 @@ func (t *reader) take(n int) ([]byte, error) {
 
 func (t *reader) attribute(id uint32, size int64) error {
 	switch id {
-	case attBody, attMessageProps, attOEMCodepage, attTitle, attAttachProps:
+	case attFrom, attSubject, attDateSent, attBody, attRecipients, attMessageProps, attOEMCodepage, attTitle, attAttachProps:
 		if size > maxHeld {
 			return ErrCorrupt
 		}
@@ -157,6 +177,14 @@ func (t *reader) keep(id uint32, b []byte, start int64) error {
 		if len(b) >= 4 {
 			t.oem = binary.LittleEndian.Uint32(b)
 		}
+	case attSubject:
+		t.out.Subject = t.narrow(b)
+	case attFrom:
+		t.out.From = t.from(b)
+	case attDateSent:
+		t.out.Sent = date(b)
+	case attRecipients:
+		return t.recipients(b)
 	case attBody:
 		t.out.Text = t.narrow(b)
 	case attTitle:
@@ -167,8 +195,24 @@ func (t *reader) keep(id uint32, b []byte, start int64) error {
 			t.lastly.Name = t.narrow(b)
 		}
 	case attMessageProps:
+		var represented Person
+		defer func() {
+			if represented != (Person{}) {
+				t.out.From = represented
+			}
+		}()
 		return properties(b, func(id, typ uint16, v []byte, _ int) {
 			switch {
+			case id == 0x0037:
+				t.out.Subject = t.text(typ, v)
+			case id == 0x0042:
+				represented.Name = t.text(typ, v)
+			case id == 0x0065 && represented.Address == "", id == 0x5D02:
+				represented.Address = t.text(typ, v)
+			case id == 0x1035:
+				t.out.MessageID = t.text(typ, v)
+			case id == 0x0039 && typ == 0x40 && len(v) == 8:
+				t.out.Sent = fileTime(v)
 			case id == 0x1000 && t.out.Text == "":
 				t.out.Text = t.text(typ, v)
 			case id == 0x1013 && typ == 0x0102:
@@ -218,6 +262,71 @@ func (t *reader) text(typ uint16, v []byte) string {
 	return ""
 }
 
+// from reads the triple of MS-OXTNEF §2.1.3.3.4: a name, and "SMTP:address".
+func (t *reader) from(b []byte) Person {
+	if len(b) < 16 {
+		return Person{}
+	}
+	name, address := int(binary.LittleEndian.Uint16(b[4:])), int(binary.LittleEndian.Uint16(b[6:]))
+	if len(b) < 8+name+address {
+		return Person{}
+	}
+	p := Person{Name: t.narrow(b[8 : 8+name])}
+	if kind, a, ok := strings.Cut(t.narrow(b[8+name:8+name+address]), ":"); ok && strings.EqualFold(kind, "SMTP") {
+		p.Address = a
+	}
+	return p
+}
+
+// date reads a DTR (MS-OXTNEF §2.1.3.3.3), in UTC.
+func date(b []byte) time.Time {
+	if len(b) < 12 {
+		return time.Time{}
+	}
+	n := func(i int) int { return int(binary.LittleEndian.Uint16(b[2*i:])) }
+	if n(0) == 0 {
+		return time.Time{}
+	}
+	return time.Date(n(0), time.Month(n(1)), n(2), n(3), n(4), n(5), 0, time.UTC)
+}
+
+func fileTime(v []byte) time.Time {
+	n := int64(binary.LittleEndian.Uint64(v))
+	return time.Unix(n/1e7-11644473600, n%1e7*100).UTC()
+}
+
+// maxRecipients bounds the rows that are kept.
+const maxRecipients = 4096
+
+// recipients reads the recipient table: lists of properties.
+func (t *reader) recipients(b []byte) error {
+	c := cursor{b: b}
+	rows := c.u32()
+	rest := b[min(4, len(b)):]
+	for range rows {
+		if len(t.out.Recipients) == maxRecipients {
+			return nil
+		}
+		r := Recipient{Kind: 1}
+		n, err := propertyList(rest, func(id, typ uint16, v []byte, _ int) {
+			switch {
+			case id == 0x3001:
+				r.Name = t.text(typ, v)
+			case id == 0x3003 && r.Address == "", id == 0x39FE:
+				r.Address = t.text(typ, v)
+			case id == 0x0C15 && len(v) >= 4:
+				r.Kind = int32(binary.LittleEndian.Uint32(v) & 15)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+		t.out.Recipients = append(t.out.Recipients, r)
+	}
+	return nil
+}
+
 // narrow reads text in the stream's own code page.
 func (t *reader) narrow(b []byte) string {
 	if i := strings.IndexByte(string(b), 0); i >= 0 {
@@ -247,9 +356,16 @@ func (t *reader) narrow(b []byte) string {
 	return string(out)
 }
 
-// properties goes over a list of MAPI properties (MS-OXTNEF §2.1.3.4) and calls
-// f with the first value of each, and where in b it is.
+// properties is propertyList for a list that is all of b.
 func properties(b []byte, f func(id, typ uint16, value []byte, at int)) error {
+	_, err := propertyList(b, f)
+	return err
+}
+
+// propertyList goes over a list of MAPI properties (MS-OXTNEF §2.1.3.4) and
+// calls f with the first value of each, and where in b it is. It returns the
+// length of the list.
+func propertyList(b []byte, f func(id, typ uint16, value []byte, at int)) (int, error) {
 	c := cursor{b: b}
 	n := c.u32()
 	for range n {
@@ -270,17 +386,17 @@ func properties(b []byte, f func(id, typ uint16, value []byte, at int)) error {
 			count = c.u32()
 		}
 		if int64(count) > int64(len(b)) {
-			return ErrCorrupt
+			return 0, ErrCorrupt
 		}
 		for i := range count {
 			if c.bad {
-				return ErrCorrupt
+				return 0, ErrCorrupt
 			}
 			size := int64(fixed(base))
 			if variable {
 				size = int64(c.u32())
 			} else if size < 0 {
-				return ErrCorrupt
+				return 0, ErrCorrupt
 			}
 			at := c.at
 			v := c.padded(size)
@@ -289,13 +405,13 @@ func properties(b []byte, f func(id, typ uint16, value []byte, at int)) error {
 			}
 		}
 		if c.bad {
-			return ErrCorrupt
+			return 0, ErrCorrupt
 		}
 	}
 	if c.bad {
-		return ErrCorrupt
+		return 0, ErrCorrupt
 	}
-	return nil
+	return c.at, nil
 }
 
 // fixed returns the octets of a value of a fixed type.

@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/mailhaul/pipeline/plugins/pipeline-sink-msg/internal/tnef"
 )
@@ -73,6 +75,13 @@ func full() []byte {
 	s.attribute(1, 0x00069007, []byte{0xE2, 4, 0, 0, 0, 0, 0, 0})
 	s.attribute(1, 0x0002800C, []byte("\x9elut\xfd\x00"))
 	s.attribute(1, 0x00069003, properties(3, message))
+	s.attribute(1, 0x00018004, []byte("the subject\x00"))
+	s.attribute(1, 0x00008000, []byte("\x04\x00\x18\x00\x04\x00\x0d\x00Ann\x00SMTP:ann@e.o\x00"))
+	s.attribute(1, 0x00038005, []byte{0xE8, 7, 2, 0, 29, 0, 18, 0, 30, 0, 5, 0, 4, 0})
+	var to, cc []byte
+	to = property(property(to, 0x3001001F, wide("Bob")), 0x3003001E, []byte("bob@e.o\x00"))
+	cc = property(property(cc, 0x0C150003, []byte{2, 0, 0, 0}), 0x39FE001F, wide("cc@e.o"))
+	s.attribute(1, 0x00069004, append([]byte{2, 0, 0, 0}, append(properties(2, to), properties(2, cc)...)...))
 	s.attribute(2, 0x00069002, make([]byte, 14))
 	s.attribute(2, 0x00018010, []byte("ZLUTY~1.TXT\x00"))
 	s.attribute(2, 0x0006800F, []byte("the octets"))
@@ -91,6 +100,13 @@ func TestRead(t *testing.T) {
 	}
 	if m.Text != "žlutý" || string(m.HTML) != "<p>x</p>" || m.Codepage != 65001 || string(m.RTF) != "rtf" {
 		t.Errorf("text %q, html %q in %d, rtf %q", m.Text, m.HTML, m.Codepage, m.RTF)
+	}
+	if m.Subject != "the subject" || m.From != (tnef.Person{Name: "Ann", Address: "ann@e.o"}) || !m.Sent.Equal(time.Date(2024, 2, 29, 18, 30, 5, 0, time.UTC)) {
+		t.Errorf("subject %q, from %v, sent %v", m.Subject, m.From, m.Sent)
+	}
+	rows := []tnef.Recipient{{Person: tnef.Person{Name: "Bob", Address: "bob@e.o"}, Kind: 1}, {Person: tnef.Person{Address: "cc@e.o"}, Kind: 2}}
+	if !slices.Equal(m.Recipients, rows) {
+		t.Errorf("recipients %v", m.Recipients)
 	}
 	want := []struct {
 		name, media, id, data string
@@ -120,7 +136,7 @@ func TestCut(t *testing.T) {
 			t.Fatalf("%d octets: %v", n, err)
 		}
 	}
-	if whole != 9 { // behind the head and the first eight of nine attributes
+	if whole != 13 { // behind the head and the first twelve of thirteen attributes
 		t.Errorf("%d cuts were taken for whole", whole)
 	}
 }
