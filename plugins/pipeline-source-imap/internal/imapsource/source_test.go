@@ -157,7 +157,15 @@ func TestDovecot(t *testing.T) {
 				}
 			}
 
-			all := list(t, s, source.ListRequest{Mailbox: "INBOX", Needs: message.AllSummary &^ message.NeedGmail})
+			var opened message.MailboxState
+			all := list(t, s, source.ListRequest{Mailbox: "INBOX", Needs: message.AllSummary &^ message.NeedGmail,
+				State: func(st message.MailboxState) { opened = st }})
+			for m := range s.Mailboxes(t.Context()) {
+				// Equal tokens are what lets a run pass a mailbox over.
+				if m.Name == "INBOX" && (m.State.Content != opened.Content || m.State.Flags != opened.Flags || m.State.UIDValidity != opened.UIDValidity) {
+					t.Errorf("STATUS says %+v, EXAMINE %+v", m.State, opened)
+				}
+			}
 			if len(all) != 25 {
 				t.Fatalf("%d messages, want 25", len(all))
 			}
