@@ -175,7 +175,7 @@ func (e *Engine) prepare(ctx context.Context) error {
 		if !o.target.Dirty {
 			continue
 		}
-		if _, err := o.get(ctx); err != nil {
+		if _, err := o.get(); err != nil {
 			o.fail(err)
 		}
 	}

@@ -50,8 +50,10 @@ type lane struct {
 	Lane
 }
 
-// get returns the outlet's session, opening it if need be.
-func (o *outlet) get(ctx context.Context) (*session, error) {
+// get returns the outlet's session, opening it if need be. The session belongs
+// to the run: it outlives the account that happened to need it first.
+func (o *outlet) get() (*session, error) {
+	ctx := o.e.ctx
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.failed != nil {
@@ -99,7 +101,7 @@ func (o *outlet) get(ctx context.Context) (*session, error) {
 // put hands a message to the outlet over the worker's lane. It returns the
 // session's generation. done is called once when the error is nil.
 func (o *outlet) put(ctx context.Context, worker int, m *message.Message, done func(int, sink.Receipt, error)) error {
-	s, err := o.get(ctx)
+	s, err := o.get()
 	if err != nil {
 		return err
 	}

@@ -249,3 +249,9 @@ func remember[T any](ctx context.Context, j *Job, key string, kind pluginhost.Ki
 	}
 	return answer, j.ledger.Remember(ctx, key, held)
 }
+
+// HasSink reports whether the file has a sink of that name.
+func (j *Job) HasSink(name string) bool {
+	_, ok := j.sinks[name]
+	return ok
+}

@@ -1,0 +1,13 @@
+// Command pipeline exports mail: from source plugins through stages into sink
+// plugins, as a YAML file says.
+package main
+
+import (
+	"context"
+	"os"
+	_ "time/tzdata" // `timezone:` works on machines without a zone database
+)
+
+func main() {
+	os.Exit(execute(context.Background(), os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+}

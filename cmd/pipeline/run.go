@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/progress"
+	"github.com/mailhaul/pipeline/internal/report"
+)
+
+// closePatience is how long plugins may take to end.
+const closePatience = 15 * time.Second
+
+type runFlags struct {
+	adopt       bool
+	rewrite     []string
+	retryFailed bool
+	quiet       bool
+}
+
+func (c *command) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Export what isn't exported yet",
+		Long: `Export what isn't exported yet.
+
+Exit codes: 0 all done; 1 stopped; 2 the command line or the file is wrong;
+3 done, with dead letters; 4 accounts or mailboxes incomplete; 5 locked by
+another run; 75 parked by a provider's limit.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), f) },
+	}
+	cmd.Flags().BoolVar(&f.adopt, "adopt", false, "take over targets that are not empty and have no marker")
+	cmd.Flags().StringArrayVar(&f.rewrite, "rewrite", nil, "write everything of this sink anew")
+	cmd.Flags().BoolVar(&f.retryFailed, "retry-failed", false, "try dead letters again")
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
+	return cmd
+}
+
+func (c *command) run(ctx context.Context, f runFlags) (err error) {
+	ctx, stop, release := c.signals(ctx)
+	defer release()
+	j, err := c.load(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+		defer cancel()
+		err = errors.Join(err, j.Close(ctx))
+	}()
+	l, err := j.OpenLedger(ctx)
+	if err != nil {
+		return err
+	}
+	if err := j.Check(ctx); err != nil {
+		return err
+	}
+	if err := j.Prepare(ctx); err != nil {
+		return err
+	}
+	for _, name := range f.rewrite {
+		if !j.HasSink(name) {
+			return fmt.Errorf("--rewrite %s: the file has no sink of that name", name)
+		}
+	}
+	number, err := l.BeginRun(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	stats := &engine.Stats{}
+	opts := engine.Options{
+		Plan: j.Plan, Ledger: l, Plugins: j, Log: c.logger(), Spool: j.Spool(), Stats: stats,
+		Adopt: f.adopt, Rewrite: f.rewrite, RetryFailed: f.retryFailed,
+	}
+	display := progress.New(c.err, c.terminal() && !f.quiet, stats, c.logger())
+	opts.Events = display.Event
+	result, err := engine.Run(ctx, stop, opts)
+	display.Close()
+	if !f.quiet {
+		report.Text(c.out, result)
+	}
+	code := result.Exit()
+	return errors.Join(l.EndRun(context.WithoutCancel(ctx), number, time.Now(), code), c.conclude(result, code, err))
+}
+
+// conclude says how the run ended and what to do about it.
+func (c *command) conclude(r *engine.Result, code int, err error) error {
+	if err == nil {
+		err = r.Err
+	}
+	if err != nil {
+		tell(c.err, err)
+	}
+	for i := range r.Accounts {
+		if a := &r.Accounts[i]; a.Err != nil && a.Until.IsZero() && a.Err.Error() != fmt.Sprint(err) {
+			tell(c.err, a.Err)
+		}
+	}
+	switch code {
+	case engine.ExitDone:
+		return nil
+	case engine.ExitStopped:
+		fmt.Fprintln(c.err, "stopped: nothing that was written is lost; run again to go on")
+	case engine.ExitLetters:
+		fmt.Fprintln(c.err, "done, with dead letters: run with --retry-failed to try them again")
+	case engine.ExitIncomplete:
+		fmt.Fprintln(c.err, "incomplete: run again to go on with what is missing")
+	}
+	return exit(code)
+}
+
+// signals returns a context that ends with the second interrupt, and a channel
+// that is closed by the first.
+func (c *command) signals(ctx context.Context) (context.Context, <-chan struct{}, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			close(stop)
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-signals:
+			cancel(context.Canceled)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, stop, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
+}
+
+// terminal reports whether a person is watching.
+func (c *command) terminal() bool {
+	f, ok := c.err.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,58 @@
+package report
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mailhaul/pipeline/internal/engine"
+)
+
+func TestText(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		result engine.Result
+		want   string
+	}{
+		"what is zero is left out": {
+			result: engine.Result{Accounts: []engine.Account{{Source: "a", Mailboxes: []engine.Sum{
+				{Mailbox: "INBOX", Server: 5, Listed: 5, Written: 3, Dropped: map[string]int64{"recent": 2}, Complete: true},
+				{Mailbox: "Empty", Complete: true},
+				{Mailbox: "Old", Server: 7, Listed: 7, DoneBefore: 7, Skipped: true, Complete: true},
+			}, Excluded: []string{"Trash"}}}},
+			want: `
+  INBOX                        5 listed = 3 written + 2 dropped by recent
+total: 12 listed = 3 written + 7 done before + 2 dropped by recent
+excluded by the file: 1 mailboxes
+`,
+		},
+		"trouble is told": {
+			result: engine.Result{Accounts: []engine.Account{
+				{Source: "a", Err: errors.New("LOGIN refused"), Mailboxes: []engine.Sum{
+					{Mailbox: "INBOX", Server: 6, Listed: 5, Written: 1, Pending: 4, Undecided: map[string]int64{"recent": 1}, Problem: errors.New("NO")},
+				}},
+				{Source: "b", Until: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
+			}},
+			want: `
+  a/INBOX                      5 listed = 1 written + 4 pending; the server counts 6
+total: 5 listed = 1 written + 4 pending
+stage recent couldn't judge 1 messages (a value is absent): they were kept
+incomplete: a: LOGIN refused
+incomplete: a/INBOX: NO
+parked: b: its server asks to wait; go on after 2026-01-02 03:04:05 UTC
+`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var b strings.Builder
+			Text(&b, &tc.result)
+			if diff := cmp.Diff(strings.TrimPrefix(tc.want, "\n"), b.String()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
