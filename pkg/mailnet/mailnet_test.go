@@ -88,22 +88,22 @@ func pair(t *testing.T, timeouts Timeouts) (*Conn, net.Conn) {
 
 func TestDeadlinesRoll(t *testing.T) {
 	t.Parallel()
-	c, peer := pair(t, Timeouts{Read: 200 * time.Millisecond})
+	c, peer := pair(t, Timeouts{Read: time.Second})
 	go func() {
-		for range 8 { // a slow transfer, longer than the timeout in all
+		for range 6 { // a slow transfer, longer than the timeout in all
 			peer.Write([]byte("x"))
-			time.Sleep(80 * time.Millisecond)
+			time.Sleep(300 * time.Millisecond)
 		}
 	}()
 	start := time.Now()
 	got, err := io.ReadAll(c)
-	if string(got) != "xxxxxxxx" {
-		t.Errorf("got %q, want 8 octets", got)
+	if string(got) != "xxxxxx" {
+		t.Errorf("got %q, want 6 octets", got)
 	}
 	if f := fault.As(Classify(err, "read")); f == nil || f.Class != fault.Unavailable || !strings.Contains(f.Text, "no answer in time") {
 		t.Errorf("silence ends in %v", err)
 	}
-	if d := time.Since(start); d < 700*time.Millisecond || d > 3*time.Second {
+	if d := time.Since(start); d < 2*time.Second || d > 20*time.Second {
 		t.Errorf("silence was noticed after %v", d)
 	}
 }
