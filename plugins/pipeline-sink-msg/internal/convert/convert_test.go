@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/plugins/pipeline-sink-msg/internal/convert"
-	"github.com/mailhaul/pipeline/plugins/pipeline-sink-msg/internal/msgtest"
 )
 
 // named returns the sample of that name.
@@ -112,6 +111,15 @@ func TestPeople(t *testing.T) {
 	if e := hex.EncodeToString(o.Binary(0x41)[:24]); e != "00000000812b1fa4bea310199d6e00dd010f540200000180" {
 		t.Errorf("entry id begins %s", e)
 	}
+	t.Run("nobody is told", func(t *testing.T) {
+		t.Parallel()
+		for _, to := range []string{"undisclosed-recipients:;", "undisclosed-recipients;;", "Undisclosed recipients", "<undisclosed-recipients:>"} {
+			o := converted(t, "From: a@b.c\r\nTo: "+to+"\r\n\r\n", convert.Envelope{}, convert.Options{})
+			if len(o.Recipients) != 0 || o.Has(0xE04) {
+				t.Errorf("%s: %d recipients, %q", to, len(o.Recipients), o.Text(0xE04))
+			}
+		}
+	})
 	t.Run("no originator is a draft", func(t *testing.T) {
 		t.Parallel()
 		o := converted(t, "Subject: x\r\n\r\n", convert.Envelope{}, convert.Options{})
@@ -309,178 +317,4 @@ func TestDeliveryReport(t *testing.T) {
 	if m := o.Attachments[1].Message; m == nil || m.Text(0x37) != "original" {
 		t.Error("the original isn't there")
 	}
-}
-
-func TestBodies(t *testing.T) {
-	t.Parallel()
-	html := func(charset, body string) string {
-		return "From: a@b.c\r\nContent-Type: text/html; charset=" + charset + "\r\n\r\n" + body
-	}
-	cases := []struct {
-		name, mail, text, html string
-		codepage               int32
-		utf8                   bool
-	}{
-		{"text", "From: a@b.c\r\nContent-Type: text/plain; charset=utf-8\r\n\r\na\nb\r\nž", "a\r\nb\r\nž", "", 65001, false},
-		{"text in latin 1", "From: a@b.c\r\nContent-Type: text/plain; charset=iso-8859-1\r\n\r\ncaf\xe9", "café", "", 28591, false},
-		{"html in its own octets", html("iso-8859-2", "<p>\xbelu</p>"), "žlu\r\n", "<p>\xbelu</p>", 28592, false},
-		{"html in UTF-8 when asked", html("iso-8859-2", "<meta charset=iso-8859-2><p>\xbelu</p>"), "žlu\r\n", "<meta charset=utf-8><p>žlu</p>", 65001, true},
-		{"html in a charset nobody knows", html("x-none", "<meta charset=x-none><p>caf\xe9</p>"), "café\r\n", "<meta charset=x-none><p>caf\xe9</p>", 1252, false},
-		{"html that isn't what it says", html("utf-8", "<p>\xc3\xa9\xc3\xa9\xff</p>"), "éé\ufffd\r\n", "<p>éé\ufffd</p>", 65001, false},
-		{"html with a hole of its code page", html("windows-1252", "<p>\x81</p>"), "\ufffd\r\n", "<p>\ufffd</p>", 65001, false},
-		{"html in a code page that few know", html("iso-8859-7", "<meta charset='iso-8859-7'><p>\xe1</p>"), "α\r\n", "<meta charset='utf-8'><p>α</p>", 65001, false},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			o := converted(t, c.mail, convert.Envelope{}, convert.Options{UTF8: c.utf8})
-			if o.Text(0x1000) != c.text || string(o.Binary(0x1013)) != c.html || o.Int(0x3FDE) != c.codepage {
-				t.Errorf("text %q, html %q, code page %d", o.Text(0x1000), o.Binary(0x1013), o.Int(0x3FDE))
-			}
-			native := int32(1)
-			if c.html != "" {
-				native = 3
-			}
-			if o.Int(0x1016) != native || o.Bool(0xE1F) {
-				t.Errorf("native body %d, RTF in sync %v", o.Int(0x1016), o.Bool(0xE1F))
-			}
-		})
-	}
-}
-
-func TestTextOfHTML(t *testing.T) {
-	t.Parallel()
-	cases := []struct{ name, html, want string }{
-		{"blanks", "<p>a\r\n  b&nbsp;c</p>", "a b c"},
-		{"paragraphs", "<p>a</p><p>b</p>c<br>d", "a\r\n\r\nb\r\n\r\nc\r\nd"},
-		{"hidden", "<head><title>t</title><style>x{}</style></head>a<script>y</script>", "a"},
-		{"list", "<ul><li>a<li>b</ul>", "* a\r\n* b"},
-		{"table", "<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>", "a b\r\nc"},
-		{"link", "<a href='http://x.org'>text</a> and <a href=http://y.org>http://y.org</a>", "text <http://x.org> and http://y.org"},
-		{"pre", "<pre>a\n  b</pre>", "a\r\n  b"},
-		{"entities", "&lt;&#382;&euro;&gt;", "<ž€>"},
-		{"unclosed", "<p>a<b", "a"},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			o := converted(t, "From: a@b.c\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"+c.html, convert.Envelope{}, convert.Options{})
-			if got := o.Text(0x1000); got != c.want+"\r\n" {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
-		})
-	}
-}
-
-func TestAttachments(t *testing.T) {
-	t.Parallel()
-	o := converted(t, named(t, "attachments"), convert.Envelope{}, convert.Options{})
-	want := []struct{ long, short, ext, mime, data string }{
-		{"Übersicht.pdf", "bersic~1.pdf", ".pdf", "application/pdf", "\x00\x01\x02"},
-		{"a+b [1].tar.gz", "a_b_1_~1.gz", ".gz", "text/plain", "second text"},
-		{"ATT00003.bin", "ATT00003.bin", ".bin", "application/octet-stream", ""},
-	}
-	if len(o.Attachments) != len(want) {
-		t.Fatalf("%d attachments", len(o.Attachments))
-	}
-	for i, w := range want {
-		a := o.Attachments[i]
-		if a.Text(0x3707) != w.long || a.Text(0x3704) != w.short || a.Text(0x3703) != w.ext || a.Text(0x370E) != w.mime || string(a.Binary(0x3701)) != w.data {
-			t.Errorf("%d: %q %q %q %q %q", i, a.Text(0x3707), a.Text(0x3704), a.Text(0x3703), a.Text(0x370E), a.Binary(0x3701))
-		}
-		if a.Bool(0x7FFE) || int(a.Int(0xE20)) != len(w.data) || a.Int(0x370B) != -1 {
-			t.Errorf("%d: hidden %v, size %d, position %d", i, a.Bool(0x7FFE), a.Int(0xE20), a.Int(0x370B))
-		}
-	}
-	if got := o.Attachments[0].Time(0x3007); !got.Equal(time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)) {
-		t.Errorf("made at %v", got)
-	}
-	if !o.Bool(0xE1B) || o.Int(0xE07)&0x10 == 0 {
-		t.Error("the message doesn't say that it has attachments")
-	}
-}
-
-// TestInline: only what the HTML names is hidden, and all hidden means that
-// there is no paper clip.
-func TestInline(t *testing.T) {
-	t.Parallel()
-	o := converted(t, named(t, "inline"), convert.Envelope{}, convert.Options{})
-	want := []struct {
-		id, location string
-		hidden       bool
-	}{{"pic@x", "", true}, {"p%40y", "", true}, {"", "there.png", true}, {"not@named", "", false}}
-	for i, w := range want {
-		a := o.Attachments[i]
-		if a.Text(0x3712) != w.id || a.Text(0x3713) != w.location || a.Bool(0x7FFE) != w.hidden || (a.Int(0x3714) == 4) != w.hidden {
-			t.Errorf("%d: id %q, location %q, hidden %v, flags %d", i, a.Text(0x3712), a.Text(0x3713), a.Bool(0x7FFE), a.Int(0x3714))
-		}
-	}
-	only := strings.Replace(named(t, "inline"), "Content-ID: <not@named>", "Content-ID: <pic@x>", 1)
-	if o := converted(t, only, convert.Envelope{}, convert.Options{}); o.Bool(0xE1B) || o.Int(0xE07)&0x10 != 0 {
-		t.Error("a paper clip for what the text shows")
-	}
-}
-
-func TestMailInMail(t *testing.T) {
-	t.Parallel()
-	o := converted(t, named(t, "mail in mail"), convert.Envelope{}, convert.Options{})
-	if len(o.Attachments) != 3 {
-		t.Fatalf("%d attachments", len(o.Attachments))
-	}
-	inner := o.Attachments[0].Message
-	if inner == nil || inner.Text(0x37) != "Sample" || string(inner.Binary(0x1013)) != "<b>inner</b>" || inner.Text(0x1000) != "inner\r\n" {
-		t.Error("the first mail isn't whole")
-	}
-	if m := o.Attachments[1].Message; m == nil || m.Text(0x37) != "x" || m.Text(0x1000) != "y" {
-		t.Error("a mail in base64 isn't opened")
-	}
-}
-
-func TestClearSigned(t *testing.T) {
-	t.Parallel()
-	mail := named(t, "clear-signed")
-	o := converted(t, mail, convert.Envelope{}, convert.Options{})
-	if len(o.Attachments) != 1 {
-		t.Fatalf("%d attachments", len(o.Attachments))
-	}
-	a := o.Attachments[0]
-	want := mail[strings.Index(mail, "Content-Type: multipart/signed"):]
-	if got := string(a.Binary(0x3701)); got != want || a.Text(0x3707) != "smime.p7m" || a.Text(0x370E) != "multipart/signed" {
-		t.Errorf("%s, %s: %q, want %q", a.Text(0x3707), a.Text(0x370E), got, want)
-	}
-	if o.Text(0x1000) != "signed" {
-		t.Errorf("text %q", o.Text(0x1000))
-	}
-}
-
-func TestWinmail(t *testing.T) {
-	t.Parallel()
-	o := converted(t, named(t, "winmail.dat"), convert.Envelope{}, convert.Options{})
-	if len(o.Attachments) != 2 || o.Attachments[0].Text(0x3707) != "café.txt" || string(o.Attachments[0].Binary(0x3701)) != "the octets" {
-		t.Fatal("the file in it isn't an attachment")
-	}
-	inner := o.Attachments[1].Message
-	if inner == nil || inner.Text(0x37) != "in the file" || inner.Text(0x42) != "Ann" || inner.Text(0x65) != "ann@e.org" || inner.Text(0x1000) != "the text in the file" || inner.Has(0x7D) {
-		t.Fatal("the message in it isn't one")
-	}
-	if len(inner.Attachments) != 1 || string(inner.Attachments[0].Binary(0x3701)) != "the octets" {
-		t.Error("the file of the message in it isn't an attachment")
-	}
-	if o.Text(0x1000) != "the text in the file" {
-		t.Errorf("text %q", o.Text(0x1000))
-	}
-	o = converted(t, named(t, "corrupt winmail.dat"), convert.Envelope{}, convert.Options{})
-	if len(o.Attachments) != 1 || o.Attachments[0].Text(0x370E) != "application/octet-stream" || string(o.Attachments[0].Binary(0x3701)) != string(winmail()[:60]) {
-		t.Error("a corrupt one isn't kept as it is")
-	}
-}
-
-// attachmentNamed returns the attachment of the name, nil when there is none.
-func attachmentNamed(o *msgtest.Object, name string) *msgtest.Object {
-	for _, a := range o.Attachments {
-		if a.Text(0x3707) == name {
-			return a
-		}
-	}
-	return nil
 }

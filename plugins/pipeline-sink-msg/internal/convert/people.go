@@ -138,7 +138,7 @@ func (b *builder) recipients() {
 	}{{"To", recipientTo}, {"Cc", recipientCc}, {"Bcc", recipientBcc}} {
 		for _, a := range b.h.Addresses(kind.field) {
 			name, address := entry(a)
-			if address == "" {
+			if address == "" || undisclosed(address) {
 				continue
 			}
 			if len(rows) == mapi.Limit {
@@ -172,6 +172,12 @@ func (b *builder) recipients() {
 	}
 	clear(rows)
 	b.failedRecipients()
+}
+
+// undisclosed reports whether the text stands for recipients that aren't told,
+// written as if it were one.
+func undisclosed(address string) bool {
+	return len(address) > 11 && len(address) < 40 && strings.EqualFold(address[:11], "undisclosed") && indexFold(address, "recipient") > 0 && !strings.Contains(address, "@")
 }
 
 func (b *builder) recipientRow(o *mapi.Object, i int, r row) {

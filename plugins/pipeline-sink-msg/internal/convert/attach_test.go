@@ -1,0 +1,123 @@
+package convert_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mailhaul/pipeline/plugins/pipeline-sink-msg/internal/convert"
+	"github.com/mailhaul/pipeline/plugins/pipeline-sink-msg/internal/msgtest"
+)
+
+func TestAttachments(t *testing.T) {
+	t.Parallel()
+	o := converted(t, named(t, "attachments"), convert.Envelope{}, convert.Options{})
+	want := []struct{ long, short, ext, mime, data string }{
+		{"Übersicht.pdf", "bersic~1.pdf", ".pdf", "application/pdf", "\x00\x01\x02"},
+		{"a+b [1].tar.gz", "a_b_1_~1.gz", ".gz", "text/plain", "second text"},
+		{"ATT00003.bin", "ATT00003.bin", ".bin", "application/octet-stream", ""},
+	}
+	if len(o.Attachments) != len(want) {
+		t.Fatalf("%d attachments", len(o.Attachments))
+	}
+	for i, w := range want {
+		a := o.Attachments[i]
+		if a.Text(0x3707) != w.long || a.Text(0x3704) != w.short || a.Text(0x3703) != w.ext || a.Text(0x370E) != w.mime || string(a.Binary(0x3701)) != w.data {
+			t.Errorf("%d: %q %q %q %q %q", i, a.Text(0x3707), a.Text(0x3704), a.Text(0x3703), a.Text(0x370E), a.Binary(0x3701))
+		}
+		if a.Bool(0x7FFE) || int(a.Int(0xE20)) != len(w.data) || a.Int(0x370B) != -1 {
+			t.Errorf("%d: hidden %v, size %d, position %d", i, a.Bool(0x7FFE), a.Int(0xE20), a.Int(0x370B))
+		}
+	}
+	if got := o.Attachments[0].Time(0x3007); !got.Equal(time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)) {
+		t.Errorf("made at %v", got)
+	}
+	if !o.Bool(0xE1B) || o.Int(0xE07)&0x10 == 0 {
+		t.Error("the message doesn't say that it has attachments")
+	}
+}
+
+// TestInline: only what the HTML names is hidden, and all hidden means that
+// there is no paper clip.
+func TestInline(t *testing.T) {
+	t.Parallel()
+	o := converted(t, named(t, "inline"), convert.Envelope{}, convert.Options{})
+	want := []struct {
+		id, location string
+		hidden       bool
+	}{{"pic@x", "", true}, {"p%40y", "", true}, {"", "there.png", true}, {"not@named", "", false}}
+	for i, w := range want {
+		a := o.Attachments[i]
+		if a.Text(0x3712) != w.id || a.Text(0x3713) != w.location || a.Bool(0x7FFE) != w.hidden || (a.Int(0x3714) == 4) != w.hidden {
+			t.Errorf("%d: id %q, location %q, hidden %v, flags %d", i, a.Text(0x3712), a.Text(0x3713), a.Bool(0x7FFE), a.Int(0x3714))
+		}
+	}
+	only := strings.Replace(named(t, "inline"), "Content-ID: <not@named>", "Content-ID: <pic@x>", 1)
+	if o := converted(t, only, convert.Envelope{}, convert.Options{}); o.Bool(0xE1B) || o.Int(0xE07)&0x10 != 0 {
+		t.Error("a paper clip for what the text shows")
+	}
+}
+
+func TestMailInMail(t *testing.T) {
+	t.Parallel()
+	o := converted(t, named(t, "mail in mail"), convert.Envelope{}, convert.Options{})
+	if len(o.Attachments) != 3 {
+		t.Fatalf("%d attachments", len(o.Attachments))
+	}
+	inner := o.Attachments[0].Message
+	if inner == nil || inner.Text(0x37) != "Sample" || string(inner.Binary(0x1013)) != "<b>inner</b>" || inner.Text(0x1000) != "inner\r\n" {
+		t.Error("the first mail isn't whole")
+	}
+	if m := o.Attachments[1].Message; m == nil || m.Text(0x37) != "x" || m.Text(0x1000) != "y" {
+		t.Error("a mail in base64 isn't opened")
+	}
+}
+
+func TestClearSigned(t *testing.T) {
+	t.Parallel()
+	mail := named(t, "clear-signed")
+	o := converted(t, mail, convert.Envelope{}, convert.Options{})
+	if len(o.Attachments) != 1 {
+		t.Fatalf("%d attachments", len(o.Attachments))
+	}
+	a := o.Attachments[0]
+	want := mail[strings.Index(mail, "Content-Type: multipart/signed"):]
+	if got := string(a.Binary(0x3701)); got != want || a.Text(0x3707) != "smime.p7m" || a.Text(0x370E) != "multipart/signed" {
+		t.Errorf("%s, %s: %q, want %q", a.Text(0x3707), a.Text(0x370E), got, want)
+	}
+	if o.Text(0x1000) != "signed" {
+		t.Errorf("text %q", o.Text(0x1000))
+	}
+}
+
+func TestWinmail(t *testing.T) {
+	t.Parallel()
+	o := converted(t, named(t, "winmail.dat"), convert.Envelope{}, convert.Options{})
+	if len(o.Attachments) != 2 || o.Attachments[0].Text(0x3707) != "café.txt" || string(o.Attachments[0].Binary(0x3701)) != "the octets" {
+		t.Fatal("the file in it isn't an attachment")
+	}
+	inner := o.Attachments[1].Message
+	if inner == nil || inner.Text(0x37) != "in the file" || inner.Text(0x42) != "Ann" || inner.Text(0x65) != "ann@e.org" || inner.Text(0x1000) != "the text in the file" || inner.Has(0x7D) {
+		t.Fatal("the message in it isn't one")
+	}
+	if len(inner.Attachments) != 1 || string(inner.Attachments[0].Binary(0x3701)) != "the octets" {
+		t.Error("the file of the message in it isn't an attachment")
+	}
+	if o.Text(0x1000) != "the text in the file" {
+		t.Errorf("text %q", o.Text(0x1000))
+	}
+	o = converted(t, named(t, "corrupt winmail.dat"), convert.Envelope{}, convert.Options{})
+	if len(o.Attachments) != 1 || o.Attachments[0].Text(0x370E) != "application/octet-stream" || string(o.Attachments[0].Binary(0x3701)) != string(winmail()[:60]) {
+		t.Error("a corrupt one isn't kept as it is")
+	}
+}
+
+// attachmentNamed returns the attachment of the name, nil when there is none.
+func attachmentNamed(o *msgtest.Object, name string) *msgtest.Object {
+	for _, a := range o.Attachments {
+		if a.Text(0x3707) == name {
+			return a
+		}
+	}
+	return nil
+}
