@@ -81,7 +81,8 @@ func TestClearSigned(t *testing.T) {
 		t.Fatalf("%d attachments", len(o.Attachments))
 	}
 	a := o.Attachments[0]
-	want := mail[strings.Index(mail, "Content-Type: multipart/signed"):]
+	_, entity, _ := strings.Cut(mail, "Content-Type: multipart/signed")
+	want := "Content-Type: multipart/signed" + entity
 	if got := string(a.Binary(0x3701)); got != want || a.Text(0x3707) != "smime.p7m" || a.Text(0x370E) != "multipart/signed" {
 		t.Errorf("%s, %s: %q, want %q", a.Text(0x3707), a.Text(0x370E), got, want)
 	}

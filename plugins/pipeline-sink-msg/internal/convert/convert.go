@@ -52,7 +52,6 @@ type Converter struct {
 	copied  []byte // of streams
 	rows    []row
 	scratch []byte
-	text    strings.Builder
 	header  *message.Header
 	err     error // of reading the mail
 }

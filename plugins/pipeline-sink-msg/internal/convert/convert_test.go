@@ -90,7 +90,7 @@ func TestPeople(t *testing.T) {
 	}
 	var got []string
 	for _, r := range o.Recipients {
-		got = append(got, string(rune('0'+r.Int(0xC15)))+" "+r.Text(0x3001)+" <"+r.Text(0x3003)+">")
+		got = append(got, string('0'+r.Int(0xC15))+" "+r.Text(0x3001)+" <"+r.Text(0x3003)+">")
 	}
 	want := []string{"1 a@example.net <a@example.net>", "1 B b <b@example.net>", "3 MAILER-DAEMON <MAILER-DAEMON>"}
 	if !slices.Equal(got, want) {

@@ -139,8 +139,10 @@ func (o *Object) AddAttachment() *Object {
 	return a
 }
 
-// Recipients and Attachments return how many there are.
-func (o *Object) Recipients() int  { return len(o.recipients) }
+// Recipients returns how many there are.
+func (o *Object) Recipients() int { return len(o.recipients) }
+
+// Attachments returns how many there are.
 func (o *Object) Attachments() int { return len(o.attachments) }
 
 // AddMessage makes the attachment o hold a message, in property id.

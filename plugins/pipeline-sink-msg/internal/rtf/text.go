@@ -56,7 +56,7 @@ func (p *parser) run(b []byte) {
 				p.skip--
 				continue
 			}
-			p.put(rune(charmap.Windows1252.DecodeByte(c)))
+			p.put(charmap.Windows1252.DecodeByte(c))
 		}
 	}
 }

@@ -81,7 +81,6 @@ type reader struct {
 	held   int
 	oem    uint32
 	out    *Message
-	title  []string // of the attachments, as attTitle has them
 	lastly *Attachment
 }
 
