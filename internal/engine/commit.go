@@ -58,6 +58,7 @@ func (e *Engine) commit(ctx context.Context) error {
 		e.takeBack(it, results, false)
 	}
 	e.record(ctx, items)
+	faultpoint.Hit("engine.records.written")
 	e.flushAll(ctx, results, true)
 	for _, it := range items {
 		e.takeBack(it, results, true)
@@ -104,7 +105,7 @@ func (e *Engine) noteSuspects(ctx context.Context, items []*item) error {
 	ids := map[key][]message.ID{}
 	for _, it := range items {
 		for _, t := range it.unnoted {
-			k := key{it.box.number, t}
+			k := key{it.number, t}
 			ids[k] = append(ids[k], it.sum.ID)
 		}
 		it.unnoted = nil

@@ -50,6 +50,7 @@ func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) {
 		it.aborted.Store(true)
 		it.box.account.broken(it, err)
 	}
+	faultpoint.Hit("engine.delivered")
 	w.release(it)
 }
 

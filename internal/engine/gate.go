@@ -3,6 +3,8 @@ package engine
 import (
 	"sync"
 	"time"
+
+	"github.com/mailhaul/pipeline/internal/faultpoint"
 )
 
 // Limits of an epoch (DESIGN §6, Commit).
@@ -23,6 +25,7 @@ type gate struct {
 	wanted  bool // the epoch should close as soon as it can
 	inside  int
 	big     int // of those inside, how many hold up the closing
+	most    int // items of an epoch
 	items   []*item
 	octets  int64
 	memory  int64
@@ -31,7 +34,7 @@ type gate struct {
 }
 
 func newGate() *gate {
-	g := &gate{wake: make(chan struct{}, 1)}
+	g := &gate{most: faultpoint.EpochItems(epochItems), wake: make(chan struct{}, 1)}
 	g.changed.L = &g.mu
 	return g
 }
@@ -52,7 +55,7 @@ func (g *gate) enter(it *item) {
 // overdue says that the epoch may not grow further, though a big message still
 // holds it open: what a crash costs is bounded.
 func (g *gate) overdue() bool {
-	return len(g.items) >= 4*epochItems || g.octets >= 4*epochOctets
+	return len(g.items) >= 4*g.most || g.octets >= 4*epochOctets
 }
 
 // leave adds the item to the epoch.
@@ -69,7 +72,7 @@ func (g *gate) leave(it *item) {
 	g.items = append(g.items, it)
 	g.octets += max(it.octets, 0)
 	g.memory += it.weight()
-	if len(g.items) >= epochItems || g.octets >= epochOctets || g.memory >= epochMemory {
+	if len(g.items) >= g.most || g.octets >= epochOctets || g.memory >= epochMemory {
 		g.want()
 	}
 	g.changed.Broadcast()

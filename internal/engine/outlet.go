@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -69,6 +70,7 @@ func (o *outlet) get() (*session, error) {
 			return nil, err
 		}
 		o.used = true
+		faultpoint.Hit("engine.sink.dirty")
 	}
 	s, err := o.e.plugins.OpenSink(ctx, o.plan, sink.State{
 		Name:       o.plan.Name,
@@ -95,6 +97,7 @@ func (o *outlet) get() (*session, error) {
 		opened.lanes = append(opened.lanes, &lane{Lane: l})
 	}
 	o.open = opened
+	faultpoint.Hit("engine.sink.opened")
 	return opened, nil
 }
 
@@ -258,5 +261,8 @@ func (o *outlet) close(ctx context.Context) error {
 	for _, l := range s.lanes {
 		errs = append(errs, l.Close())
 	}
-	return errors.Join(append(errs, s.Close())...)
+	faultpoint.Hit("engine.sink.close")
+	err := errors.Join(append(errs, s.Close())...)
+	faultpoint.Hit("engine.sink.closed")
+	return err
 }

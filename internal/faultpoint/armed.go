@@ -4,30 +4,47 @@ package faultpoint
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
 
-// Variable says where to die: "name=3" is the third time that the process
-// passes the point called name. VariableOnce names a file: the first process
-// to create it dies, the others and the next one go on.
+// Variable says where to die: "pipeline:engine.committed=3" is the third time
+// that a process of the executable pipeline passes the point of that name.
+// VariableOnce names a file: the first process to make it dies, the others and
+// the next one go on. VariableEpoch is how many messages an epoch has at most:
+// with few of them a short run passes each point often.
 const (
-	Variable     = "MAILHAUL_FAULTPOINT"
-	VariableOnce = "MAILHAUL_FAULTPOINT_ONCE"
+	Variable      = "MAILHAUL_FAULTPOINT"
+	VariableOnce  = "MAILHAUL_FAULTPOINT_ONCE"
+	VariableEpoch = "MAILHAUL_EPOCH_ITEMS"
 )
 
-var left atomic.Int64
+type place struct {
+	name string
+	pass int64
+}
+
+var (
+	passed atomic.Int64
+	armed  = sync.OnceValue(func() place {
+		executable, point, _ := strings.Cut(os.Getenv(Variable), ":")
+		if executable != filepath.Base(os.Args[0]) {
+			return place{}
+		}
+		name, count, _ := strings.Cut(point, "=")
+		n, _ := strconv.ParseInt(count, 10, 64) // 0, and so the first, when left out
+		return place{name, max(n, 1)}
+	})
+)
 
 // Hit kills the process when it is its turn.
 func Hit(name string) {
-	want, count, _ := strings.Cut(os.Getenv(Variable), "=")
-	if want != name {
-		return
-	}
-	n, _ := strconv.ParseInt(count, 10, 64)
-	if left.Add(1) != max(n, 1) {
+	at := armed()
+	if name != at.name || passed.Add(1) != at.pass {
 		return
 	}
 	if once := os.Getenv(VariableOnce); once != "" {
@@ -39,6 +56,14 @@ func Hit(name string) {
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
+}
+
+// EpochItems returns how many messages an epoch has at most.
+func EpochItems(usual int) int {
+	if n, err := strconv.Atoi(os.Getenv(VariableEpoch)); err == nil && n > 0 {
+		return n
+	}
+	return usual
 }
 
 // Environ returns what of the environment a child process needs.

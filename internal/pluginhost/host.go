@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/wire"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
@@ -93,7 +94,7 @@ func New(o Options) (*Host, error) {
 			h.env = append(h.env, name+"="+v)
 		}
 	}
-	h.env = append(h.env, o.Env...)
+	h.env = append(append(h.env, o.Env...), faultpoint.Environ()...)
 	h.env = append(h.env,
 		wire.EnvWatch+"=1",
 		wire.EnvLogLevel+"="+strings.ToLower(level(o.Log).String()),

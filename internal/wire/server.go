@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -62,6 +63,7 @@ func (s *Server) guard(call string, err *error) {
 
 // Describe implements pluginpb.PluginServer.
 func (s *Server) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb.DescribeResponse, error) {
+	faultpoint.Hit("plugin.describe")
 	d := s.author.Description
 	return &pluginpb.DescribeResponse{
 		Name: d.Name, Kind: pluginpb.Kind(d.Kind), Version: d.Version, Summary: d.Summary,
@@ -71,6 +73,7 @@ func (s *Server) Describe(context.Context, *pluginpb.DescribeRequest) (*pluginpb
 
 // Prepare implements pluginpb.PluginServer.
 func (s *Server) Prepare(_ context.Context, req *pluginpb.PrepareRequest) (*pluginpb.PrepareResponse, error) {
+	faultpoint.Hit("plugin.prepare")
 	p, err := s.prepare(req.GetConfig())
 	if err != nil {
 		return &pluginpb.PrepareResponse{Error: ErrorToPB(err)}, nil
@@ -108,7 +111,9 @@ func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 			Known: k.GetKnown(), Adopt: k.GetAdopt(), Rewrite: k.GetRewrite(),
 		}
 	}
+	faultpoint.Hit("session.open")
 	session, err := s.open(ctx, o)
+	faultpoint.Hit("session.opened")
 	if err == nil {
 		session.spool = o.Spool
 		err = s.add(number, session)
@@ -153,7 +158,9 @@ func (s *Server) Close(_ context.Context, req *pluginpb.CloseRequest) (*pluginpb
 		s.mu.Lock()
 		delete(s.sessions, req.GetSession())
 		s.mu.Unlock()
+		faultpoint.Hit("session.close")
 		err = s.close(session)
+		faultpoint.Hit("session.closed")
 	}
 	return &pluginpb.CloseResponse{Error: ErrorToPB(err)}, nil
 }

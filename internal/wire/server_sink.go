@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -25,7 +26,10 @@ func (s *Server) Write(stream pluginpb.Sink_WriteServer) error {
 }
 
 func (s *Server) lane(stream pluginpb.Sink_WriteServer, out *batcher[*pluginpb.Result]) error {
-	r := &Reader{Peer: "the host", Recv: func(in *Inbound) error { return stream.RecvMsg(in) }}
+	r := &Reader{Peer: "the host", Recv: func(in *Inbound) error {
+		faultpoint.Hit("sink.frame")
+		return stream.RecvMsg(in)
+	}}
 	defer r.Close()
 	number, err := r.Start()
 	if err != nil {
@@ -45,7 +49,9 @@ func (s *Server) lane(stream pluginpb.Sink_WriteServer, out *batcher[*pluginpb.R
 			return err
 		}
 		m := item.Message()
+		faultpoint.Hit("sink.write")
 		path, octets, err := s.write(stream.Context(), session, m)
+		faultpoint.Hit("sink.written")
 		m.Body.Release()
 		result := &pluginpb.Result{Path: path, Octets: octets, Error: ErrorToPB(err)}
 		if out.put(result, 32+len(path)) != nil {
@@ -61,7 +67,9 @@ func (s *Server) write(ctx context.Context, session *Session, m *message.Message
 
 // Flush implements pluginpb.SinkServer.
 func (s *Server) Flush(ctx context.Context, req *pluginpb.FlushRequest) (*pluginpb.FlushResponse, error) {
+	faultpoint.Hit("sink.flush")
 	checkpoint, err := s.flush(ctx, req.GetSession())
+	faultpoint.Hit("sink.flushed")
 	return &pluginpb.FlushResponse{Checkpoint: checkpoint, Error: ErrorToPB(err)}, nil
 }
 
@@ -76,7 +84,9 @@ func (s *Server) flush(ctx context.Context, number uint64) (checkpoint []byte, e
 
 // Committed implements pluginpb.SinkServer.
 func (s *Server) Committed(ctx context.Context, req *pluginpb.CommittedRequest) (*pluginpb.CommittedResponse, error) {
+	faultpoint.Hit("sink.commit")
 	err := s.committed(ctx, req.GetSession(), req.Checkpoint)
+	faultpoint.Hit("sink.committed")
 	return &pluginpb.CommittedResponse{Error: ErrorToPB(err)}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -13,6 +14,7 @@ import (
 
 // Mailboxes implements pluginpb.SourceServer.
 func (s *Server) Mailboxes(req *pluginpb.MailboxesRequest, stream pluginpb.Source_MailboxesServer) error {
+	faultpoint.Hit("source.mailboxes")
 	out := newBatcher(func(batch []*pluginpb.Mailbox) error {
 		return stream.Send(&pluginpb.MailboxBatch{Mailboxes: batch})
 	})
@@ -44,6 +46,7 @@ func (s *Server) mailboxes(ctx context.Context, session *Session, out *batcher[*
 
 // List implements pluginpb.SourceServer.
 func (s *Server) List(req *pluginpb.ListRequest, stream pluginpb.Source_ListServer) error {
+	faultpoint.Hit("source.list")
 	out := newBatcher(func(parts []listed) error { return sendList(stream, parts) })
 	session, err := s.session(req.GetSession())
 	if err == nil {
@@ -66,6 +69,7 @@ type listed struct {
 }
 
 func sendList(stream pluginpb.Source_ListServer, parts []listed) error {
+	faultpoint.Hit("source.listed")
 	b := &pluginpb.SummaryBatch{Summaries: make([]*pluginpb.Summary, 0, len(parts))}
 	for _, p := range parts {
 		switch {
@@ -127,11 +131,15 @@ func (s *Session) lanesNow() int {
 
 // Fetch implements pluginpb.SourceServer.
 func (s *Server) Fetch(stream pluginpb.Source_FetchServer) error {
+	faultpoint.Hit("source.fetch")
 	first, err := stream.Recv()
 	if err != nil {
 		return err
 	}
-	w := NewWriter(s.buffers, func(f *Frame) error { return stream.SendMsg(f) })
+	w := NewWriter(s.buffers, func(f *Frame) error {
+		faultpoint.Hit("source.frame")
+		return stream.SendMsg(f)
+	})
 	session, err := s.session(first.GetStart().GetSession())
 	if err == nil {
 		err = s.fetch(stream.Context(), session, first.GetStart(), stream, w)
@@ -150,6 +158,7 @@ func (s *Server) fetch(ctx context.Context, session *Session, start *pluginpb.Fe
 			lanes = now
 			w.Lanes(now)
 		}
+		faultpoint.Hit("source.answer")
 		return answer(w, f, start.GetMailbox())
 	})
 	if errors.Is(err, errAnswering) {
@@ -209,6 +218,7 @@ func (i *idStream) all(yield func([]message.ID) bool) {
 			}
 			return
 		}
+		faultpoint.Hit("source.pulled")
 		if !yield(idsFromPB(req.GetIds(), i.home)) {
 			return
 		}
