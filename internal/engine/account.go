@@ -42,11 +42,10 @@ type account struct {
 
 	mu       sync.Mutex
 	changed  sync.Cond
-	open     int                  // items that entered and aren't committed
-	again    []*item              // to be fetched once more: a sink lost them
-	alone    []*item              // suspects
-	attempts map[message.ID]int   // of messages in trouble
-	newly    map[message.ID][]int // suspects of sinks, to be noted in the ledger at the next commit
+	open     int                // items that entered and aren't committed
+	again    []*item            // to be fetched once more: a sink lost them
+	alone    []*item            // suspects
+	attempts map[message.ID]int // of messages in trouble
 }
 
 func newAccount(e *Engine, p *plan.Source) *account {

@@ -27,7 +27,7 @@ func (a *account) accuse(items []*item) error {
 	a.e.note(Event{Kind: SourceDied, Source: a.plan.Name, Count: int64(len(items))})
 	byBox := map[ledger.Box][]message.ID{}
 	for _, it := range items {
-		byBox[it.box.number] = append(byBox[it.box.number], it.sum.ID)
+		byBox[it.number] = append(byBox[it.number], it.sum.ID)
 	}
 	for number, ids := range byBox {
 		if err := a.e.ledger.AddSuspects(a.e.ctx, number, ledger.Everywhere, ids); err != nil {
@@ -111,8 +111,10 @@ func (a *account) fetchAlone(ctx context.Context, w *worker, it *item) error {
 	}
 	defer opened.Source.Close()
 	a.source = opened.Source
-	for range a.source.Mailboxes(ctx) { // the contract: before anything else
-		break
+	for _, err := range a.source.Mailboxes(ctx) { // the contract: before anything else
+		if err != nil {
+			return fmt.Errorf("list the mailboxes: %w", err)
+		}
 	}
 	req := source.FetchRequest{Mailbox: it.box.name, Needs: a.plan.FetchNeeds, IDs: one(it.sum.ID)}
 	answered := false

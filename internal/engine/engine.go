@@ -32,10 +32,10 @@ type Options struct {
 	Log     *slog.Logger
 	Spool   *message.Spool
 
-	Adopt       bool     // take over targets that aren't empty
-	Rewrite     []string // sinks whose messages are all written anew
-	RetryFailed bool     // dead letters are tried again
-	Events      func(Event)
+	Adopt       bool        // take over targets that aren't empty
+	Rewrite     []string    // sinks whose messages are all written anew
+	RetryFailed bool        // dead letters are tried again
+	Events      func(Event) // called from many goroutines
 	Stats       *Stats
 	Now         func() time.Time // what now() is; read once
 	Patience    time.Duration    // how long a sink may stall a source; 0: relay.Patience
@@ -314,16 +314,16 @@ func (e *Engine) enter(it *item) {
 // finish notes that all that a mailbox listed is final: its state goes into
 // the ledger with the next commit.
 func (e *Engine) finish(b *box) {
-	if b.state.Content == "" || b.number == 0 {
+	b.mu.Lock()
+	number, state, tally := b.number, b.state, b.tally()
+	b.mu.Unlock()
+	if state.Content == "" || number == 0 {
 		return
 	}
-	b.mu.Lock()
-	tally := b.tally()
-	b.mu.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.finished[b.number] = ledger.BoxState{
-		Content: b.state.Content, Flags: b.state.Flags, Fingerprint: e.fingerprint(b.account), Tally: tally,
+	e.finished[number] = ledger.BoxState{
+		Content: state.Content, Flags: state.Flags, Fingerprint: e.fingerprint(b.account), Tally: tally,
 	}
 }
 

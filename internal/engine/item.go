@@ -11,8 +11,9 @@ import (
 
 // item is a message on its way through a run.
 type item struct {
-	box *box
-	sum message.Summary
+	box    *box
+	number ledger.Box // of the box, under the UIDVALIDITY that listed the item
+	sum    message.Summary
 
 	at        stages.Position // how far the stages have judged it
 	atBarrier bool            // it waits there for its turn in the listing
@@ -120,7 +121,7 @@ func (it *item) worst() ledger.Class {
 
 // settled returns what the ledger is to hold of the item from now on.
 func (it *item) settled(targets []ledger.TargetID) ledger.Settled {
-	s := ledger.Settled{Box: it.box.number, ID: it.sum.ID, Octets: it.octets, SHA256: it.sha256, Fresh: it.fresh}
+	s := ledger.Settled{Box: it.number, ID: it.sum.ID, Octets: it.octets, SHA256: it.sha256, Fresh: it.fresh}
 	s.Fates = append(s.Fates, it.others...)
 	if it.final != nil {
 		s.Fates = append(s.Fates, *it.final)

@@ -11,9 +11,9 @@ import (
 )
 
 // newItem makes an item of a message that isn't done.
-func (e *Engine) newItem(b *box, sum message.Summary, entry *ledger.Entry) *item {
+func (e *Engine) newItem(b *box, number ledger.Box, sum message.Summary, entry *ledger.Entry) *item {
 	it := &item{
-		box: b, sum: sum, octets: entry.Octets, sha256: entry.SHA256,
+		box: b, number: number, sum: sum, octets: entry.Octets, sha256: entry.SHA256,
 		fresh: len(entry.Fates) == 0 && len(entry.Suspects) == 0,
 		slots: make([]slot, len(e.outlets)),
 	}
@@ -233,7 +233,7 @@ func (e *Engine) missing(it *item) message.Needs {
 
 // classOf is the class of a message that is done, for the mailbox's tally.
 func (e *Engine) classOf(entry *ledger.Entry) ledger.Class {
-	it := e.newItem(nil, message.Summary{}, entry)
+	it := e.newItem(nil, 0, message.Summary{}, entry)
 	if f := fateOf(entry, ledger.Everywhere); f != nil {
 		it.final = f
 	}

@@ -188,8 +188,10 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 
 // number finds the ledger's number of the mailbox under its UIDVALIDITY.
 func (a *account) number(ctx context.Context, b *box) error {
-	var err error
-	b.number, err = a.e.ledger.Box(ctx, a.plan.Name, b.name, b.uidValidity)
+	number, err := a.e.ledger.Box(ctx, a.plan.Name, b.name, b.uidValidity)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.number = number
 	return err
 }
 
@@ -220,7 +222,9 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 		validity = b.uidValidity
 	}
 	if first {
+		b.mu.Lock()
 		b.state, b.uidValidity = state, validity
+		b.mu.Unlock()
 	}
 	if validity != b.uidValidity {
 		return nil, fault.New(fault.Unavailable, "UIDVALIDITY changed from %d to %d while the mailbox was being listed", b.uidValidity, validity)
@@ -247,7 +251,7 @@ func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
 			a.countDone(l)
 			continue
 		}
-		it := a.e.newItem(b, l.sum, &l.entry)
+		it := a.e.newItem(b, b.number, l.sum, &l.entry)
 		b.mu.Lock()
 		b.listed++
 		b.todo++

@@ -1,0 +1,238 @@
+package engine_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+func TestTroubleWithSingleMessages(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		trouble func(*server, *store)
+		missing func(uid uint32) bool
+		sum     func(engine.Sum) bool
+		exit    int
+	}{
+		"expunged between List and Fetch": {
+			trouble: func(s *server, _ *store) {
+				s.gone[5] = true
+				s.expunged["INBOX"] = map[uint32]bool{}
+				octets := s.octets
+				s.octets = func(m string, uid uint32) []byte {
+					s.expunged["INBOX"][5] = true // once the first body is asked for
+					return octets(m, uid)
+				}
+			},
+			sum:  func(s engine.Sum) bool { return s.Vanished == 1 && s.Written == 199 },
+			exit: engine.ExitDone,
+		},
+		"listed but never given": {
+			trouble: func(s *server, _ *store) { s.gone[5] = true },
+			missing: func(uid uint32) bool { return uid == 5 },
+			sum:     func(s engine.Sum) bool { return s.DeadLetters == 1 && s.Written == 199 },
+			exit:    engine.ExitLetters,
+		},
+		"refused by the source": {
+			trouble: func(s *server, _ *store) { s.refuse[5] = true },
+			missing: func(uid uint32) bool { return uid == 5 },
+			sum:     func(s engine.Sum) bool { return s.DeadLetters == 1 && s.Written == 199 },
+			exit:    engine.ExitLetters,
+		},
+		"refused by the sink": {
+			trouble: func(_ *server, st *store) { st.refuse[5], st.refuse[199] = true, true },
+			missing: func(uid uint32) bool { return uid == 5 || uid == 199 },
+			sum:     func(s engine.Sum) bool { return s.DeadLetters == 2 && s.Written == 198 },
+			exit:    engine.ExitLetters,
+		},
+		"a body that breaks off twice": {
+			trouble: func(s *server, _ *store) { s.cut[5] = 2 },
+			sum:     func(s engine.Sum) bool { return s.Written == 200 },
+			exit:    engine.ExitDone,
+		},
+		"a body that always breaks off": {
+			trouble: func(s *server, _ *store) { s.cut[5] = 1000 },
+			missing: func(uid uint32) bool { return uid == 5 },
+			sum:     func(s engine.Sum) bool { return s.DeadLetters == 1 && s.Written == 199 },
+			exit:    engine.ExitLetters,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(200, "INBOX")
+			s.lanes = 1
+			r := newRig(t, s)
+			tc.trouble(s, r.stores["files"])
+			res := r.run()
+			r.wantExit(res, tc.exit)
+			r.wantAll("files", func(_ string, uid uint32) bool { return tc.missing == nil || !tc.missing(uid) })
+			if !tc.sum(total(res)) {
+				t.Errorf("sum: %+v", total(res))
+			}
+		})
+	}
+}
+
+func TestDeaths(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		trouble func(*server, *store, *store)
+		missing func(uid uint32) bool
+		exit    int
+	}{
+		"the source dies once":  {trouble: func(s *server, _, _ *store) { s.dieAfter = 333 }},
+		"a sink dies in Write":  {trouble: func(_ *server, st, _ *store) { st.dieAt = 444 }},
+		"a sink dies in Flush":  {trouble: func(_ *server, st, _ *store) { st.dieIn = "flush" }},
+		"the index dies":        {trouble: func(_ *server, _, ix *store) { ix.dieAt = 77 }},
+		"the index dies, Flush": {trouble: func(_ *server, _, ix *store) { ix.dieIn = "flush" }},
+		"all of them die":       {trouble: func(s *server, st, ix *store) { s.dieAfter, st.dieAt, ix.dieAt = 100, 300, 50 }},
+		"a message kills the source": {
+			trouble: func(s *server, _, _ *store) { s.killer[400] = true },
+			missing: func(uid uint32) bool { return uid == 400 },
+			exit:    engine.ExitLetters,
+		},
+		"two messages kill a sink": {
+			trouble: func(_ *server, st, _ *store) { st.killer[400], st.killer[2] = true, true },
+			missing: func(uid uint32) bool { return uid == 400 || uid == 2 },
+			exit:    engine.ExitLetters,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(1000, "INBOX")
+			r := newRig(t, s)
+			ix := r.index(message.NeedHeaders | message.NeedStructure)
+			tc.trouble(s, r.stores["files"], ix)
+			res := r.run()
+			r.wantExit(res, tc.exit)
+			r.wantAll("files", func(_ string, uid uint32) bool { return tc.missing == nil || !tc.missing(uid) })
+			records := 1000
+			if tc.missing != nil && len(s.killer) > 0 {
+				records = 999 // no octets ever came
+			}
+			if n := len(ix.contents()); n != records {
+				t.Errorf("%d records, want %d", n, records)
+			}
+			if sum := total(res); !sum.Complete {
+				t.Errorf("sum: %+v", sum)
+			}
+			// Dead letters of a killer are not tried again by themselves.
+			fetched := s.fetched.Load()
+			r.run()
+			if s.fetched.Load() != fetched {
+				t.Errorf("the next run fetched %d", s.fetched.Load()-fetched)
+			}
+		})
+	}
+}
+
+func TestAFullDiskStopsTheRunAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	s := newServer(1000, "INBOX")
+	r := newRig(t, s)
+	r.data("other")
+	r.stores["files"].full = 300
+	res := r.run()
+	r.wantExit(res, engine.ExitStopped)
+	if res.Err == nil || !fault.Is(res.Err, fault.Full) || !strings.Contains(res.Err.Error(), "sink files") {
+		t.Errorf("error %v, want one that names the sink", res.Err)
+	}
+	r.stores["files"].full = 0
+	res = r.run()
+	r.wantExit(res, engine.ExitDone)
+	r.wantAll("files", nil)
+	r.wantAll("other", nil)
+}
+
+func TestASinkThatFailsMayLeaveTheOthersAlone(t *testing.T) {
+	t.Parallel()
+	s := newServer(300, "INBOX")
+	r := newRig(t, s)
+	r.data("broken").openErr = fault.New(fault.Config, "the marker is gone")
+	r.sinks[1].GoOn = true
+	res := r.run()
+	if res.Exit() == engine.ExitDone {
+		t.Error("exit code 0 with a failed sink")
+	}
+	r.wantAll("files", nil)
+	r.stores["broken"].openErr = nil
+	r.wantExit(r.run(), engine.ExitDone)
+	r.wantAll("broken", nil)
+}
+
+func TestAnAccountThatFails(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		err  error
+		exit int
+	}{
+		"a wrong password":      {fault.New(fault.Auth, "LOGIN refused"), engine.ExitIncomplete},
+		"parked by its server":  {fault.New(fault.Throttled, "slow down").After(time.Hour), engine.ExitParked},
+		"no class":              {errors.New("odd"), engine.ExitIncomplete},
+		"unavailable all along": {fault.New(fault.Unavailable, "connection refused"), engine.ExitIncomplete},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, newServer(100, "INBOX"))
+			bad := newServer(100, "INBOX")
+			bad.openErr = tc.err
+			r.servers["bad"] = bad
+			res := r.run()
+			r.wantExit(res, tc.exit)
+			bad.openErr = nil
+			r.wantExit(r.run(), engine.ExitDone)
+			r.wantAll("files", nil)
+		})
+	}
+}
+
+func TestStopFinishesWhatIsInFlight(t *testing.T) {
+	t.Parallel()
+	s := newServer(20_000, "INBOX")
+	r := newRig(t, s)
+	stop := make(chan struct{})
+	go func() {
+		for s.fetched.Load() < 500 {
+			time.Sleep(time.Millisecond)
+		}
+		close(stop)
+	}()
+	res := r.runUntil(stop)
+	r.wantExit(res, engine.ExitStopped)
+	written := int64(len(r.stores["files"].contents()))
+	if written == 0 || written == 20_000 {
+		t.Fatalf("%d written at the stop", written)
+	}
+	if sum := total(res); sum.Written != written {
+		t.Errorf("the sum says %d written, the store has %d", sum.Written, written)
+	}
+	fetched := s.fetched.Load()
+	if fetched != written {
+		t.Errorf("%d fetched, %d written: what was in flight was lost", fetched, written)
+	}
+	r.wantExit(r.run(), engine.ExitDone)
+	r.wantAll("files", nil)
+	if s.fetched.Load() != 20_000 {
+		t.Errorf("%d fetched in all, want 20000", s.fetched.Load())
+	}
+}
+
+func TestALargeBodyPassesToSeveralSinks(t *testing.T) {
+	t.Parallel()
+	s := newServer(3, "INBOX")
+	octets := s.octets
+	s.octets = func(m string, uid uint32) []byte {
+		return append(octets(m, uid), strings.Repeat("0123456789abcdef", 1<<20)...)
+	}
+	r := newRig(t, s)
+	r.data("second")
+	r.index(message.NeedHeaders | message.NeedStructure)
+	r.wantExit(r.run(), engine.ExitDone)
+	r.wantAll("files", nil)
+	r.wantAll("second", nil)
+}
