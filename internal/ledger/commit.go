@@ -1,10 +1,11 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
+	"slices"
 
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -29,21 +30,13 @@ type Settled struct {
 
 // Commit stores an epoch: all of it or nothing.
 func (l *Ledger) Commit(ctx context.Context, e Epoch) error {
-	return l.write(ctx, "commit", func(tx *sql.Tx) error {
-		w := &writer{ctx: ctx, tx: tx, stmts: map[string]*sql.Stmt{}}
-		defer w.close()
-		for i := range e.Settled {
-			if err := w.settle(&e.Settled[i]); err != nil {
-				return err
-			}
+	return l.write(ctx, "commit", func(ctx context.Context, tx *sql.Tx) error {
+		w := &writer{ctx: ctx, tx: tx}
+		if err := w.settle(e.Settled); err != nil {
+			return err
 		}
 		for id, cp := range e.Checkpoints {
 			if err := w.exec("UPDATE target SET checkpoint = ? WHERE id = ?", cp, id); err != nil {
-				return err
-			}
-		}
-		for id := range w.written {
-			if err := w.exec("UPDATE target SET known = 1 WHERE id = ?", id); err != nil {
 				return err
 			}
 		}
@@ -59,16 +52,15 @@ func (l *Ledger) Commit(ctx context.Context, e Epoch) error {
 // AddSuspects counts one more death for each of the ids, in one transaction:
 // a process died while it had them in hand.
 func (l *Ledger) AddSuspects(ctx context.Context, box Box, target TargetID, ids []message.ID) error {
-	return l.write(ctx, "note suspects", func(tx *sql.Tx) error {
-		w := &writer{ctx: ctx, tx: tx, stmts: map[string]*sql.Stmt{}}
-		defer w.close()
-		for _, id := range ids {
-			num, err := w.number(box, id)
-			if err != nil {
-				return err
-			}
-			err = w.exec(`INSERT INTO suspect (box, num, target, deaths) VALUES (?, ?, ?, 1)
-				ON CONFLICT (box, num, target) DO UPDATE SET deaths = deaths + 1`, box, num, target)
+	return l.write(ctx, "note suspects", func(ctx context.Context, tx *sql.Tx) error {
+		w := &writer{ctx: ctx, tx: tx}
+		keys, err := w.keys(len(ids), func(i int) (Box, message.ID) { return box, ids[i] })
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			err = w.exec(`INSERT INTO suspect (key, target, deaths) VALUES (?, ?, 1)
+				ON CONFLICT (key, target) DO UPDATE SET deaths = deaths + 1`, key, target)
 			if err != nil {
 				return err
 			}
@@ -77,113 +69,211 @@ func (l *Ledger) AddSuspects(ctx context.Context, box Box, target TargetID, ids 
 	})
 }
 
-// writer is a transaction with its prepared statements.
+// writer is a transaction that stores messages.
 type writer struct {
-	ctx     context.Context
-	tx      *sql.Tx
-	stmts   map[string]*sql.Stmt
-	written map[TargetID]bool
+	ctx context.Context
+	tx  *sql.Tx
 }
 
 func (w *writer) exec(query string, args ...any) error {
-	s, err := w.prepare(query)
-	if err != nil {
-		return err
-	}
-	_, err = s.ExecContext(w.ctx, args...)
+	_, err := w.tx.ExecContext(w.ctx, query, args...)
 	return err
 }
 
-func (w *writer) prepare(query string) (*sql.Stmt, error) {
-	if s, ok := w.stmts[query]; ok {
-		return s, nil
+// keys returns the keys of n messages. A string id that has no number gets
+// the next one of its mailbox.
+func (w *writer) keys(n int, message func(int) (Box, message.ID)) ([]int64, error) {
+	keys := make([]int64, n)
+	var ids []stringID
+	var at []int
+	for i := range keys {
+		box, id := message(i)
+		if id.UID != 0 {
+			keys[i] = box.key(id.UID)
+			continue
+		}
+		ids, at = append(ids, stringOf(box, id)), append(at, i)
 	}
-	s, err := w.tx.PrepareContext(w.ctx, query)
-	if err == nil {
-		w.stmts[query] = s
+	if len(ids) == 0 {
+		return keys, nil
 	}
-	return s, err
+	if err := findStrings(w.ctx, w.tx, ids, func(i int, num uint32) { keys[at[i]] = ids[i].box.key(num) }); err != nil {
+		return nil, err
+	}
+	given := map[stringID]uint32{}
+	last := map[Box]uint32{}
+	add := w.rows("INSERT INTO string_id VALUES ", 5)
+	for i, id := range ids {
+		if keys[at[i]] != 0 {
+			continue
+		}
+		num, twice := given[id]
+		if !twice {
+			if _, ok := last[id.box]; !ok {
+				var n uint32
+				if err := w.tx.QueryRowContext(w.ctx, "SELECT strings FROM box WHERE id = ?", id.box).Scan(&n); err != nil {
+					return nil, err
+				}
+				last[id.box] = n
+			}
+			last[id.box]++
+			num = last[id.box]
+			given[id] = num
+			if err := add.put(id.box, id.uidl, id.hash, id.ordinal, num); err != nil {
+				return nil, err
+			}
+		}
+		keys[at[i]] = id.box.key(num)
+	}
+	for box, n := range last {
+		if err := w.exec("UPDATE box SET strings = ? WHERE id = ?", n, box); err != nil {
+			return nil, err
+		}
+	}
+	return keys, add.end()
 }
 
-func (w *writer) close() {
-	for _, s := range w.stmts {
-		s.Close()
-	}
-}
-
-// number returns the ledger's number of an id, giving out the next one of the
-// mailbox to a string id that has none.
-func (w *writer) number(box Box, id message.ID) (int64, error) {
-	if id.UID != 0 {
-		return int64(id.UID), nil
-	}
-	find, err := w.prepare(findString)
-	if err != nil {
-		return 0, err
-	}
-	var num int64
-	err = find.QueryRowContext(w.ctx, box, id.UIDL, id.HeaderHash, id.Ordinal).Scan(&num)
-	if !errors.Is(err, sql.ErrNoRows) {
-		return num, err
-	}
-	insert, err := w.prepare(`INSERT INTO string_id (box, uidl, header_hash, ordinal, num)
-		VALUES (?1, ?2, ?3, ?4, (SELECT COALESCE(MAX(num), 0) + 1 FROM string_id WHERE box = ?1)) RETURNING num`)
-	if err != nil {
-		return 0, err
-	}
-	err = insert.QueryRowContext(w.ctx, box, id.UIDL, id.HeaderHash, id.Ordinal).Scan(&num)
-	return num, err
-}
-
-// settle stores one message. Its letters, refusals and suspicions are stored
+// settle stores messages. Their letters, refusals and suspicions are stored
 // anew each time: what a later run finds out replaces what was known.
-func (w *writer) settle(s *Settled) error {
-	num, err := w.number(s.Box, s.ID)
+func (w *writer) settle(settled []Settled) error {
+	keys, err := w.keys(len(settled), func(i int) (Box, message.ID) { return settled[i].Box, settled[i].ID })
 	if err != nil {
 		return err
 	}
-	if !s.Fresh {
-		for _, table := range []string{"letter", "refusal", "suspect"} {
-			if err := w.exec("DELETE FROM "+table+" WHERE box = ? AND num = ?", s.Box, num); err != nil {
+	// In the order of the keys, SQLite fills a page and goes on to the next.
+	order := make([]wanted, len(keys))
+	for i, key := range keys {
+		order[i] = wanted{key, i}
+	}
+	slices.SortStableFunc(order, func(a, b wanted) int { return cmp.Compare(a.key, b.key) })
+	if err := w.clear(settled, order); err != nil {
+		return err
+	}
+	messages := w.rows("INSERT OR REPLACE INTO message VALUES ", 4)
+	letters := w.rows("INSERT OR REPLACE INTO letter VALUES ", 6)
+	refusals := w.rows("INSERT OR REPLACE INTO refusal VALUES ", 4)
+	rules := map[[2]string]int64{}
+	written := map[TargetID]bool{}
+	for _, o := range order {
+		s := &settled[o.at]
+		var packed []byte
+		for i := range s.Fates {
+			f := &s.Fates[i]
+			if f.Letter != nil {
+				text, err := json.Marshal(f.Letter)
+				if err != nil {
+					return err
+				}
+				if err := letters.put(o.key, f.Target, s.ID.UIDL, s.ID.HeaderHash, s.ID.Ordinal, string(text)); err != nil {
+					return err
+				}
+			}
+			if f.Refusal != nil {
+				rule, err := w.rule(rules, f.Refusal)
+				if err != nil {
+					return err
+				}
+				if err := refusals.put(o.key, f.Target, rule, f.Refusal.Values); err != nil {
+					return err
+				}
+			}
+			if f.Class == Written {
+				written[f.Target] = true
+			}
+			if f.Class != Dropped {
+				packed = f.pack(packed)
+			}
+		}
+		if packed == nil {
+			continue
+		}
+		var octets any
+		if s.Octets >= 0 {
+			octets = s.Octets
+		}
+		if err := messages.put(o.key, octets, s.SHA256, packed); err != nil {
+			return err
+		}
+	}
+	for id := range written {
+		if err := w.exec("UPDATE target SET known = 1 WHERE id = ? AND known = 0", id); err != nil {
+			return err
+		}
+	}
+	for _, r := range []*rows{messages, letters, refusals} {
+		if err := r.end(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clear removes what is known of those messages that aren't fresh.
+func (w *writer) clear(settled []Settled, order []wanted) error {
+	var stale []any
+	for _, o := range order {
+		if !settled[o.at].Fresh {
+			stale = append(stale, o.key)
+		}
+	}
+	for some := range slices.Chunk(stale, batch) {
+		for _, table := range []string{"message", "letter", "refusal", "suspect"} {
+			if err := w.exec("DELETE FROM "+table+" WHERE key IN (VALUES "+tuples(len(some), 1)+")", some...); err != nil {
 				return err
 			}
 		}
 	}
-	row := make([]Fate, 0, len(s.Fates))
-	for _, f := range s.Fates {
-		if f.Letter != nil {
-			text, err := json.Marshal(f.Letter)
-			if err != nil {
-				return err
-			}
-			if err := w.exec("INSERT INTO letter VALUES (?, ?, ?, ?)", s.Box, num, f.Target, string(text)); err != nil {
-				return err
-			}
-		}
-		if f.Refusal != nil {
-			if err := w.exec("INSERT INTO refusal VALUES (?, ?, ?, ?, ?, ?)", s.Box, num, f.Target, f.Refusal.Stage, f.Refusal.Rules, f.Refusal.Values); err != nil {
-				return err
-			}
-		}
-		if f.Class == Written {
-			if w.written == nil {
-				w.written = map[TargetID]bool{}
-			}
-			w.written[f.Target] = true
-		}
-		if f.Class != Dropped {
-			row = append(row, f)
-		}
+	return nil
+}
+
+// rule returns the number of the words that many refusals share; known holds
+// those of this transaction.
+func (w *writer) rule(known map[[2]string]int64, r *Refusal) (int64, error) {
+	words := [2]string{r.Stage, r.Rules}
+	if id, ok := known[words]; ok {
+		return id, nil
 	}
-	if len(row) == 0 && s.Fresh {
+	var id int64
+	// The update changes nothing: without one, nothing is returned.
+	err := w.tx.QueryRowContext(w.ctx, "INSERT INTO rule (stage, rules) VALUES (?, ?) ON CONFLICT DO UPDATE SET stage = excluded.stage RETURNING id",
+		r.Stage, r.Rules).Scan(&id)
+	known[words] = id
+	return id, err
+}
+
+// rows collects rows of one table and stores them batch by batch.
+type rows struct {
+	w     *writer
+	into  string
+	width int
+	args  []any
+	full  *sql.Stmt // stores a whole batch
+}
+
+func (w *writer) rows(into string, width int) *rows {
+	return &rows{w: w, into: into, width: width}
+}
+
+func (r *rows) put(values ...any) error {
+	r.args = append(r.args, values...)
+	if len(r.args) < batch*r.width {
 		return nil
 	}
-	if len(row) == 0 {
-		return w.exec("DELETE FROM message WHERE box = ? AND num = ?", s.Box, num)
+	if r.full == nil {
+		var err error
+		if r.full, err = r.w.tx.PrepareContext(r.w.ctx, r.into+tuples(batch, r.width)); err != nil {
+			return err
+		}
 	}
-	var octets any
-	if s.Octets >= 0 {
-		octets = s.Octets
+	_, err := r.full.ExecContext(r.w.ctx, r.args...)
+	r.args = r.args[:0]
+	return err
+}
+
+// end stores what is left. The transaction's end closes the statement.
+func (r *rows) end() error {
+	if len(r.args) == 0 {
+		return nil
 	}
-	return w.exec("INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?)", s.Box, num, octets, s.SHA256, pack(row))
+	return r.w.exec(r.into+tuples(len(r.args)/r.width, r.width), r.args...)
 }

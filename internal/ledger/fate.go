@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math"
 )
 
 // Class is what became of a message, for one target or for all.
@@ -66,34 +68,34 @@ type Refusal struct {
 	Values []byte // JSON object, field -> value
 }
 
-// pack encodes the targets, classes and receipts of fates: a few octets a
-// fate, so that a message is one short row.
-func pack(fates []Fate) []byte {
-	var out []byte
-	for _, f := range fates {
-		out = binary.AppendUvarint(out, uint64(f.Target))
-		out = append(out, byte(f.Class))
-		out = binary.AppendUvarint(out, uint64(len(f.Receipt)))
-		out = append(out, f.Receipt...)
-	}
-	return out
+// pack appends the target, class and receipt of the fate to b: a few octets,
+// so that a message is one short row.
+func (f *Fate) pack(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(f.Target))
+	b = append(b, byte(f.Class))
+	b = binary.AppendUvarint(b, uint64(len(f.Receipt)))
+	return append(b, f.Receipt...)
 }
 
-func unpack(b []byte) ([]Fate, error) {
-	var fates []Fate
+// unpack appends the fates that b holds to fates.
+func unpack(fates []Fate, b []byte) ([]Fate, error) {
 	for len(b) > 0 {
 		target, n := binary.Uvarint(b)
-		if n <= 0 || len(b) < n+2 {
-			return nil, fmt.Errorf("ledger: a fate is cut short")
+		if n <= 0 || len(b) < n+2 || target > math.MaxUint32 {
+			return nil, &damage{"a message's fates", errors.New("one is cut short")}
 		}
 		class := Class(b[n])
+		if class == Pending || class == Dropped || int(class) >= len(classNames) {
+			return nil, &damage{"a message's fates", fmt.Errorf("%d is no class of a fate", class)}
+		}
 		b = b[n+1:]
 		size, n := binary.Uvarint(b)
 		if n <= 0 || uint64(len(b)-n) < size {
-			return nil, fmt.Errorf("ledger: a receipt is cut short")
+			return nil, &damage{"a message's fates", errors.New("a receipt is cut short")}
 		}
-		fates = append(fates, Fate{Target: TargetID(target), Class: class, Receipt: string(b[n : n+int(size)])})
-		b = b[n+int(size):]
+		end := n + int(size)
+		fates = append(fates, Fate{Target: TargetID(target), Class: class, Receipt: string(b[n:end])})
+		b = b[end:]
 	}
 	return fates, nil
 }

@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 
 	_ "modernc.org/sqlite" // the driver
@@ -30,14 +29,17 @@ type Ledger struct {
 	path     string
 	pipeline string
 
-	mu    sync.Mutex // one writer at a time: SQLite has one, and waiting here is cheaper
-	boxes map[boxKey]Box
+	mu sync.Mutex // one writer at a time: SQLite has one, and waiting here is cheaper
+
+	boxMu    sync.Mutex
+	boxes    map[boxKey]Box // those asked for in this run
+	lastBox  Box
+	newBoxes []newBox
 }
 
-type boxKey struct {
-	source, mailbox string
-	uidValidity     uint32
-}
+// maxConns bounds the connections, each of which has a cache of its own (I5).
+// Reads are short: more at once than there are cores gain nothing.
+const maxConns = 4
 
 // Open opens the ledger of the pipeline called name in dir, and makes both
 // when they aren't there. The ledger is locked until Close; a *LockedError
@@ -60,42 +62,51 @@ func Open(ctx context.Context, dir, name string) (*Ledger, error) {
 }
 
 func (l *Ledger) open(ctx context.Context) error {
-	// FULL: a commit survives a power cut, not only a crash (I3).
-	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "cache_size(-16000)"}}
+	// FULL: a commit survives a power cut, not only a crash (I3). Damage is
+	// to be an error, not a wrong answer: cell_size_check.
+	q := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: l.path}).EscapedPath()+"?"+q.Encode())
 	if err != nil {
 		return l.wrap(err, "open")
 	}
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
 	l.db = db
-	var version int
-	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+	var id, version, tables int
+	err = db.QueryRowContext(ctx, "SELECT application_id, user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_application_id, pragma_user_version").
+		Scan(&id, &version, &tables)
+	switch {
+	case err != nil:
 		return l.wrap(err, "open")
-	}
-	switch version {
-	case 0:
+	case id == 0 && version == 0 && tables == 0:
 		if err := l.create(ctx); err != nil {
 			return err
 		}
-	case schemaVersion:
-	default:
+	case id != applicationID:
+		return fault.New(fault.Config, "ledger %s: the file isn't a ledger", l.path).
+			WithKey("state").WithHint("move it aside, or name another state directory")
+	case version != schemaVersion:
 		return fault.New(fault.Config, "ledger %s: its format is version %d, this program knows %d", l.path, version, schemaVersion).
 			WithKey("state").WithHint("use the program that wrote it, or a new state directory")
 	}
-	err = db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'pipeline'").Scan(&l.pipeline)
-	return l.wrap(err, "read the pipeline's id")
+	if err := db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'pipeline'").Scan(&l.pipeline); err != nil {
+		return l.wrap(err, "read the pipeline's id")
+	}
+	err = db.QueryRowContext(ctx, "SELECT COALESCE(MAX(id), 0) FROM box").Scan(&l.lastBox)
+	return l.wrap(err, "read the mailboxes")
 }
 
 func (l *Ledger) create(ctx context.Context) error {
 	var id [16]byte
 	rand.Read(id[:])
-	return l.write(ctx, "create", func(tx *sql.Tx) error {
+	return l.write(ctx, "create", func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, schema); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, "INSERT INTO meta VALUES ('pipeline', ?)", hex.EncodeToString(id[:])); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "PRAGMA user_version = "+strconv.Itoa(schemaVersion))
+		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, schemaVersion))
 		return err
 	})
 }
@@ -117,7 +128,7 @@ func (l *Ledger) Pipeline() string { return l.pipeline }
 func (l *Ledger) Path() string { return l.path }
 
 // write runs f in one transaction.
-func (l *Ledger) write(ctx context.Context, tried string, f func(*sql.Tx) error) error {
+func (l *Ledger) write(ctx context.Context, tried string, f func(context.Context, *sql.Tx) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// A cancelled context must not tear a commit whose sinks have flushed:
@@ -127,10 +138,20 @@ func (l *Ledger) write(ctx context.Context, tried string, f func(*sql.Tx) error)
 	if err != nil {
 		return l.wrap(err, tried)
 	}
-	if err := f(tx); err != nil {
+	boxes, err := l.addBoxes(ctx, tx)
+	if err == nil {
+		err = f(ctx, tx)
+	}
+	if err != nil {
 		return errors.Join(l.wrap(err, tried), ignoreDone(tx.Rollback()))
 	}
-	return l.wrap(tx.Commit(), tried)
+	if err := tx.Commit(); err != nil {
+		return l.wrap(err, tried)
+	}
+	l.boxMu.Lock()
+	defer l.boxMu.Unlock()
+	l.newBoxes = l.newBoxes[boxes:]
+	return nil
 }
 
 func ignoreDone(err error) error {
@@ -138,26 +159,4 @@ func ignoreDone(err error) error {
 		return nil
 	}
 	return err
-}
-
-// wrap classes SQLite's errors by their words; the driver's numbers would tie
-// us to one driver.
-func (l *Ledger) wrap(err error, tried string) error {
-	if err == nil {
-		return nil
-	}
-	if fault.As(err) != nil {
-		return err
-	}
-	text := fmt.Sprintf("ledger %s: %s", l.path, tried)
-	switch {
-	case contains(err, "disk is full", "no space left", "disk I/O error"):
-		return fault.As(fault.Wrap(fault.Full, err, "%s", text)).WithHint("make room where the ledger is; nothing that was committed is lost")
-	case contains(err, "malformed", "not a database"):
-		return fault.As(fault.Wrap(fault.Config, err, "%s", text)).WithKey("state").
-			WithHint("the file is damaged: move it aside; a new ledger writes everything again over the same names")
-	case contains(err, "readonly", "unable to open"):
-		return fault.As(fault.Wrap(fault.Config, err, "%s", text)).WithKey("state").WithHint("the state directory must be writable")
-	}
-	return fault.Wrap(fault.Bug, err, "%s", text)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
@@ -25,6 +24,9 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("%s: %s is running with this state", e.Path, holder)
 }
 
+// errHeld is lock's answer when another process has the lock.
+var errHeld = errors.New("held by another process")
+
 // acquire takes the lock. It is the kernel's: it ends with the process,
 // however that ends, and so is never stale.
 func acquire(path string) (*os.File, error) {
@@ -33,9 +35,9 @@ func acquire(path string) (*os.File, error) {
 		return nil, fault.As(fault.Wrap(fault.Config, err, "open the lock")).WithKey("state").
 			WithHint("the state directory must be writable")
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lock(f); err != nil {
 		defer f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
+		if errors.Is(err, errHeld) {
 			holder, _ := os.ReadFile(path)
 			return nil, &LockedError{Path: path, Holder: strings.TrimSpace(string(holder))}
 		}
@@ -51,14 +53,4 @@ func acquire(path string) (*os.File, error) {
 		return nil, fault.Wrap(fault.Full, err, "write %s", path)
 	}
 	return f, nil
-}
-
-func contains(err error, words ...string) bool {
-	text := err.Error()
-	for _, w := range words {
-		if strings.Contains(text, w) {
-			return true
-		}
-	}
-	return false
 }

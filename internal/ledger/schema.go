@@ -3,9 +3,16 @@ package ledger
 // schemaVersion is raised with every change that an older program can't read.
 const schemaVersion = 1
 
-// A message is one row: its octets' hash and size, and its fates packed. What
-// only few messages have (a letter, a refusal, a string id) stands in tables
-// of its own, so that the common row stays short.
+// applicationID marks the file as a ledger for SQLite and file(1): "mHl1".
+const applicationID = 0x6d486c31
+
+// A message is one row: its octets' hash and size, and its fates packed. Its
+// key is the number of its mailbox in the upper half and its UID, or what was
+// given out for its string id, in the lower: SQLite's own integer key, which
+// costs nothing twice and fills pages to the brim when it grows. What only few
+// messages have (a letter, a refusal, a string id) stands in tables of its
+// own, so that the common row stays short; so do the words that many refusals
+// share.
 const schema = `
 CREATE TABLE meta (
 	key TEXT PRIMARY KEY,
@@ -25,6 +32,7 @@ CREATE TABLE box (
 	source TEXT NOT NULL,
 	mailbox TEXT NOT NULL,
 	uid_validity INTEGER NOT NULL,
+	strings INTEGER NOT NULL DEFAULT 0,
 	content TEXT NOT NULL DEFAULT '',
 	flags TEXT NOT NULL DEFAULT '',
 	fingerprint TEXT NOT NULL DEFAULT '',
@@ -32,13 +40,11 @@ CREATE TABLE box (
 	UNIQUE (source, mailbox, uid_validity)
 );
 CREATE TABLE message (
-	box INTEGER NOT NULL,
-	num INTEGER NOT NULL,
+	key INTEGER PRIMARY KEY,
 	octets INTEGER,
 	sha256 BLOB,
-	fates BLOB NOT NULL,
-	PRIMARY KEY (box, num)
-) WITHOUT ROWID;
+	fates BLOB NOT NULL
+);
 CREATE TABLE string_id (
 	box INTEGER NOT NULL,
 	uidl TEXT NOT NULL,
@@ -47,29 +53,33 @@ CREATE TABLE string_id (
 	num INTEGER NOT NULL,
 	PRIMARY KEY (box, uidl, header_hash, ordinal)
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX string_id_num ON string_id (box, num);
-CREATE TABLE refusal (
-	box INTEGER NOT NULL,
-	num INTEGER NOT NULL,
-	target INTEGER NOT NULL,
+CREATE TABLE rule (
+	id INTEGER PRIMARY KEY,
 	stage TEXT NOT NULL,
 	rules TEXT NOT NULL,
+	UNIQUE (stage, rules)
+);
+CREATE TABLE refusal (
+	key INTEGER NOT NULL,
+	target INTEGER NOT NULL,
+	rule INTEGER NOT NULL,
 	vals BLOB,
-	PRIMARY KEY (box, num, target)
+	PRIMARY KEY (key, target)
 ) WITHOUT ROWID;
 CREATE TABLE letter (
-	box INTEGER NOT NULL,
-	num INTEGER NOT NULL,
+	key INTEGER NOT NULL,
 	target INTEGER NOT NULL,
+	uidl TEXT NOT NULL,
+	header_hash TEXT NOT NULL,
+	ordinal INTEGER NOT NULL,
 	letter TEXT NOT NULL,
-	PRIMARY KEY (box, num, target)
+	PRIMARY KEY (key, target)
 ) WITHOUT ROWID;
 CREATE TABLE suspect (
-	box INTEGER NOT NULL,
-	num INTEGER NOT NULL,
+	key INTEGER NOT NULL,
 	target INTEGER NOT NULL,
 	deaths INTEGER NOT NULL,
-	PRIMARY KEY (box, num, target)
+	PRIMARY KEY (key, target)
 ) WITHOUT ROWID;
 CREATE TABLE remembered (
 	key TEXT PRIMARY KEY,

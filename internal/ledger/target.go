@@ -20,7 +20,7 @@ func (l *Ledger) Target(ctx context.Context, sink, target string) (Target, error
 	if !errors.Is(err, sql.ErrNoRows) {
 		return t, l.wrap(err, "read a target")
 	}
-	err = l.write(ctx, "add a target", func(tx *sql.Tx) error {
+	err = l.write(ctx, "add a target", func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "INSERT INTO target (sink, target) VALUES (?, ?)", sink, target)
 		return err
 	})
@@ -51,7 +51,7 @@ func (l *Ledger) MarkClean(ctx context.Context, id TargetID) error {
 }
 
 func (l *Ledger) setDirty(ctx context.Context, id TargetID, dirty bool) error {
-	return l.write(ctx, "mark a target", func(tx *sql.Tx) error {
+	return l.write(ctx, "mark a target", func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "UPDATE target SET dirty = ? WHERE id = ?", dirty, id)
 		return err
 	})
@@ -60,44 +60,9 @@ func (l *Ledger) setDirty(ctx context.Context, id TargetID, dirty bool) error {
 // Forget takes back everything that is known of a target: its fates become
 // pending and its checkpoint nil. For `--rewrite`.
 func (l *Ledger) Forget(ctx context.Context, id TargetID) error {
-	return l.write(ctx, "forget a target", func(tx *sql.Tx) error {
-		type row struct {
-			box   Box
-			num   int64
-			fates []Fate
-		}
-		var changed []row
-		rows, err := tx.QueryContext(ctx, "SELECT box, num, fates FROM message")
-		if err != nil {
+	return l.write(ctx, "forget a target", func(ctx context.Context, tx *sql.Tx) error {
+		if err := forgetFates(ctx, tx, id); err != nil {
 			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var r row
-			var packed []byte
-			if err := rows.Scan(&r.box, &r.num, &packed); err != nil {
-				return err
-			}
-			fates, err := unpack(packed)
-			if err != nil {
-				return err
-			}
-			for _, f := range fates {
-				if f.Target != id {
-					r.fates = append(r.fates, f)
-				}
-			}
-			if len(r.fates) != len(fates) {
-				changed = append(changed, r)
-			}
-		}
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		for _, r := range changed {
-			if _, err := tx.ExecContext(ctx, "UPDATE message SET fates = ? WHERE box = ? AND num = ?", pack(r.fates), r.box, r.num); err != nil {
-				return err
-			}
 		}
 		for _, q := range []string{
 			"UPDATE target SET checkpoint = NULL, known = 0 WHERE id = ?",
@@ -110,7 +75,54 @@ func (l *Ledger) Forget(ctx context.Context, id TargetID) error {
 			}
 		}
 		// Every mailbox must be looked at again.
-		_, err = tx.ExecContext(ctx, "UPDATE box SET content = '', flags = '', fingerprint = ''")
+		_, err := tx.ExecContext(ctx, "UPDATE box SET content = '', flags = '', fingerprint = ''")
 		return err
 	})
+}
+
+// forgetFates takes the target out of all messages, some at a time (I5).
+func forgetFates(ctx context.Context, tx *sql.Tx, id TargetID) error {
+	w := &writer{ctx: ctx, tx: tx}
+	last := int64(-1)
+	for {
+		n := 0
+		changed := w.rows("INSERT OR REPLACE INTO message VALUES ", 4)
+		rows, err := tx.QueryContext(ctx, "SELECT key, octets, sha256, fates FROM message WHERE key > ? ORDER BY key LIMIT 4096", last)
+		if err != nil {
+			return err
+		}
+		var rewritten [][4]any
+		var fates []Fate
+		for rows.Next() {
+			n++
+			var octets sql.NullInt64
+			var sum, packed []byte
+			if err = rows.Scan(&last, &octets, &sum, &packed); err != nil {
+				break
+			}
+			if fates, err = unpack(fates[:0], packed); err != nil {
+				break
+			}
+			kept := []byte{}
+			for i := range fates {
+				if fates[i].Target != id {
+					kept = fates[i].pack(kept)
+				}
+			}
+			if len(kept) != len(packed) {
+				rewritten = append(rewritten, [4]any{last, octets, sum, kept})
+			}
+		}
+		if err = errors.Join(err, rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		for _, r := range rewritten {
+			if err := changed.put(r[:]...); err != nil {
+				return err
+			}
+		}
+		if err := changed.end(); err != nil || n == 0 {
+			return err
+		}
+	}
 }

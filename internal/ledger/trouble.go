@@ -1,0 +1,55 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+)
+
+// damage says that what stands in the ledger can't be what was written.
+type damage struct {
+	what string
+	err  error
+}
+
+func (d *damage) Error() string { return d.what + " can't be read: " + d.err.Error() }
+func (d *damage) Unwrap() error { return d.err }
+
+// wrap classes SQLite's errors by their words; the driver's numbers would tie
+// us to one driver.
+func (l *Ledger) wrap(err error, tried string) error {
+	var bad *damage
+	switch {
+	case err == nil:
+		return nil
+	case fault.As(err) != nil:
+		return err
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), contains(err, "interrupted"):
+		return fmt.Errorf("ledger %s: %s: %w", l.path, tried, err) // nobody's fault
+	case contains(err, "disk is full", "no space left", "disk I/O error"):
+		return fault.As(fault.Wrap(fault.Full, err, "ledger %s: %s", l.path, tried)).
+			WithHint("make room where the ledger is, and see whether its disk is well; nothing that was committed is lost")
+	case errors.As(err, &bad), errors.Is(err, sql.ErrNoRows),
+		contains(err, "malformed", "not a database", "no such table", "no such column", "Scan error"):
+		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
+			WithHint("the file is damaged: move it aside; a new ledger writes everything again over the same names")
+	case contains(err, "readonly", "unable to open"):
+		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
+			WithHint("the state directory must be writable")
+	}
+	return fault.Wrap(fault.Bug, err, "ledger %s: %s", l.path, tried)
+}
+
+func contains(err error, words ...string) bool {
+	text := err.Error()
+	for _, w := range words {
+		if strings.Contains(text, w) {
+			return true
+		}
+	}
+	return false
+}
