@@ -26,6 +26,7 @@ type Attachment struct {
 	Name      string `expr:"name" json:"name"`
 	MediaType string `expr:"media_type" json:"media_type"`
 	Size      int    `expr:"size" json:"size"`
+	Inline    bool   `expr:"inline" json:"inline"`
 }
 
 // Fields returns everything that an expression can read, in the order of the
@@ -54,8 +55,10 @@ func Fields() []Field {
 		{"labels", "list", f, "labels, where the server has labels", func(s *message.Summary) (any, bool) { return list(s.Labels), true }},
 		flag("seen", "read"), flag("flagged", "marked as important"), flag("answered", "answered"), flag("draft", "a draft"),
 		flag("deleted", "marked as deleted, not yet expunged"), flag("recent", "new to the server's sessions"),
-		{"has_attachments", "boolean", st, "it has at least one attachment", func(s *message.Summary) (any, bool) { return len(attachments(s.Structure)) > 0, s.Structure != nil }},
-		{"attachments", "attachments", st, "the attachments, each with name, media_type and size (octets after decoding, estimated from a listing)", func(s *message.Summary) (any, bool) { return attachments(s.Structure), s.Structure != nil }},
+		{"has_attachments", "boolean", st, "it has at least one attachment", func(s *message.Summary) (any, bool) {
+			return len(message.Attachments(s.Structure)) > 0, s.Structure != nil
+		}},
+		{"attachments", "attachments", st, "the attachments, each with name, media_type, size (octets after decoding, estimated from a listing) and inline (shown within the text, as a logo is)", func(s *message.Summary) (any, bool) { return attachments(s.Structure), s.Structure != nil }},
 		{"gmail_message_id", "text", g, "Gmail's id of the message, in decimal; absent elsewhere", func(s *message.Summary) (any, bool) {
 			return gmailText(s, func(g *message.Gmail) uint64 { return g.MessageID })
 		}},
@@ -131,21 +134,14 @@ func list(l []string) []string {
 	return l
 }
 
-// attachments returns the parts that a reader would call attachments: named
-// or marked so, other than text and multiparts, and not shown within the text.
+// attachments returns what message.Attachments finds: a filter and the index
+// agree on what an attachment is.
 func attachments(root *message.Part) []Attachment {
-	out := []Attachment{}
-	root.Walk(func(p *message.Part) bool {
-		if len(p.Children) > 0 && strings.HasPrefix(p.MediaType, "multipart/") {
-			return true
-		}
-		text := strings.HasPrefix(p.MediaType, "text/") || strings.HasPrefix(p.MediaType, "multipart/")
-		if p.Disposition == "attachment" || !p.Inline && (p.Name != "" || !text) {
-			out = append(out, Attachment{p.Name, p.MediaType, int(decodedSize(p))})
-			return false // what is inside an attached message is part of it
-		}
-		return true
-	})
+	found := message.Attachments(root)
+	out := make([]Attachment, len(found))
+	for i, p := range found {
+		out[i] = Attachment{Name: p.Name, MediaType: p.MediaType, Size: int(decodedSize(p)), Inline: p.Inline}
+	}
 	return out
 }
 
