@@ -40,7 +40,6 @@ type document struct {
 // Concurrency bounds what a run does at once.
 type Concurrency struct {
 	Sources int `json:"sources" default:"8" min:"1" max:"10000" doc:"sources that are exported at once"`
-	PerHost int `json:"per_host" default:"100" min:"1" max:"100000" doc:"connections to one host at once, of all sources"`
 }
 
 type sourceDoc struct {

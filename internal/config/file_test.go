@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Name != "acme" || f.Timezone.String() != "Europe/Berlin" || f.Concurrency != (config.Concurrency{Sources: 24, PerHost: 100}) {
+	if f.Name != "acme" || f.Timezone.String() != "Europe/Berlin" || f.Concurrency != (config.Concurrency{Sources: 24}) {
 		t.Errorf("top: %+v", f)
 	}
 	if len(f.Sources) != 2 || f.Sources[0].Name != "alice" || !f.Sources[0].Newest || f.Sources[0].Limit != 10000 ||
@@ -186,9 +186,10 @@ func TestErrorsWithTheirPlaces(t *testing.T) {
 		{"second document", bare("---\nversion: 1"), []string{`4:1: a second document begins here: expected one; put it in a file of its own`}},
 		{"null", bare("name:\nstages: [null, ]"), []string{`4:6: name: nothing stands here: give a value, or leave it out`, `5:10: stages[0]: nothing stands here: give a value, or leave it out`}},
 		{"octal", bare("concurrency: {sources: 017}"), []string{`4:24: concurrency.sources: 017 isn't a plain number (octal? hexadecimal?): write it in decimal without leading zeros, or in quotes if it is a text`}},
-		{"wrong types", bare("name: 5\nconcurrency: {sources: many, per_host: 0}\nstages: {a: b}"), []string{
+		{"wrong types", bare("name: 5\nconcurrency: {sources: many}\nstages: {a: b}"), []string{
 			`4:7: name: expected a string, found the number 5`, `5:24: concurrency.sources: expected a whole number, found a string`,
-			`5:40: concurrency.per_host: 0 is out of range: expected 1 to 100000`, `6:9: stages: expected a list, found a mapping`}},
+			`6:9: stages: expected a list, found a mapping`}},
+		{"out of range", bare("concurrency: {sources: 0}"), []string{`4:24: concurrency.sources: 0 is out of range: expected 1 to 10000`}},
 		{"version", strings.Replace(bare(""), "1", "2", 1), []string{`1:10: version: this program reads version 1`}},
 		{"source", "version: 1\nsinks: [{name: b, plugin: eml}]\nsources:\n  - nmae: a\n    plugin: IMAP\n    order: newst\n    after: x\n    config: [1]\n    limit: 0", []string{
 			`4:5: sources[0].nmae: unknown key; did you mean "name"?`,
