@@ -30,10 +30,6 @@ const (
 // undisturbed one (I2, I3).
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		childRounds(t, 5)
-		return
-	}
 	childRounds(t, 30)
 }
 

@@ -39,10 +39,7 @@ func step(n int) (message, version int) {
 // last version (I2, I3).
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
-	kills := 30
-	if testing.Short() {
-		kills = 5
-	}
+	const kills = 30
 	path := filepath.Join(t.TempDir(), "index.jsonl")
 	done, committed, killed := 0, "", 0
 	for done < childTotal {

@@ -416,10 +416,7 @@ func TestOlderLedgerIsRefused(t *testing.T) {
 // TestManyLinesInLittleMemory replaces half of many lines, then one: what is
 // taken while merging doesn't grow with the index (I5).
 func TestManyLinesInLittleMemory(t *testing.T) {
-	lines := 200_000
-	if testing.Short() {
-		lines = 20_000
-	}
+	const lines = 200_000
 	path := filepath.Join(t.TempDir(), "index.jsonl")
 	s := open(t, path, nil)
 	for n := range lines {
@@ -453,7 +450,7 @@ func TestManyLinesInLittleMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !testing.Short() && len(b) < 16<<20 {
+	if len(b) < 16<<20 {
 		t.Errorf("an index of %d octets proves nothing", len(b))
 	}
 	if got, replaced := bytes.Count(b, []byte{'\n'}), bytes.Count(b, []byte("v1/")); got != lines || replaced != lines/2 {
