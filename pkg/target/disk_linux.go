@@ -135,7 +135,7 @@ func (d *disk) sync(names []string) error {
 func retry(f func() (int, error)) (int, error) {
 	for {
 		fd, err := f()
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}
 	}
