@@ -56,9 +56,16 @@ func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) {
 
 // release gives up one hold on the item; the last one ends its passage.
 func (w *worker) release(it *item) {
-	if it.outstanding.Add(-1) == 0 {
-		w.e.gate.leave(it)
+	if it.outstanding.Add(-1) != 0 {
+		return
 	}
+	if !w.e.recorded(it) {
+		// Nobody reads it any more: thousands of headers would wait for the
+		// commit otherwise (I5).
+		it.sum.Header = nil
+		it.sum.Have &^= message.NeedHeaders
+	}
+	w.e.gate.leave(it)
 }
 
 // merge adds what came with the body to what the listing told.
@@ -289,6 +296,17 @@ func (w *worker) put(ctx context.Context, it *item, i int, body *message.Body) {
 		w.e.answer(it, i, 0, sink.Receipt{}, err)
 		w.release(it)
 	}
+}
+
+// recorded reports whether a record sink is still to get the item, or a data
+// sink must get it again.
+func (e *Engine) recorded(it *item) bool {
+	for i := range it.slots {
+		if it.slots[i].state == slotTodo {
+			return true
+		}
+	}
+	return false
 }
 
 // measures reports whether the item's structure is to be measured.
