@@ -72,8 +72,7 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 		err = x.rollTo(cp.point)
 	}
 	if err != nil {
-		x.release()
-		return nil, err
+		return nil, errors.Join(err, x.release())
 	}
 	return x, nil
 }
