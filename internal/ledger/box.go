@@ -11,8 +11,19 @@ import (
 // Box is the ledger's number of a mailbox of one UIDVALIDITY.
 type Box int64
 
-// key returns the key of the message that has the number num in the mailbox.
-func (b Box) key(num uint32) int64 { return int64(b)<<32 | int64(num) }
+// A message's key holds its mailbox, whether it goes by a string id, and its
+// UID or the number of its string id. A source that changes from one kind of
+// id to the other must not find its messages done.
+const (
+	numBits = 32
+	boxBits = numBits + 1
+)
+
+// key returns the key of the message that has the UID in the mailbox.
+func (b Box) key(uid uint32) int64 { return int64(b)<<boxBits | int64(uid) }
+
+// stringKey returns the key of the message whose string id has the number num.
+func (b Box) stringKey(num uint32) int64 { return b.key(num) | 1<<numBits }
 
 // boxKey is what a mailbox is known by outside of the ledger.
 type boxKey struct {
@@ -113,6 +124,6 @@ func (l *Ledger) HasMessages(ctx context.Context, box Box) (bool, error) {
 	var has bool
 	err := l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM message WHERE key BETWEEN ?1 AND ?2)
 		OR EXISTS (SELECT 1 FROM refusal WHERE key BETWEEN ?1 AND ?2) OR EXISTS (SELECT 1 FROM suspect WHERE key BETWEEN ?1 AND ?2)`,
-		box.key(0), box.key(math.MaxUint32)).Scan(&has)
+		box.key(0), box.stringKey(math.MaxUint32)).Scan(&has)
 	return has, l.wrap(err, "read a mailbox")
 }

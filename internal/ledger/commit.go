@@ -97,7 +97,7 @@ func (w *writer) keys(n int, message func(int) (Box, message.ID)) ([]int64, erro
 	if len(ids) == 0 {
 		return keys, nil
 	}
-	if err := findStrings(w.ctx, w.tx, ids, func(i int, num uint32) { keys[at[i]] = ids[i].box.key(num) }); err != nil {
+	if err := findStrings(w.ctx, w.tx, ids, func(i int, num uint32) { keys[at[i]] = ids[i].box.stringKey(num) }); err != nil {
 		return nil, err
 	}
 	given := map[stringID]uint32{}
@@ -123,7 +123,7 @@ func (w *writer) keys(n int, message func(int) (Box, message.ID)) ([]int64, erro
 				return nil, err
 			}
 		}
-		keys[at[i]] = id.box.key(num)
+		keys[at[i]] = id.box.stringKey(num)
 	}
 	for box, n := range last {
 		if err := w.exec("UPDATE box SET strings = ? WHERE id = ?", n, box); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -35,14 +36,14 @@ func (l *Ledger) Lookup(ctx context.Context, box Box, ids []message.ID) ([]Entry
 	for i := range p.out {
 		p.out[i].Octets = -1
 	}
-	nums, err := l.numbers(ctx, box, ids)
+	keys, err := l.keys(ctx, box, ids)
 	if err != nil {
 		return nil, err
 	}
 	p.wanted = make([]wanted, 0, len(ids))
-	for i, n := range nums {
-		if n != 0 {
-			p.wanted = append(p.wanted, wanted{box.key(n), i})
+	for i, key := range keys {
+		if key != 0 {
+			p.wanted = append(p.wanted, wanted{key, i})
 		}
 	}
 	slices.SortFunc(p.wanted, func(a, b wanted) int { return cmp.Compare(a.key, b.key) })
@@ -209,20 +210,16 @@ func (l *Ledger) each(ctx context.Context, query string, args []any, f func(*sql
 // error ends it, and is returned as it is. f may call the ledger.
 func (l *Ledger) Letters(ctx context.Context, f func(id message.ID, sink string, letter Letter) error) error {
 	var own error // of f
-	err := l.each(ctx, `SELECT b.source, b.mailbox, b.uid_validity, e.key & 0xffffffff, e.uidl, e.header_hash, e.ordinal,
+	err := l.each(ctx, fmt.Sprintf(`SELECT b.source, b.mailbox, b.uid_validity, CASE WHEN e.key >> %[1]d & 1 THEN 0 ELSE e.key & 0xffffffff END, e.uidl, e.header_hash, e.ordinal,
 			COALESCE(t.sink, ''), e.letter
-		FROM letter e JOIN box b ON b.id = e.key >> 32 LEFT JOIN target t ON t.id = e.target
-		ORDER BY b.source, b.mailbox, b.uid_validity, e.key, e.target`, nil,
+		FROM letter e JOIN box b ON b.id = e.key >> %[2]d LEFT JOIN target t ON t.id = e.target
+		ORDER BY b.source, b.mailbox, b.uid_validity, e.key, e.target`, numBits, boxBits), nil,
 		func(rows *sql.Rows) error {
 			var id message.ID
-			var num uint32
 			var sink string
 			var text sql.RawBytes
-			if err := rows.Scan(&id.Source, &id.Mailbox, &id.UIDValidity, &num, &id.UIDL, &id.HeaderHash, &id.Ordinal, &sink, &text); err != nil {
+			if err := rows.Scan(&id.Source, &id.Mailbox, &id.UIDValidity, &id.UID, &id.UIDL, &id.HeaderHash, &id.Ordinal, &sink, &text); err != nil {
 				return err
-			}
-			if id.UIDL == "" && id.HeaderHash == "" {
-				id.UID = num
 			}
 			letter, err := decodeLetter(text)
 			if err == nil {

@@ -7,9 +7,9 @@ const schemaVersion = 1
 const applicationID = 0x6d486c31
 
 // A message is one row: its octets' hash and size, and its fates packed. Its
-// key is the number of its mailbox in the upper half and its UID, or what was
-// given out for its string id, in the lower: SQLite's own integer key, which
-// costs nothing twice and fills pages to the brim when it grows. What only few
+// key (see Box) is the number of its mailbox and its UID in one: SQLite's own
+// integer key, which stands in no index and fills pages to the brim when it
+// grows. What only few
 // messages have (a letter, a refusal, a string id) stands in tables of its
 // own, so that the common row stays short; so do the words that many refusals
 // share.

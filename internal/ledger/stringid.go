@@ -96,19 +96,19 @@ func tuples(n, width int) string {
 	return strings.Repeat(one+",", n-1) + one
 }
 
-// numbers gives each id its number, the UID itself or that of its string id;
-// 0 to a string id that has none.
-func (l *Ledger) numbers(ctx context.Context, box Box, ids []message.ID) ([]uint32, error) {
-	nums := make([]uint32, len(ids))
-	var unknown []stringID
+// keys returns the key of each id; 0 for a string id that the ledger doesn't
+// know.
+func (l *Ledger) keys(ctx context.Context, box Box, ids []message.ID) ([]int64, error) {
+	keys := make([]int64, len(ids))
+	var asked []stringID
 	var at []int
 	for i, id := range ids {
 		if id.UID != 0 {
-			nums[i] = id.UID
+			keys[i] = box.key(id.UID)
 			continue
 		}
-		unknown, at = append(unknown, stringOf(box, id)), append(at, i)
+		asked, at = append(asked, stringOf(box, id)), append(at, i)
 	}
-	err := findStrings(ctx, l.db, unknown, func(i int, num uint32) { nums[at[i]] = num })
-	return nums, l.wrap(err, "look ids up")
+	err := findStrings(ctx, l.db, asked, func(i int, num uint32) { keys[at[i]] = box.stringKey(num) })
+	return keys, l.wrap(err, "look ids up")
 }

@@ -33,8 +33,12 @@ func (l *Ledger) Target(ctx context.Context, sink, target string) (Target, error
 
 func (l *Ledger) target(ctx context.Context, sink, target string) (Target, error) {
 	var t Target
-	err := l.db.QueryRowContext(ctx, "SELECT id, checkpoint, dirty, known FROM target WHERE sink = ? AND target = ?", sink, target).
-		Scan(&t.ID, &t.Checkpoint, &t.Dirty, &t.Known)
+	var committed bool
+	err := l.db.QueryRowContext(ctx, "SELECT id, checkpoint IS NOT NULL, checkpoint, dirty, known FROM target WHERE sink = ? AND target = ?", sink, target).
+		Scan(&t.ID, &committed, &t.Checkpoint, &t.Dirty, &t.Known)
+	if committed && t.Checkpoint == nil {
+		t.Checkpoint = []byte{} // the driver reads an empty value as none
+	}
 	return t, err
 }
 
