@@ -40,12 +40,16 @@ type marker struct {
 	Version  int    `json:"version"`
 	Pipeline string `json:"pipeline"`
 	Sink     string `json:"sink"`
+	// Adopted: there was something when the target was taken over. It stays,
+	// so that a crash before the first commit doesn't make the next run take
+	// what was there for its own.
+	Adopted bool `json:"adopted,omitempty"`
 }
 
 // Claim is a target that is ours: marked, and locked until Release.
 type Claim struct {
 	Books   string // absolute path of the books, made
-	Adopted bool   // there was something, and the user let us take it over
+	Adopted bool   // there was something, now or earlier, and the user let us take it over
 	lock    *os.File
 }
 
@@ -68,7 +72,7 @@ func Take(ctx context.Context, name, books string, o Owner, occupied func() (str
 	// Again, now that nobody else can change it.
 	mark, adopted, err := check(name, books, o, occupied)
 	if err == nil && mark {
-		err = c.mark(o)
+		err = c.mark(o, adopted)
 	}
 	if err != nil {
 		c.Release()
@@ -90,7 +94,7 @@ func check(name, books string, o Owner, occupied func() (string, error)) (mark, 
 	}
 	switch {
 	case found != nil && found.Pipeline == o.Pipeline && found.Sink == o.Sink:
-		return false, false, nil
+		return false, found.Adopted, nil
 	case found != nil && !o.Adopt:
 		return false, false, fault.New(fault.Config, "the target %s belongs to the sink %q of the pipeline %q (%s), not to the sink %q of %q",
 			name, found.Sink, found.Pipeline, filepath.Join(books, markerName), o.Sink, o.Pipeline).
@@ -135,8 +139,8 @@ func readMarker(books string) (*marker, error) {
 	return m, nil
 }
 
-func (c *Claim) mark(o Owner) error {
-	b, err := json.Marshal(marker{Version: 1, Pipeline: o.Pipeline, Sink: o.Sink})
+func (c *Claim) mark(o Owner, adopted bool) error {
+	b, err := json.Marshal(marker{Version: 1, Pipeline: o.Pipeline, Sink: o.Sink, Adopted: adopted})
 	if err != nil {
 		return fault.Wrap(fault.Bug, err, "make the target's marker")
 	}

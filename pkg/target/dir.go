@@ -66,7 +66,7 @@ func OpenDir(ctx context.Context, root string, o Owner, checkpoint []byte) (*Dir
 		return nil, err
 	}
 	d := &Dir{root: root, claim: claim}
-	if err := d.open(cp, !o.Rewrite); err != nil {
+	if err := d.open(cp, claim.Adopted && !o.Rewrite); err != nil {
 		claim.Release()
 		return nil, err
 	}

@@ -151,9 +151,9 @@ type manifest struct {
 }
 
 // openManifest opens the manifest as it was at a commit: what stands behind
-// was never committed and isn't trusted. Without a commit nothing is; but the
-// ledger may have been lost, so rows are put aside where they are not known to
-// be worthless.
+// was never committed and isn't trusted. Without a commit nothing is; but rows
+// of a target that was adopted are another ledger's, which may have been lost:
+// keep says to put them aside.
 func openManifest(books string, committed int64, keep bool) (*manifest, error) {
 	path := filepath.Join(books, filepath.Base(ManifestName))
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -232,8 +233,8 @@ func TestManifestRollsBack(t *testing.T) {
 	}
 }
 
-// TestRowsOfALostLedgerAreKept opens a target without a checkpoint: its rows
-// aren't trusted, but a lost ledger could be rebuilt from them.
+// TestRowsOfALostLedgerAreKept adopts a target with a new ledger: its rows
+// aren't trusted, but the old one could be rebuilt from them.
 func TestRowsOfALostLedgerAreKept(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -246,11 +247,35 @@ func TestRowsOfALostLedgerAreKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	aside := filepath.Join(filepath.Dir(manifest), "manifest.orphaned.jsonl")
+
+	// The same ledger never committed them: they are worth nothing.
 	shut(t, open(t, root, acme, nil))
 	if got := rows(t, root); len(got) != 0 {
 		t.Errorf("rows %+v, want none", got)
 	}
-	if got, err := os.ReadFile(filepath.Join(filepath.Dir(manifest), "manifest.orphaned.jsonl")); err != nil || !bytes.Equal(got, want) {
+	if _, err := os.Stat(aside); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a crash before the first commit left %s (%v)", aside, err)
+	}
+
+	if err := os.WriteFile(manifest, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Killed between its claim and the rest, the new owner still knows.
+	books := filepath.Join(root, target.Books)
+	heir := acme
+	heir.Pipeline, heir.Adopt = "heir", true
+	c, err := target.Take(t.Context(), root, books, heir, func() (string, error) { return "", nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Release()
+	heir.Adopt = false
+	shut(t, open(t, root, heir, nil))
+	if got := rows(t, root); len(got) != 0 {
+		t.Errorf("rows %+v, want none", got)
+	}
+	if got, err := os.ReadFile(aside); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("set aside: %q, %v; want %q", got, err, want)
 	}
 }

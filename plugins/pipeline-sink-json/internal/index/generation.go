@@ -38,14 +38,15 @@ func (x *index) nextPath(generation int64) string    { return x.book("next-%d.js
 func (x *index) pendingPath(generation int64) string { return x.book("pending-%d.jsonl", generation) }
 
 // begin starts with an empty index. Lines without a commit aren't trusted; but
-// the ledger may have been lost, or the file was another's, so they are set
-// aside unless everything is written anew.
+// those of an index that was adopted are another ledger's, which may have been
+// lost, or another's altogether: they are set aside unless everything is written
+// anew.
 func (x *index) begin(rewrite bool) error {
 	if err := x.clean(0); err != nil {
 		return err
 	}
 	old, err := occupant(x.path)
-	if err == nil && old != "" && !rewrite {
+	if err == nil && old != "" && x.claim.Adopted && !rewrite {
 		err = x.setAside()
 	}
 	if err != nil {
