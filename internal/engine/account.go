@@ -45,6 +45,8 @@ type account struct {
 	open     int                // items that entered and aren't committed
 	again    []*item            // to be fetched once more: a sink lost them
 	alone    []*item            // suspects
+	died     bool               // the source's process did, and the user isn't told
+	accused  int64              // with so many messages in hand
 	attempts map[message.ID]int // of messages in trouble
 }
 
@@ -216,6 +218,7 @@ func (a *account) work(ctx context.Context, n int, list func(context.Context) er
 		wg.Go(func() { fail((&worker{e: a.e, number: i}).fetchLoop(ctx, a)) })
 	}
 	wg.Wait()
+	a.tellDeath()
 	return first
 }
 

@@ -22,9 +22,12 @@ func (a *account) setAside(it *item) {
 	a.alone = append(a.alone, it)
 }
 
-// accuse notes that the source's process died with the items in hand.
+// accuse notes that the source's process died with the items in hand. The
+// user is told by tellDeath: one death ends several fetches.
 func (a *account) accuse(items []*item) error {
-	a.e.note(Event{Kind: SourceDied, Source: a.plan.Name, Count: int64(len(items))})
+	a.mu.Lock()
+	a.died, a.accused = true, a.accused+int64(len(items))
+	a.mu.Unlock()
 	byBox := map[ledger.Box][]message.ID{}
 	for _, it := range items {
 		byBox[it.number] = append(byBox[it.number], it.sum.ID)
@@ -35,6 +38,18 @@ func (a *account) accuse(items []*item) error {
 		}
 	}
 	return nil
+}
+
+// tellDeath tells the user of a death of the source's process since the last
+// call.
+func (a *account) tellDeath() {
+	a.mu.Lock()
+	died, n := a.died, a.accused
+	a.died, a.accused = false, 0
+	a.mu.Unlock()
+	if died {
+		a.e.note(Event{Kind: SourceDied, Source: a.plan.Name, Count: n})
+	}
 }
 
 // accuseAt notes that a sink's process died with the item in hand. The ledger
@@ -94,7 +109,9 @@ func (a *account) tryOne(ctx context.Context, it *item) (died bool, err error) {
 		died, err = true, nil
 		if !it.accuse(ledger.Everywhere) {
 			a.setAside(it)
-			return died, a.accuse([]*item{it})
+			err = a.accuse([]*item{it})
+			a.tellDeath()
+			return died, err
 		}
 		it.dead("", fault.New(fault.Message, "the plugin's process died twice with this message in hand: %w", cause).WithReason("kills_the_source"))
 		w.settle(it)

@@ -54,14 +54,10 @@ func (w *worker) fetchLoop(ctx context.Context, a *account) error {
 // must be free to list on.
 func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item, err error) {
 	p := newPulled()
-	defer p.close()
 	ids := func(yield func([]message.ID) bool) {
 		for ctx.Err() == nil && !a.e.stopped() && p.room() {
-			items := a.queue.take(g, g.box.batch())
-			if len(items) == 0 {
-				return
-			}
-			if !yield(p.add(items)) {
+			batch := p.add(a.queue.take(g, g.box.batch()))
+			if len(batch) == 0 || !yield(batch) {
 				return
 			}
 		}
@@ -93,6 +89,7 @@ func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item,
 			g.box.learn(it.octets)
 		}
 	}
+	p.close()
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

@@ -18,7 +18,8 @@ type pulled struct {
 	items   map[message.ID]*item
 	batches []int // unanswered ids of each batch, oldest first
 	of      map[message.ID]int
-	first   int // number of batches[0]
+	first   int  // number of batches[0]
+	pulling bool // between room and add
 	closed  bool
 }
 
@@ -29,18 +30,26 @@ func newPulled() *pulled {
 }
 
 // room waits until another batch may be pulled; false when the Fetch is over.
+// After true comes add.
 func (p *pulled) room() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.batches) >= pullAhead && !p.closed {
 		p.changed.Wait()
 	}
-	return !p.closed
+	p.pulling = !p.closed
+	return p.pulling
 }
 
+// add notes what was pulled, which may be nothing.
 func (p *pulled) add(items []*item) []message.ID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.pulling = false
+	defer p.changed.Broadcast()
+	if len(items) == 0 {
+		return nil
+	}
 	ids := make([]message.ID, len(items))
 	number := p.first + len(p.batches)
 	for i, it := range items {
@@ -83,9 +92,15 @@ func (p *pulled) unanswered() []*item {
 	return out
 }
 
+// close ends the pulling. A source that pulls from a goroutine of its own may
+// be about to: what it still takes is noted before close returns, so that it
+// isn't lost, and it gets no more.
 func (p *pulled) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
 	p.changed.Broadcast()
+	for p.pulling {
+		p.changed.Wait()
+	}
 }

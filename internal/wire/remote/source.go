@@ -14,7 +14,8 @@ import (
 
 // Source is a session of a source plugin. It is a source.Source and a
 // source.Laner. The ids of FetchRequest are pulled from a goroutine of its
-// own, never after Fetch has ended.
+// own. A pull that waits when Fetch ends, as it does when the process dies,
+// isn't waited for: it is for its IDs to end; what it gives is dropped.
 type Source struct {
 	session
 	lanes atomic.Int32
@@ -126,11 +127,8 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 			yield(source.Fetched{}, err)
 			return
 		}
-		pulls, fed := make(chan struct{}, maxPulls), make(chan struct{})
-		go func() {
-			defer close(fed)
-			s.feed(ctx, stream, req, pulls)
-		}()
+		pulls := make(chan struct{}, maxPulls)
+		go s.feed(ctx, stream, req, pulls)
 		r := &wire.Reader{
 			Peer: s.conn.o.Peer, Spool: s.spool, Lanes: s.setLanes, Redact: s.conn.o.Redact,
 			Recv: func(in *wire.Inbound) error {
@@ -149,7 +147,6 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 		err = s.answers(r, req.Mailbox, yield)
 		r.Close()
 		cancel()
-		<-fed
 		if err != nil {
 			yield(source.Fetched{}, err)
 		}
