@@ -117,7 +117,9 @@ func (l *Ledger) Close() error {
 	if l.db != nil {
 		err = l.db.Close()
 	}
-	return errors.Join(err, l.lock.Close())
+	// A child that is being forked at this moment has the file too, and the
+	// lock with it, until it is another program: closing alone isn't enough.
+	return errors.Join(err, unlock(l.lock), l.lock.Close())
 }
 
 // Pipeline returns the id that was made with the ledger: it stands in the

@@ -34,7 +34,9 @@ func (l *Ledger) wrap(err error, tried string) error {
 		return fault.As(fault.Wrap(fault.Full, err, "ledger %s: %s", l.path, tried)).
 			WithHint("make room where the ledger is, and see whether its disk is well; nothing that was committed is lost")
 	case errors.As(err, &bad), errors.Is(err, sql.ErrNoRows),
-		contains(err, "malformed", "not a database", "no such table", "no such column", "Scan error"):
+		contains(err, "malformed", "not a database", "no such table", "no such column", "Scan error",
+			// Nothing is inserted that wasn't looked for before, under the lock.
+			"UNIQUE constraint failed"):
 		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
 			WithHint("the file is damaged: move it aside; a new ledger writes everything again over the same names")
 	case contains(err, "readonly", "unable to open"):
