@@ -122,7 +122,7 @@ func (s *Stage) settle() error {
 func (s *Stage) Close() error {
 	s.cancel()
 	if s.sent != nil {
-		_ = <-s.sent // its error is that the stream was just cancelled
+		<-s.sent //nolint:errcheck // it says that the stream was just cancelled
 	}
 	_ = s.w.Close(nil)
 	s.r.Close()
