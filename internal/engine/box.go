@@ -23,11 +23,10 @@ type box struct {
 	mu        sync.Mutex
 	listed    int64            // in this pass
 	saved     ledger.Tally     // as the ledger has it; of a mailbox that is skipped
-	before    ledger.Tally     // of those, done before this pass
+	before    counts           // of those, done before this pass
 	todo      int64            // of those, taken up in this pass
-	passed    ledger.Tally     // what became of them in this pass
-	run       ledger.Tally     // the same over all passes of the run
-	drops     map[string]int64 // by stage, in this run
+	passed    counts           // what became of them in this pass
+	earlier   counts           // what earlier passes of this run did
 	undecided map[string]int64 // by stage, in this run
 	problem   error            // why it is incomplete
 	fetched   int64            // bodies that came, for the size of batches
@@ -37,8 +36,23 @@ type box struct {
 func newBox(a *account, m message.Mailbox) *box {
 	return &box{
 		account: a, name: m.Name, server: m.State, uidValidity: m.State.UIDValidity,
-		before: ledger.Tally{}, passed: ledger.Tally{}, run: ledger.Tally{},
-		drops: map[string]int64{}, undecided: map[string]int64{},
+		before: newCounts(), passed: newCounts(), earlier: newCounts(),
+		undecided: map[string]int64{},
+	}
+}
+
+// counts are messages by their class; the drops are split up by stage.
+type counts struct {
+	classes ledger.Tally
+	drops   map[string]int64
+}
+
+func newCounts() counts { return counts{ledger.Tally{}, map[string]int64{}} }
+
+func (c counts) add(class ledger.Class, final *ledger.Fate) {
+	c.classes[class]++
+	if class == ledger.Dropped && final != nil && final.Refusal != nil {
+		c.drops[final.Refusal.Stage]++
 	}
 }
 
@@ -48,24 +62,25 @@ func (b *box) restart() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.listed, b.todo, b.listedAll, b.limited, b.problem = 0, 0, false, false, nil
-	b.before, b.passed = ledger.Tally{}, ledger.Tally{}
+	for class, n := range b.passed.classes {
+		b.earlier.classes[class] += n
+	}
+	for stage, n := range b.passed.drops {
+		b.earlier.drops[stage] += n
+	}
+	b.before, b.passed = newCounts(), newCounts()
 }
 
 // settle counts a message whose fate is final.
 func (b *box) settle(it *item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	class := it.worst()
-	b.passed[class]++
-	b.run[class]++
-	if class == ledger.Dropped {
-		b.drops[it.final.Refusal.Stage]++
-	}
+	b.passed.add(it.worst(), it.final)
 }
 
 func (b *box) pending() int64 {
 	n := b.todo
-	for _, c := range b.passed {
+	for _, c := range b.passed.classes {
 		n -= c
 	}
 	return n
@@ -81,7 +96,7 @@ func (b *box) final() bool {
 // tally returns the classes of all that was listed, before and now.
 func (b *box) tally() ledger.Tally {
 	t := ledger.Tally{}
-	for _, part := range []ledger.Tally{b.before, b.passed} {
+	for _, part := range []ledger.Tally{b.before.classes, b.passed.classes} {
 		for c, n := range part {
 			t[c] += n
 		}
@@ -93,26 +108,51 @@ func (b *box) tally() ledger.Tally {
 func (b *box) sum() Sum {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	classes, drops, own, gone := b.inThisRun()
 	s := Sum{
-		Mailbox: b.name, UIDValidity: b.uidValidity, Server: b.server.Messages, Listed: b.listed,
-		Written: b.run[ledger.Written], Dropped: b.drops, Duplicates: b.run[ledger.Duplicate],
-		Unrouted: b.run[ledger.Unrouted], DeadLetters: b.run[ledger.Dead], Vanished: b.run[ledger.Vanished],
+		Mailbox: b.name, UIDValidity: b.uidValidity, Server: b.server.Messages, Listed: b.listed + gone,
+		Written: classes[ledger.Written], Dropped: drops, Duplicates: classes[ledger.Duplicate],
+		Unrouted: classes[ledger.Unrouted], DeadLetters: classes[ledger.Dead], Vanished: classes[ledger.Vanished],
 		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.problem,
 		Standing: b.tally()[ledger.Dead],
 	}
-	for _, n := range b.before {
+	for _, n := range b.before.classes {
 		s.DoneBefore += n
 	}
-	// What an earlier pass of this run did is found done by a later one: it
-	// counts once, under its own class.
-	for class, n := range b.run {
-		s.DoneBefore -= n - b.passed[class]
-	}
-	if s.DoneBefore < 0 {
-		// Done in an earlier pass and gone from the server since.
-		s.Listed -= s.DoneBefore
-		s.DoneBefore = 0
-	}
+	s.DoneBefore -= own
 	s.Complete = b.skipped || b.listedAll && s.Pending == 0 && b.problem == nil
 	return s
+}
+
+// inThisRun returns what became of messages in all passes of this run. What
+// the last pass found done is this run's own as far as earlier passes did as
+// much; the rest of what they did is gone from the last listing, or it was cut
+// short. Drops and dead letters may have been judged again by a later pass (what
+// a limit dropped, only a new count can tell): they count where they were found.
+func (b *box) inThisRun() (classes ledger.Tally, drops map[string]int64, own, gone int64) {
+	classes, drops = ledger.Tally{}, map[string]int64{}
+	for class, n := range b.passed.classes {
+		classes[class] += n
+	}
+	for class, n := range b.earlier.classes {
+		found := min(n, b.before.classes[class])
+		switch class {
+		case ledger.Dropped: // below, by stage
+			continue
+		case ledger.Dead:
+			n = found
+		}
+		classes[class] += n
+		own += found
+		gone += n - found
+	}
+	for stage, n := range b.passed.drops {
+		drops[stage] += n
+	}
+	for stage, n := range b.earlier.drops {
+		n = min(n, b.before.drops[stage])
+		drops[stage] += n
+		own += n
+	}
+	return classes, drops, own, gone
 }

@@ -44,7 +44,7 @@ func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) {
 	if it.big {
 		err = w.stream(ctx, it, m.Body)
 	} else {
-		err = w.pass(ctx, it, m.Body)
+		err = w.pass(it, m.Body)
 	}
 	if err != nil {
 		it.aborted.Store(true)
@@ -95,7 +95,7 @@ func merge(to, from *message.Summary) {
 }
 
 // pass delivers a small body from memory.
-func (w *worker) pass(ctx context.Context, it *item, body *message.Body) error {
+func (w *worker) pass(it *item, body *message.Body) error {
 	data, ok := body.Bytes()
 	if !ok {
 		var err error
@@ -112,7 +112,7 @@ func (w *worker) pass(ctx context.Context, it *item, body *message.Body) error {
 	}
 	routed := w.e.route(it)
 	for _, i := range routed {
-		w.put(ctx, it, i, message.BodyOf(data))
+		w.put(it, i, message.BodyOf(data))
 	}
 	if w.e.measures(it) {
 		w.e.measure(it, bytes.NewReader(data))
@@ -179,7 +179,7 @@ func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error
 		rd := r.Readers()[n]
 		wg.Go(func() {
 			defer rd.Close() // a sink that gave up must not hold the others back
-			w.put(ctx, it, i, message.NewBody(rd, body.Size(), w.e.opts.Spool))
+			w.put(it, i, message.NewBody(rd, body.Size(), w.e.opts.Spool))
 		})
 	}
 	if measured {
@@ -277,8 +277,10 @@ func setHeader(it *item, head []byte) {
 	it.sum.Have |= message.NeedHeaders
 }
 
-// put sends the item to one sink.
-func (w *worker) put(ctx context.Context, it *item, i int, body *message.Body) {
+// put sends the item to one sink. Its octets are here, so it goes on whatever
+// becomes of the source meanwhile: the context is the run's. A source that dies
+// must not look as if the sink had.
+func (w *worker) put(it *item, i int, body *message.Body) {
 	o := w.e.outlets[i]
 	m := &message.Message{Summary: it.sum, Body: body, Assembled: it.assembled}
 	needs := o.plan.Prepared.Needs
@@ -288,7 +290,7 @@ func (w *worker) put(ctx context.Context, it *item, i int, body *message.Body) {
 	m.Structure = nil
 	it.slots[i].state = slotSent
 	it.outstanding.Add(1)
-	err := o.put(ctx, w.number, m, func(gen int, r sink.Receipt, err error) {
+	err := o.put(w.e.ctx, w.number, m, func(gen int, r sink.Receipt, err error) {
 		w.e.answer(it, i, gen, r, err)
 		w.release(it)
 	})

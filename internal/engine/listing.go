@@ -34,7 +34,9 @@ func (a *account) listAll(ctx context.Context) error {
 			continue
 		}
 		if unchanged[b] {
-			a.skip(b)
+			if !b.final() { // else this run has counted it already
+				a.skip(b)
+			}
 			continue
 		}
 		err := a.list(ctx, b)
@@ -94,9 +96,9 @@ func (a *account) unchanged(ctx context.Context) (map[*box]bool, error) {
 func (a *account) skip(b *box) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.skipped, b.before = true, b.saved
-	b.listed = 0
-	for _, n := range b.before {
+	b.skipped, b.listed = true, 0
+	b.before.classes = b.saved
+	for _, n := range b.saved {
 		b.listed += n
 	}
 	a.progress.Add(1)
@@ -246,7 +248,7 @@ func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
 		if a.e.done(&l.entry) {
 			b.mu.Lock()
 			b.listed++
-			b.before[a.e.classOf(&l.entry)]++
+			b.before.add(a.e.classOf(&l.entry), fateOf(&l.entry, ledger.Everywhere))
 			b.mu.Unlock()
 			a.countDone(l)
 			continue

@@ -142,7 +142,10 @@ type storeLane struct {
 	once    sync.Once
 }
 
-func (l *storeLane) Put(_ context.Context, m *message.Message, done func(sink.Receipt, error)) error {
+func (l *storeLane) Put(ctx context.Context, m *message.Message, done func(sink.Receipt, error)) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // as the wire's lanes do
+	}
 	r, err := l.ss.write(m)
 	l.answers <- func() { done(r, err) }
 	return nil

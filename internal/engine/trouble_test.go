@@ -3,10 +3,15 @@ package engine_test
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/internal/stages/limit"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -235,4 +240,30 @@ func TestALargeBodyPassesToSeveralSinks(t *testing.T) {
 	r.wantExit(r.run(), engine.ExitDone)
 	r.wantAll("files", nil)
 	r.wantAll("second", nil)
+}
+
+// TestASourcesDeathIsItsOwn: a pass that ends early is counted once, though a
+// limit judges its messages again, and no sink is blamed for it.
+func TestASourcesDeathIsItsOwn(t *testing.T) {
+	t.Parallel()
+	s := newServer(400, "INBOX", "Sent")
+	s.dieAfter = 450
+	r := newRig(t, s)
+	r.stages = append(r.stages, stages.Config{Name: "first", Limit: &limit.Config{Messages: 300, Per: "mailbox"}})
+	var sinks atomic.Int64
+	r.opts.Events = func(e engine.Event) {
+		if e.Kind == engine.SinkDied {
+			sinks.Add(1)
+		}
+	}
+	res := r.run()
+	r.wantExit(res, engine.ExitDone)
+	r.wantAll("files", func(_ string, uid uint32) bool { return uid <= 300 })
+	if n := sinks.Load(); n != 0 {
+		t.Errorf("the source died, and %d deaths were put down to the sinks", n)
+	}
+	want := engine.Sum{Listed: 800, Written: 600, Dropped: map[string]int64{"first": 200}, Complete: true}
+	if diff := cmp.Diff(want, total(res)); diff != "" {
+		t.Error(diff)
+	}
 }
