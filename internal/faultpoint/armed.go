@@ -13,8 +13,8 @@ import (
 )
 
 // Variable says where to die: "pipeline:engine.committed=3" is the third time
-// that a process of the executable pipeline passes the point of that name.
-// VariableOnce names a file: the first process to make it dies, the others and
+// that a process of the executable pipeline passes the point of that name; the
+// executable is a pattern as in filepath.Match. VariableOnce names a file: the first process to make it dies, the others and
 // the next one go on. VariableEpoch is how many messages an epoch has at most:
 // with few of them a short run passes each point often.
 const (
@@ -32,7 +32,7 @@ var (
 	passed atomic.Int64
 	armed  = sync.OnceValue(func() place {
 		executable, point, _ := strings.Cut(os.Getenv(Variable), ":")
-		if executable != filepath.Base(os.Args[0]) {
+		if ours, err := filepath.Match(executable, filepath.Base(os.Args[0])); err != nil || !ours {
 			return place{}
 		}
 		name, count, _ := strings.Cut(point, "=")

@@ -1,0 +1,152 @@
+package crash
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// left is what runs leave: by name, what must be equal.
+type left map[string]string
+
+// left reads what is there: the messages' files with their octets and times,
+// the lines of index and manifests, and what the ledger knows of each message.
+func (p *pipeline) left() left {
+	p.t.Helper()
+	out := left{}
+	root := p.path("out")
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		switch base := filepath.Base(name); {
+		case base == "target.json" || base == "lock" || base == "swap.json" || strings.HasPrefix(base, "pending-"):
+			return nil // the sinks' own; which generation it is may differ
+		case base == "index.jsonl" || base == "manifest.jsonl":
+			return out.lines(name, path)
+		}
+		octets, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		out[name] = fmt.Sprintf("%x %s", sha256.Sum256(octets), info.ModTime().UTC().Format(time.RFC3339))
+		return nil
+	})
+	if err == nil {
+		err = p.ledger(out)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return out
+}
+
+func (l left) lines(name, path string) error {
+	octets, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(string(octets), "\n")
+	slices.Sort(lines)
+	l[name] = strings.Join(lines, "\n")
+	return nil
+}
+
+// ledger adds what the ledger knows.
+func (p *pipeline) ledger(out left) error {
+	ctx := context.Background()
+	l, err := ledger.Open(ctx, p.path(".pipeline"), "crash")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	letters := 0
+	err = l.Letters(ctx, func(id message.ID, sink string, letter ledger.Letter) error {
+		letters++
+		out["letter "+id.String()+" "+sink] = fmt.Sprintf("%+v", letter)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, mailbox := range names {
+		box, err := l.Box(ctx, "made", mailbox, 7)
+		if err != nil {
+			return err
+		}
+		ids := make([]message.ID, inEach)
+		for i := range ids {
+			ids[i] = message.ID{Source: "made", Mailbox: mailbox, UIDValidity: 7, UID: uint32(i + 1)}
+		}
+		entries, err := l.Lookup(ctx, box, ids)
+		if err != nil {
+			return err
+		}
+		for i, e := range entries {
+			text := fmt.Sprintf("%d octets, sha256 %x, suspects %v:", e.Octets, e.SHA256, e.Suspects)
+			for _, f := range e.Fates {
+				text += fmt.Sprintf(" target %d %s %q", f.Target, f.Class, f.Receipt)
+				if f.Refusal != nil {
+					text += fmt.Sprintf(" by %s for %s", f.Refusal.Stage, f.Refusal.Values)
+				}
+			}
+			out["ledger "+ids[i].String()] = text
+		}
+	}
+	return nil
+}
+
+// names are the source's mailboxes.
+var names = [mailboxes]string{"INBOX", "Work/Project 1", "Archiv/Jahr 2 – Ärger", "Work/Project 3"}
+
+// wantSame compares with what the undisturbed run left (I2).
+func (p *pipeline) wantSame(want left) {
+	p.t.Helper()
+	got := p.left()
+	if diff := cmp.Diff(want, got); diff != "" {
+		if len(diff) > 6000 {
+			diff = diff[:6000] + "…"
+		}
+		p.t.Errorf("I2: not as an undisturbed run leaves it (%s):\n%s", p.dir, diff)
+	}
+}
+
+// times are the times of change of all that the sinks have.
+func (p *pipeline) times() map[string]time.Time {
+	p.t.Helper()
+	out := map[string]time.Time{}
+	err := filepath.WalkDir(p.path("out"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		out[path] = info.ModTime()
+		return nil
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return out
+}

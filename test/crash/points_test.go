@@ -1,0 +1,77 @@
+package crash
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// points are the places where a process is killed, by executable.
+var points = map[string][]string{
+	"pipeline": {
+		"engine.deliver", "engine.delivered", "engine.sink.dirty", "engine.sink.opened",
+		"engine.epoch.closed", "engine.data.flushed", "engine.records.written",
+		"engine.before.commit", "engine.after.commit", "engine.committed",
+		"engine.sink.close", "engine.sink.closed",
+	},
+	"pipeline-source-synthetic": {
+		"plugin.describe", "session.open", "session.opened", "source.mailboxes", "source.list", "source.listed",
+		"source.fetch", "source.pulled", "source.answer", "source.frame", "session.close", "session.closed",
+	},
+	"pipeline-sink-eml":  sinkPoints,
+	"pipeline-sink-json": sinkPoints,
+}
+
+var sinkPoints = []string{
+	"plugin.describe", "plugin.prepare", "session.open", "session.opened", "sink.frame", "sink.write", "sink.written",
+	"sink.flush", "sink.flushed", "sink.commit", "sink.committed", "session.close", "session.closed",
+}
+
+// reference runs the pipeline undisturbed.
+func reference(t *testing.T) (left, *ended) {
+	t.Helper()
+	p := newPipeline(t)
+	e := p.run(nil)
+	p.wantWhole(e)
+	l := p.left()
+	p.wantNothingToDo()
+	return l, e
+}
+
+// TestKilledAtEachPoint kills each process at each of its points, the first
+// and the third time that it passes there. A plugin's death costs the run
+// nothing; a host's is made good by the next one.
+func TestKilledAtEachPoint(t *testing.T) {
+	t.Parallel()
+	want, e := reference(t)
+	t.Logf("an undisturbed run takes %v:\n%s", e.took, e.report)
+	for executable, names := range points {
+		for _, name := range names {
+			for _, pass := range []int{1, 3} {
+				t.Run(fmt.Sprintf("%s/%s=%d", executable, name, pass), func(t *testing.T) {
+					t.Parallel()
+					p := newPipeline(t)
+					dead := p.path("dead")
+					e := p.run([]string{
+						fmt.Sprintf("MAILHAUL_FAULTPOINT=%s:%s=%d", executable, name, pass), "MAILHAUL_FAULTPOINT_ONCE=" + dead,
+					})
+					_, err := os.Stat(dead)
+					switch {
+					case err != nil && pass == 1:
+						t.Fatalf("nobody passed the point: %s", e)
+					case err != nil:
+						p.wantWhole(e) // passed less often than that
+					case executable == "pipeline" && e.code != -1:
+						t.Fatalf("the host wasn't killed: %s", e)
+					case executable != "pipeline" && !strings.HasPrefix(name, "plugin."):
+						p.wantWhole(e)
+					}
+					p.wantWhole(p.run(nil))
+					p.wantSame(want)
+					p.wantNothingToDo()
+				})
+			}
+		}
+	}
+}
