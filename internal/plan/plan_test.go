@@ -1,0 +1,174 @@
+package plan_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/mailhaul/pipeline/internal/expression"
+	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/internal/stages/filter"
+	"github.com/mailhaul/pipeline/internal/stages/limit"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// What sources can list.
+const (
+	imap = message.NeedSize | message.NeedInternalDate | message.NeedFlags | message.NeedHeaders | message.NeedStructure | message.NeedBody
+	pop3 = message.NeedSize | message.NeedHeaders | message.NeedBody
+	bare = message.NeedBody // ids, and nothing else
+)
+
+// What sinks take.
+var (
+	eml   = sink.Prepared{Needs: message.NeedInternalDate}
+	index = sink.Prepared{Needs: message.NeedSize | message.NeedFlags | message.NeedHeaders, Record: true}
+	whole = sink.Prepared{Needs: message.NeedHeaders | message.NeedStructure, Record: true}
+)
+
+// stage makes a stage; "limit" is one, everything else is an expression.
+func stage(t *testing.T, name, text string) *stages.Stage {
+	t.Helper()
+	c := stages.Config{Name: name, Filter: &text}
+	if text == "limit" {
+		c = stages.Config{Name: name, Limit: &limit.Config{Messages: 5, Per: "source"}}
+	}
+	s, err := stages.Build(c, filter.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// build makes a plan of one source. Sinks are alternately given by what they
+// take and their `when`.
+func build(t *testing.T, provides message.Needs, texts []string, sinks ...any) *plan.Plan {
+	t.Helper()
+	var list []*stages.Stage
+	for i, text := range texts {
+		list = append(list, stage(t, string(rune('a'+i)), text))
+	}
+	p := &plan.Plan{Chain: stages.NewChain(list), Sources: []plan.Source{{Name: "alice", Plugin: "imap", Provides: provides}}}
+	for i := 0; i < len(sinks); i += 2 {
+		s := plan.Sink{Name: "out", Prepared: sinks[i].(sink.Prepared)}
+		if text := sinks[i+1].(string); text != "" {
+			w, err := expression.Compile(text, expression.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.When = w
+		}
+		p.Sinks = append(p.Sinks, s)
+	}
+	return p
+}
+
+// TestSettle is EXPLAIN: what is asked of every message, and what comes with
+// the body.
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	const none, size, date, flags, headers, structure = message.Needs(0), message.NeedSize, message.NeedInternalDate, message.NeedFlags, message.NeedHeaders, message.NeedStructure
+	tests := []struct {
+		name         string
+		provides     message.Needs
+		stages       []string
+		sinks        []any
+		first, fetch message.Needs // fetch: beside the body
+	}{
+		{"copy everything: a listing of ids is enough", imap, nil, []any{eml, ""}, none, date},
+		{"what POP3 can't say isn't asked", pop3, nil, []any{eml, ""}, none, none},
+		{"an index needs no body, and is asked at once", imap, nil, []any{index, ""}, size | flags | headers, size | flags},
+		{"an index with structure", imap, nil, []any{whole, ""}, headers | structure, none},
+		{"an index of POP3", pop3, nil, []any{index, ""}, size | headers, size},
+		{"an index beside a copy: the headers come with the body", imap, nil, []any{eml, "", index, ""}, none, size | date | flags},
+		{"a cheap filter is asked first", imap, []string{"size < 5"}, []any{eml, ""}, size, size | date},
+		{"of two filters the cheaper one first", imap, []string{`subject == "x"`, "size < 5 && seen"}, []any{eml, ""}, size | flags, size | date | flags},
+		{"headers first when no cheaper filter is there", imap, []string{`subject == "x"`}, []any{eml, ""}, headers, date},
+		{"an index behind a filter", imap, []string{"size < 5"}, []any{index, ""}, size, size | flags},
+		{"a `when` is read of those that pass", imap, nil, []any{eml, "seen"}, none, date | flags},
+		{"a limit reads nothing", imap, []string{"limit"}, []any{eml, ""}, none, date},
+		{"ids only", bare, []string{"size < 5"}, []any{eml, "", index, ""}, none, none},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := build(t, tt.provides, tt.stages, tt.sinks...)
+			p.Settle()
+			s := p.Sources[0]
+			if s.FirstNeeds != tt.first {
+				t.Errorf("of every message is asked %q, want %q", s.FirstNeeds, tt.first)
+			}
+			if want := tt.fetch | message.NeedBody; s.FetchNeeds != want {
+				t.Errorf("with the body comes %q, want %q", s.FetchNeeds, want)
+			}
+			if extra := (s.FirstNeeds | s.FetchNeeds) &^ (tt.provides | message.NeedBody); extra != 0 {
+				t.Errorf("asked for %s, which it never has", extra)
+			}
+		})
+	}
+}
+
+// TestSettleEachSource: one that can say little doesn't keep another from
+// being asked.
+func TestSettleEachSource(t *testing.T) {
+	t.Parallel()
+	p := build(t, imap, []string{"seen || size < 5"}, eml, "")
+	p.Sources = append(p.Sources, plan.Source{Name: "bob", Plugin: "pop3", Provides: pop3})
+	p.Settle()
+	if a, b := p.Sources[0].FirstNeeds, p.Sources[1].FirstNeeds; a != message.NeedSize|message.NeedFlags || b != message.NeedSize {
+		t.Errorf("alice is asked for %s, bob for %s", a, b)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		provides message.Needs
+		stages   []string
+		when     string
+		want     []string // parts of the errors, in order; none: it can be done
+	}{
+		{"everything can be had", imap, []string{"seen && size < 5", "limit", `subject == "x"`}, "has_attachments", nil},
+		{"nothing is asked", bare, nil, "", nil},
+		{"the body tells headers and structure", bare, []string{`subject == "x" && has_attachments`}, `from == "x"`, nil},
+		{"flags of POP3", pop3, []string{"size < 5", "seen"}, "", []string{"stages: stage b reads flags, which source alice (plugin imap) never has"}},
+		{"a `when` on flags of POP3", pop3, nil, "seen", []string{"sinks: the `when` of sink out reads flags, which source alice"}},
+		{"both, and the dates", pop3, []string{"internal_date < now()"}, "seen", []string{"stages: stage a reads internal_date", "sinks: the `when`"}},
+		{"a limit in the order of the listing", imap, []string{`subject == "x" && has_attachments`, "limit"}, "", nil},
+		{"a limit behind a stage that needs the body", pop3, []string{"has_attachments", "limit"}, "", []string{"stages: stage b counts in the order of the listing, but a stage before it needs the body from source alice (structure)"}},
+		{"a limit before it", pop3, []string{"limit", "has_attachments"}, "", nil},
+		{"two limits, both behind it", pop3, []string{"has_attachments", "limit", "limit"}, "", []string{"stage b counts", "stage c counts"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			errs := list(build(t, tt.provides, tt.stages, eml, tt.when).Check())
+			if len(errs) != len(tt.want) {
+				t.Fatalf("%d errors, want %d: %v", len(errs), len(tt.want), errs)
+			}
+			for i, err := range errs {
+				f := fault.As(err)
+				if f == nil || f.Class != fault.Config || !strings.Contains(f.Key+": "+f.Text, tt.want[i]) {
+					t.Errorf("got %v (key %v), want %s", err, f, tt.want[i])
+				}
+			}
+		})
+	}
+	// Each source is judged by itself.
+	p := build(t, imap, []string{"seen"}, eml, "")
+	p.Sources = append(p.Sources, plan.Source{Name: "bob", Plugin: "pop3", Provides: pop3})
+	if errs := list(p.Check()); len(errs) != 1 || !strings.Contains(errs[0].Error(), "source bob (plugin pop3)") {
+		t.Errorf("got %v", errs)
+	}
+}
+
+// list takes joined errors apart.
+func list(err error) []error {
+	if err == nil {
+		return nil
+	}
+	return err.(interface{ Unwrap() []error }).Unwrap()
+}
