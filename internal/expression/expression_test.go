@@ -68,6 +68,7 @@ func TestEval(t *testing.T) {
 		{`has_attachments`, true},
 		{`any(attachments, .name endsWith ".pdf" && .size > 5 * KB && .media_type == "application/pdf")`, true},
 		{`any(attachments, .size > 1 * MB)`, false},
+		{`none(attachments, .inline)`, true},
 		{`mailbox startsWith "Projects"`, true},
 		{`source == "alice" && uid == 7 && uidl == "" && object_id == "M1"`, true},
 		{`vars.custodian == "Ann" && vars.nobody == "" && vars["custodian"] != ""`, true},
@@ -91,6 +92,30 @@ func TestEval(t *testing.T) {
 				t.Errorf("from kept values %v: got %v, undecided %v, %v", kept, again, undecided, err)
 			}
 		})
+	}
+}
+
+// TestAttachmentsAreThoseOfTheIndex: what the index lists is what a filter
+// sees, and what is shown within the text can be told apart.
+func TestAttachmentsAreThoseOfTheIndex(t *testing.T) {
+	t.Parallel()
+	s := letter()
+	s.Structure = &message.Part{MediaType: "multipart/related", Children: []*message.Part{
+		{Path: "1", MediaType: "text/html", Size: 5},
+		{Path: "2", MediaType: "image/png", Name: "logo.png", ContentID: "l", Inline: true, Size: 7},
+		{Path: "3", MediaType: "message/delivery-status", Size: 9},
+		{Path: "4", MediaType: "message/rfc822", Size: 11, Children: []*message.Part{{Path: "4.1", MediaType: "application/pdf", Name: "within.pdf"}}}}}
+	if n := len(message.Attachments(s.Structure)); n != 2 {
+		t.Fatalf("the index has %d", n)
+	}
+	for _, text := range []string{`len(attachments) == 2`, `map(attachments, .size) == [7, 11]`, `filter(attachments, !.inline)[0].media_type == "message/rfc822"`} {
+		p, err := expression.Compile(text, expression.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is, undecided, err := p.Eval(s, now); !is || undecided || err != nil {
+			t.Errorf("%s: %v, undecided %v, %v", text, is, undecided, err)
+		}
 	}
 }
 
