@@ -77,11 +77,11 @@ func (w *wire) Read(p []byte) (int, error) {
 
 // status reads a line from the server and writes it as the library wants it.
 func (w *wire) status() error {
+	w.refused, w.text = false, ""
 	raw, err := readLine(w.br, statusLimit)
 	if err != nil {
 		return err
 	}
-	w.refused, w.text = false, ""
 	w.bare = !bytes.HasSuffix(raw, []byte("\r\n"))
 	text := bytes.TrimRight(raw, "\r\n")
 	word, rest, _ := bytes.Cut(text, []byte(" "))
