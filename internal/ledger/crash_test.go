@@ -137,7 +137,7 @@ func TestKilledInCommit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	said, between := 0, 0
-	for kill := range 25 {
+	for kill := range 20 {
 		c := startChild(t, dir)
 		for range 1 + kill%3 {
 			c.next()
@@ -168,7 +168,7 @@ func TestKilledInCommit(t *testing.T) {
 		shut(t, l)
 		said = stored
 	}
-	t.Logf("%d epochs over 25 kills, %d of which came between the commit and its word", said, between)
+	t.Logf("%d epochs over 20 kills, %d of which came between the commit and its word", said, between)
 }
 
 // checkEpoch looks for all that the nth epoch holds.

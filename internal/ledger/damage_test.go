@@ -176,7 +176,7 @@ func TestFlippedBits(t *testing.T) {
 	file, dir := whole(t), t.TempDir()
 	r := rand.New(rand.NewPCG(1, 2))
 	noticed := 0
-	const rounds = 100
+	const rounds = 25
 	for range rounds {
 		bad := append([]byte(nil), file...)
 		var at []int

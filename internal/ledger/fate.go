@@ -20,9 +20,10 @@ const (
 	Unrouted        // the sink's `when` refused it
 	Dead            // refused for good: a dead letter
 	Vanished        // listed, then gone: a fresh List doesn't have it
+	Stale           // written, and told anew since: the record must be sent again
 )
 
-var classNames = [...]string{"pending", "written", "dropped", "duplicate", "unrouted", "dead letter", "vanished"}
+var classNames = [...]string{"pending", "written", "dropped", "duplicate", "unrouted", "dead letter", "vanished", "stale"}
 
 // String returns the class's name as it stands in reports.
 func (c Class) String() string {
