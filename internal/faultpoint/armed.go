@@ -14,9 +14,10 @@ import (
 
 // Variable says where to die: "pipeline:engine.committed=3" is the third time
 // that a process of the executable pipeline passes the point of that name; the
-// executable is a pattern as in filepath.Match. VariableOnce names a file: the first process to make it dies, the others and
-// the next one go on. VariableEpoch is how many messages an epoch has at most:
-// with few of them a short run passes each point often.
+// executable is a pattern as in filepath.Match. VariableOnce names a file: the
+// first process to make it dies, the others and the next one go on.
+// VariableEpoch is how many messages an epoch has at most: with few of them a
+// short run passes each point often.
 const (
 	Variable      = "MAILHAUL_FAULTPOINT"
 	VariableOnce  = "MAILHAUL_FAULTPOINT_ONCE"
