@@ -29,6 +29,7 @@ type command struct {
 	file    string
 	plugins []string
 	debug   bool
+	ran     bool // cobra found nothing wrong with the command line
 	values  config.Values
 }
 
@@ -41,10 +42,13 @@ func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func execute(ctx context.Context, args []string, s stdio) int {
 	c := &command{stdio: s, values: config.System()}
 	root := &cobra.Command{
-		Use:           "pipeline",
-		Short:         "Export mail: IMAP, POP3 and more to EML, MSG and an index, as a YAML file says",
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Use:                        "pipeline",
+		Short:                      "Export mail: IMAP, POP3 and more to EML, MSG and an index, as a YAML file says",
+		DisableSuggestions:         true, // told as a hint
+		SuggestionsMinimumDistance: 2,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		PersistentPreRun:           func(*cobra.Command, []string) { c.ran = true },
 	}
 	root.SetArgs(args)
 	root.SetIn(s.in)
@@ -52,7 +56,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 	root.SetErr(s.err)
 	flags := root.PersistentFlags()
 	flags.StringVarP(&c.file, "config", "c", "pipeline.yaml", "the pipeline file")
-	flags.StringArrayVar(&c.plugins, "plugin-dir", nil, "look for plugins here first; may be given more than once")
+	flags.StringArrayVar(&c.plugins, "plugin-dir", nil, "look for plugins here too, before PATH; may be given more than once")
 	flags.BoolVar(&c.debug, "debug", false, "show the log of the command and its plugins")
 	root.AddCommand(c.runCommand(), c.planCommand(), c.lintCommand(), c.demoCommand(), c.versionCommand())
 	err := root.ExecuteContext(ctx)
@@ -61,9 +65,26 @@ func execute(ctx context.Context, args []string, s stdio) int {
 	}
 	var code exit
 	if errors.As(err, &code) {
+		tell(c.err, err) // what else went wrong
 		return int(code)
 	}
+	if !c.ran {
+		err = fault.New(fault.Config, "%w", err).WithHint("%s", usageHint(root, args))
+	}
 	return c.fail(err)
+}
+
+// usageHint says what to do about a command line that cobra refused.
+func usageHint(root *cobra.Command, args []string) string {
+	if known, _, err := root.Find(args); err == nil && known != root {
+		return fmt.Sprintf("see %q", known.CommandPath()+" --help")
+	}
+	for _, arg := range args {
+		if near := root.SuggestionsFor(arg); len(near) > 0 {
+			return fmt.Sprintf("did you mean %q?", near[0])
+		}
+	}
+	return `see "pipeline --help"`
 }
 
 // fail tells an error as `error:` and `hint:` and returns its exit code.
@@ -73,31 +94,50 @@ func (c *command) fail(err error) int {
 	switch {
 	case errors.As(err, &locked):
 		return engine.ExitLocked
-	case fault.As(err) != nil && fault.Of(err) != fault.Config:
-		return engine.ExitStopped
+	case fault.Is(err, fault.Config):
+		return engine.ExitUsage
 	}
-	return engine.ExitUsage // the file, or the command line, which cobra judges
+	return engine.ExitStopped
 }
 
-// tell writes an error; one that joins several is told one by one.
-func tell(w io.Writer, err error) {
-	var problems config.Problems
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && !errors.As(err, &problems) || ok && len(joined.Unwrap()) > 1 {
-		for _, e := range joined.Unwrap() {
-			tell(w, e)
+// tell writes errors, each once, a line each, with what to do. That the user
+// insisted on stopping is no error, and an exit code was told already.
+func tell(w io.Writer, errs ...error) {
+	told := map[string]bool{}
+	once := func(kind, text string) {
+		if line := kind + ": " + text + "\n"; !told[line] {
+			told[line] = true
+			fmt.Fprint(w, line)
 		}
-		return
 	}
-	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(w, "error: %s\n", strings.TrimSuffix(line, "\n"))
+	for _, err := range apart(errs) {
+		if _, ok := err.(exit); ok || errors.Is(err, context.Canceled) {
+			continue
+		}
+		for line := range strings.Lines(err.Error()) {
+			once("error", strings.TrimSuffix(line, "\n"))
+		}
+		var locked *ledger.LockedError
+		switch f := fault.As(err); {
+		case errors.As(err, &locked):
+			once("hint", "wait for it to end, or stop it; two runs of one pipeline would write the same files")
+		case f != nil && f.Hint != "":
+			once("hint", f.Hint)
+		}
 	}
-	var locked *ledger.LockedError
-	switch f := fault.As(err); {
-	case errors.As(err, &locked):
-		fmt.Fprintln(w, "hint: wait for it to end, or stop it; two runs of one pipeline would write the same files")
-	case f != nil && f.Hint != "":
-		fmt.Fprintf(w, "hint: %s\n", f.Hint)
+}
+
+// apart returns the errors with those that join several taken apart.
+func apart(errs []error) []error {
+	var out []error
+	for _, err := range errs {
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			out = append(out, apart(joined.Unwrap())...)
+		} else if err != nil {
+			out = append(out, err)
+		}
 	}
+	return out
 }
 
 // logger shows everything with --debug, else what plugins warn of.

@@ -15,6 +15,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/progress"
 	"github.com/mailhaul/pipeline/internal/report"
+	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
 // closePatience is how long plugins may take to end.
@@ -71,7 +72,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	}
 	for _, name := range f.rewrite {
 		if !j.HasSink(name) {
-			return fmt.Errorf("--rewrite %s: the file has no sink of that name", name)
+			return fault.New(fault.Config, "--rewrite %s: %s has no sink of that name", name, c.file)
 		}
 	}
 	number, err := l.BeginRun(ctx, time.Now())
@@ -87,7 +88,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	opts.Events = display.Event
 	result, err := engine.Run(ctx, stop, opts)
 	display.Close()
-	if !f.quiet {
+	if !f.quiet && ctx.Err() == nil { // else most of what it counts was cut short
 		report.Text(c.out, result)
 	}
 	code := result.Exit()
@@ -96,26 +97,18 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 
 // conclude says how the run ended and what to do about it.
 func (c *command) conclude(r *engine.Result, code int, err error) error {
-	if err == nil {
-		err = r.Err
-	}
-	if err != nil {
-		tell(c.err, err)
-	}
-	for i := range r.Accounts {
-		if a := &r.Accounts[i]; a.Err != nil && a.Until.IsZero() && a.Err.Error() != fmt.Sprint(err) {
-			tell(c.err, a.Err)
-		}
-	}
+	tell(c.err, append([]error{err}, report.Troubles(r)...)...)
 	switch code {
 	case engine.ExitDone:
 		return nil
 	case engine.ExitStopped:
-		fmt.Fprintln(c.err, "stopped: nothing that was written is lost; run again to go on")
+		fmt.Fprintln(c.err, "stopped: what is done stays done; run again to go on")
 	case engine.ExitLetters:
 		fmt.Fprintln(c.err, "done, with dead letters: run with --retry-failed to try them again")
 	case engine.ExitIncomplete:
 		fmt.Fprintln(c.err, "incomplete: run again to go on with what is missing")
+	case engine.ExitParked:
+		fmt.Fprintln(c.err, "parked: a server asks to wait; what it gave is done")
 	}
 	return exit(code)
 }

@@ -158,13 +158,13 @@ func (j *Job) planSource(ctx context.Context, s *config.Source) (plan.Source, er
 		return plan.Source{}, err
 	}
 	j.sources[s.Name] = j.spec(s.Name, s.Plugin, resolved)
-	rules, err := json.Marshal([]any{s.Mailboxes, s.Newest, s.Limit})
+	rules, err := s.Fingerprint()
 	if err != nil {
 		return plan.Source{}, err
 	}
 	return plan.Source{
 		Name: s.Name, Plugin: s.Plugin, Selects: s.Mailboxes.Match, Newest: s.Newest, Limit: int64(s.Limit),
-		Vars: s.Vars, Provides: d.Provides, Rules: string(rules),
+		Vars: s.Vars, Provides: d.Provides, Rules: rules,
 	}, nil
 }
 
@@ -181,7 +181,7 @@ func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
 	j.sinks[s.Name] = spec
 	prepared, err := j.prepared(ctx, spec, resolved.Fingerprint)
 	if err != nil {
-		return plan.Sink{}, fmt.Errorf("sink %s: %w", s.Name, s.Config.Place(err))
+		return plan.Sink{}, place(s.Config, err)
 	}
 	return plan.Sink{Name: s.Name, Plugin: s.Plugin, When: s.When, GoOn: s.Continue, Prepared: sink.Prepared{
 		Target: prepared.Target, Lanes: prepared.Lanes, Needs: prepared.Needs, Record: prepared.Record,

@@ -2,12 +2,13 @@ package job
 
 import (
 	"context"
-	"fmt"
 	"time"
 
+	"github.com/mailhaul/pipeline/internal/config"
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
+	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
 )
@@ -19,7 +20,7 @@ const closePatience = 10 * time.Second
 func (j *Job) OpenSource(ctx context.Context, s *plan.Source, isolated bool) (source.Opened, error) {
 	opened, err := j.host.OpenSource(ctx, j.sources[s.Name], isolated)
 	if err != nil {
-		return opened, fmt.Errorf("source %s: %w", s.Name, j.placeSource(s.Name, err))
+		return opened, j.placeSource(s.Name, err)
 	}
 	return opened, nil
 }
@@ -28,7 +29,7 @@ func (j *Job) OpenSource(ctx context.Context, s *plan.Source, isolated bool) (so
 func (j *Job) OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isolated bool) (engine.SinkSession, error) {
 	session, err := j.host.OpenSink(ctx, j.sinks[s.Name], state, isolated)
 	if err != nil {
-		return nil, fmt.Errorf("sink %s: %w", s.Name, j.placeSink(s.Name, err))
+		return nil, j.placeSink(s.Name, err)
 	}
 	return sinkSession{session}, nil
 }
@@ -36,7 +37,7 @@ func (j *Job) OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isol
 func (j *Job) placeSource(name string, err error) error {
 	for i := range j.File.Sources {
 		if j.File.Sources[i].Name == name {
-			return j.File.Sources[i].Config.Place(err)
+			return place(j.File.Sources[i].Config, err)
 		}
 	}
 	return err
@@ -45,10 +46,24 @@ func (j *Job) placeSource(name string, err error) error {
 func (j *Job) placeSink(name string, err error) error {
 	for i := range j.File.Sinks {
 		if j.File.Sinks[i].Name == name {
-			return j.File.Sinks[i].Config.Place(err)
+			return place(j.File.Sinks[i].Config, err)
 		}
 	}
 	return err
+}
+
+// place puts what a plugin says of its config at its place in the file. The
+// hint stays a hint: Config.Place makes it part of the text, as a list of many
+// mistakes has it.
+func place(c *config.PluginConfig, err error) error {
+	f, ok := err.(*fault.Error)
+	if !ok || f.Class != fault.Config {
+		return c.Place(err)
+	}
+	bare := *f
+	bare.Hint = ""
+	placed := c.Place(&bare)
+	return &fault.Error{Class: fault.Config, Text: placed.Error(), Hint: f.Hint, Key: f.Key, Err: placed}
 }
 
 // sinkSession makes a plugin host's session the engine's.

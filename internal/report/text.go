@@ -7,15 +7,19 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
+
+	"golang.org/x/text/width"
 
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
 // mostLines is how many mailboxes the text shows; the rest is counted.
 const mostLines = 40
 
-// Text writes the summary of a run: a line a mailbox with its sum (I1), the
-// totals, and what to do about what is missing.
+// Text writes the summary of a run: a line a mailbox with its sum (I1), and
+// the totals.
 func Text(w io.Writer, r *engine.Result) {
 	shown, hidden := 0, 0
 	total := engine.Sum{Dropped: map[string]int64{}, Undecided: map[string]int64{}}
@@ -39,7 +43,7 @@ func Text(w io.Writer, r *engine.Result) {
 			if many {
 				name = a.Source + "/" + name
 			}
-			fmt.Fprintf(w, "  %-28s %s\n", name, line(s))
+			fmt.Fprintf(w, "  %s %s\n", column(name, 28), line(s))
 		}
 	}
 	if hidden > 0 {
@@ -51,9 +55,6 @@ func Text(w io.Writer, r *engine.Result) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(total.Undecided)) {
 		fmt.Fprintf(w, "stage %s couldn't judge %d messages (a value is absent): they were kept\n", name, total.Undecided[name])
-	}
-	for i := range r.Accounts {
-		trouble(w, &r.Accounts[i])
 	}
 }
 
@@ -105,17 +106,42 @@ func line(s *engine.Sum) string {
 	return out
 }
 
-// trouble says what of an account is missing, and why.
-func trouble(w io.Writer, a *engine.Account) {
-	switch {
-	case !a.Until.IsZero():
-		fmt.Fprintf(w, "parked: %s: its server asks to wait; go on after %s\n", a.Source, a.Until.Format("2006-01-02 15:04:05 MST"))
-	case a.Err != nil:
-		fmt.Fprintf(w, "incomplete: %s: %v\n", a.Source, a.Err)
+// Troubles returns what of a run is missing, and why, an error each: why it
+// stopped, the accounts that are incomplete, and their mailboxes.
+func Troubles(r *engine.Result) []error {
+	var out []error
+	if r.Err != nil {
+		out = append(out, r.Err)
 	}
-	for i := range a.Mailboxes {
-		if s := &a.Mailboxes[i]; s.Problem != nil {
-			fmt.Fprintf(w, "incomplete: %s/%s: %v\n", a.Source, s.Mailbox, s.Problem)
+	for i := range r.Accounts {
+		a := &r.Accounts[i]
+		switch {
+		case !a.Until.IsZero():
+			out = append(out, fault.New(fault.Throttled, "source %s: its server asks to wait until %s", a.Source, a.Until.Format("2006-01-02 15:04:05 MST")).
+				WithHint("run again then; it goes on where it stopped"))
+		case a.Err != nil:
+			out = append(out, fmt.Errorf("source %s: %w", a.Source, a.Err))
+		}
+		for j := range a.Mailboxes {
+			if s := &a.Mailboxes[j]; s.Problem != nil {
+				out = append(out, fmt.Errorf("source %s: mailbox %s: %w", a.Source, s.Mailbox, s.Problem))
+			}
 		}
 	}
+	return out
+}
+
+// column fills a text up to a width, as a terminal shows it: East Asian
+// characters take two places, combining marks none.
+func column(s string, places int) string {
+	for _, r := range s {
+		places--
+		switch k := width.LookupRune(r).Kind(); {
+		case unicode.In(r, unicode.Mn, unicode.Me):
+			places++
+		case k == width.EastAsianWide || k == width.EastAsianFullwidth:
+			places--
+		}
+	}
+	return s + strings.Repeat(" ", max(0, places))
 }

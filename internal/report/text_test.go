@@ -29,7 +29,18 @@ total: 12 listed = 3 written + 7 done before + 2 dropped by recent
 excluded by the file: 1 mailboxes
 `,
 		},
-		"trouble is told": {
+		"names of all scripts keep the columns": {
+			result: engine.Result{Accounts: []engine.Account{{Source: "a", Mailboxes: []engine.Sum{
+				{Mailbox: "日本語/受信", Server: 1, Listed: 1, Written: 1, Complete: true},
+				{Mailbox: "e\u0301te", Server: 1, Listed: 1, Written: 1, Complete: true},
+			}}}},
+			want: `
+  日本語/受信                  1 listed = 1 written
+  éte                          1 listed = 1 written
+total: 2 listed = 2 written
+`,
+		},
+		"what is missing is counted": {
 			result: engine.Result{Accounts: []engine.Account{
 				{Source: "a", Err: errors.New("LOGIN refused"), Mailboxes: []engine.Sum{
 					{Mailbox: "INBOX", Server: 6, Listed: 5, Written: 1, Pending: 4, Undecided: map[string]int64{"recent": 1}, Problem: errors.New("NO")},
@@ -40,9 +51,6 @@ excluded by the file: 1 mailboxes
   a/INBOX                      5 listed = 1 written + 4 pending; the server counts 6
 total: 5 listed = 1 written + 4 pending
 stage recent couldn't judge 1 messages (a value is absent): they were kept
-incomplete: a: LOGIN refused
-incomplete: a/INBOX: NO
-parked: b: its server asks to wait; go on after 2026-01-02 03:04:05 UTC
 `,
 		},
 	} {
@@ -54,5 +62,27 @@ parked: b: its server asks to wait; go on after 2026-01-02 03:04:05 UTC
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestTroubles(t *testing.T) {
+	t.Parallel()
+	stop := errors.New("sink archive: no space")
+	var got []string
+	for _, err := range Troubles(&engine.Result{Err: stop, Accounts: []engine.Account{
+		{Source: "a", Err: errors.New("LOGIN refused"), Mailboxes: []engine.Sum{{Mailbox: "INBOX", Problem: errors.New("NO")}, {Mailbox: "Fine"}}},
+		{Source: "b", Err: errors.New("busy"), Until: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
+		{Source: "c"},
+	}}) {
+		got = append(got, err.Error())
+	}
+	want := []string{
+		"sink archive: no space",
+		"source a: LOGIN refused",
+		"source a: mailbox INBOX: NO",
+		"source b: its server asks to wait until 2026-01-02 03:04:05 UTC",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
