@@ -244,7 +244,8 @@ func (e *Engine) answer(it *item, i, gen int, r sink.Receipt, err error) (died b
 	return false
 }
 
-// dataFinal reports whether every data sink has a final fate for the item.
+// dataFinal reports whether every data sink has a final fate for the item, and
+// all is known that its record tells: of a body that broke off, it isn't.
 func (e *Engine) dataFinal(it *item) bool {
 	for i := range it.slots {
 		if e.outlets[i].plan.Prepared.Record {
@@ -254,7 +255,7 @@ func (e *Engine) dataFinal(it *item) bool {
 			return false
 		}
 	}
-	return it.final == nil
+	return it.final == nil && !it.aborted.Load()
 }
 
 // recordOf returns the record of an item as it now stands.
