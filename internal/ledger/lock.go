@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
@@ -27,6 +28,11 @@ func (e *LockedError) Error() string {
 // errHeld is lock's answer when another process has the lock.
 var errHeld = errors.New("held by another process")
 
+// lingers is how long the lock of a dead process is waited for. A host that is
+// killed while it starts a plugin leaves a child that holds the lock until it
+// becomes the plugin.
+const lingers = 5 * time.Second
+
 // acquire takes the lock. It is the kernel's: it ends with the process,
 // however that ends, and so is never stale.
 func acquire(path string) (*os.File, error) {
@@ -35,7 +41,12 @@ func acquire(path string) (*os.File, error) {
 		return nil, fault.As(fault.Wrap(fault.Config, err, "open the lock")).WithKey("state").
 			WithHint("the state directory must be writable")
 	}
-	if err := lock(f); err != nil {
+	err = lock(f)
+	for deadline := time.Now().Add(lingers); errors.Is(err, errHeld) && orphaned(path) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+		err = lock(f)
+	}
+	if err != nil {
 		defer f.Close()
 		if errors.Is(err, errHeld) {
 			holder, _ := os.ReadFile(path)
@@ -53,4 +64,20 @@ func acquire(path string) (*os.File, error) {
 		return nil, fault.Wrap(fault.Full, err, "write %s", path)
 	}
 	return f, nil
+}
+
+// orphaned reports whether the process that took the lock is gone, as far as
+// can be told: one of this machine, by the number that it left.
+func orphaned(path string) bool {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	var pid int
+	var on string
+	if n, _ := fmt.Sscanf(string(text), "process %d on %s", &pid, &on); n != 2 {
+		return false // it hasn't written it yet
+	}
+	host, _ := os.Hostname()
+	return on == host && pid > 0 && gone(pid)
 }

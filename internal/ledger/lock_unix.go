@@ -19,3 +19,6 @@ func lock(f *os.File) error {
 
 // unlock gives the lock back.
 func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
+
+// gone reports whether there is no process of that number.
+func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
