@@ -170,7 +170,8 @@ func (a *account) findMailboxes(ctx context.Context) error {
 	for _, b := range a.boxes {
 		known[b.name] = b
 	}
-	a.boxes, a.excluded = nil, nil
+	var boxes []*box
+	var excluded []string
 	for m, err := range a.source.Mailboxes(ctx) {
 		if err != nil {
 			return fmt.Errorf("list the mailboxes: %w", err)
@@ -179,7 +180,7 @@ func (a *account) findMailboxes(ctx context.Context) error {
 			continue
 		}
 		if !a.plan.Selects(m) {
-			a.excluded = append(a.excluded, m.Name)
+			excluded = append(excluded, m.Name)
 			continue
 		}
 		b := known[m.Name]
@@ -187,8 +188,11 @@ func (a *account) findMailboxes(ctx context.Context) error {
 			b = newBox(a, m)
 		}
 		b.server = m.State
-		a.boxes = append(a.boxes, b)
+		boxes = append(boxes, b)
 	}
+	// Only now: what an earlier pass did must stay in the sum when this
+	// listing breaks off (I1).
+	a.boxes, a.excluded = boxes, excluded
 	return nil
 }
 
@@ -214,8 +218,8 @@ func (a *account) work(ctx context.Context, n int, list func(context.Context) er
 		defer a.queue.end()
 		fail(list(ctx))
 	})
-	for i := range max(1, n) {
-		wg.Go(func() { fail((&worker{e: a.e, number: i}).fetchLoop(ctx, a)) })
+	for range max(1, n) {
+		wg.Go(func() { fail((&worker{e: a.e, number: int(a.e.workers.Add(1))}).fetchLoop(ctx, a)) })
 	}
 	wg.Wait()
 	a.tellDeath()
@@ -225,7 +229,7 @@ func (a *account) work(ctx context.Context, n int, list func(context.Context) er
 // enqueue sends an item where it can go on: to be fetched, or straight into
 // the epoch when nothing that it lacks needs the body.
 func (a *account) enqueue(it *item) {
-	if a.e.needsBody(it) {
+	if a.e.undecided(it) || a.e.needsBody(it) {
 		a.queue.push(it.box, []*item{it})
 		return
 	}
@@ -239,7 +243,7 @@ func (a *account) settled(it *item) {
 		sl := &it.slots[i]
 		switch sl.state {
 		case slotTodo, slotIdle:
-			more = more || it.final == nil && a.e.outlets[i].broken() == nil
+			more = more || it.final == nil && a.e.possible(it, i)
 		case slotWritten:
 			sl.state, sl.kept = slotKept, ledger.Fate{Target: a.e.targets[i], Class: ledger.Written, Receipt: sl.receipt}
 		case slotDead:
@@ -252,6 +256,7 @@ func (a *account) settled(it *item) {
 	}
 	it.fresh = false
 	if it.worst() != ledger.Pending {
+		a.progress.Add(1)
 		it.box.settle(it)
 		a.e.counters(a).Settled.Add(1)
 		if it.box.final() {
@@ -318,7 +323,19 @@ func (a *account) broken(it *item, err error) {
 		a.e.stop(fmt.Errorf("source %s: %w", a.plan.Name, err))
 		return
 	}
-	if errors.Is(err, context.Canceled) || fault.Is(err, fault.Crashed) {
+	if fault.Is(err, fault.Crashed) {
+		if it.alone {
+			return // who tries it alone sees to that
+		}
+		// The process died in the middle of this very body.
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if !it.accuse(ledger.Everywhere) {
+			it.unnoted = append(it.unnoted, ledger.Everywhere)
+		}
+		return
+	}
+	if errors.Is(err, context.Canceled) {
 		return
 	}
 	a.mu.Lock()

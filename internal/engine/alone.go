@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -66,8 +67,8 @@ func (a *account) accuseAt(it *item, sink int, err error) {
 	it.unnoted = append(it.unnoted, o.target.ID)
 }
 
-// tryAlone tries the account's suspects one by one, each in processes that
-// nothing else uses. A second death makes a dead letter.
+// tryAlone tries the account's suspects one by one, in processes that nothing
+// else uses: who dies then has one culprit. A second death makes a dead letter.
 func (a *account) tryAlone(ctx context.Context) {
 	if len(a.alone) == 0 {
 		return
@@ -77,11 +78,15 @@ func (a *account) tryAlone(ctx context.Context) {
 			o.fail(err)
 		}
 	}
+	s := &solo{a: a, w: &worker{e: a.e}}
+	defer s.close()
 	deaths := 0
-	for len(a.alone) > 0 && ctx.Err() == nil && !a.e.stopped() {
-		it := a.alone[0]
-		a.alone = a.alone[1:]
-		died, err := a.tryOne(ctx, it)
+	for ctx.Err() == nil && !a.e.stopped() {
+		it := a.nextAlone(ctx)
+		if it == nil {
+			return
+		}
+		died, err := s.try(ctx, it)
 		if died {
 			deaths++
 		} else {
@@ -98,62 +103,116 @@ func (a *account) tryAlone(ctx context.Context) {
 	}
 }
 
-// tryOne takes one suspect through a session of its own and waits for its
-// commit. died says that the source's process didn't survive it.
-func (a *account) tryOne(ctx context.Context, it *item) (died bool, err error) {
-	w := &worker{e: a.e}
-	it.aborted.Store(false)
-	err = a.fetchAlone(ctx, w, it)
-	if fault.Is(err, fault.Crashed) {
-		cause := err
-		died, err = true, nil
-		if !it.accuse(ledger.Everywhere) {
-			a.setAside(it)
-			err = a.accuse([]*item{it})
-			a.tellDeath()
-			return died, err
+// nextAlone returns the next suspect; when there seems to be none, it waits
+// for those under way, which may come back.
+func (a *account) nextAlone(ctx context.Context) *item {
+	for range 2 {
+		a.mu.Lock()
+		if len(a.alone) > 0 {
+			it := a.alone[0]
+			a.alone = a.alone[1:]
+			a.mu.Unlock()
+			return it
 		}
-		it.dead("", fault.New(fault.Message, "the plugin's process died twice with this message in hand: %w", cause).WithReason("kills_the_source"))
-		w.settle(it)
+		a.mu.Unlock()
+		a.drain(ctx)
 	}
-	a.drain(ctx)
-	return died, err
+	return nil
 }
 
-// fetchAlone fetches and delivers one message.
-func (a *account) fetchAlone(ctx context.Context, w *worker, it *item) error {
-	opened, err := a.e.plugins.OpenSource(ctx, a.plan, true)
+// solo is a session in a process of its own, for as long as that lives.
+type solo struct {
+	a    *account
+	w    *worker
+	open bool
+}
+
+// try takes one suspect through. died says that the source's process didn't
+// survive it.
+func (s *solo) try(ctx context.Context, it *item) (died bool, err error) {
+	a := s.a
+	it.aborted.Store(false)
+	err = s.fetch(ctx, it)
+	if !fault.Is(err, fault.Crashed) {
+		if slices.ContainsFunc(it.accused, func(t ledger.TargetID) bool { return t != ledger.Everywhere }) {
+			a.drain(ctx) // a sink's suspect: nothing else may be with it
+		}
+		return false, err
+	}
+	s.close()
+	a.tellDeath()
+	a.drain(ctx) // it may have come before the process died
+	if it.worst() != ledger.Pending {
+		return true, nil
+	}
+	again := it.accuse(ledger.Everywhere)
+	a.mu.Lock()
+	a.alone = slices.DeleteFunc(a.alone, func(other *item) bool { return other == it })
+	if !again {
+		a.alone = append(a.alone, it)
+	}
+	a.mu.Unlock()
+	if !again {
+		return true, a.accuse([]*item{it})
+	}
+	it.dead("", fault.New(fault.Message, "the plugin's process died twice with this message in hand: %w", err).WithReason("kills_the_source"))
+	s.w.settle(it)
+	a.drain(ctx)
+	return true, nil
+}
+
+func (s *solo) close() {
+	if s.open {
+		_ = s.a.source.Close() // of a process that ends with it
+		s.open = false
+	}
+}
+
+func (s *solo) session(ctx context.Context) error {
+	if s.open {
+		return nil
+	}
+	opened, err := s.a.e.plugins.OpenSource(ctx, s.a.plan, true)
 	if err != nil {
 		return err
 	}
-	defer opened.Source.Close()
-	a.source = opened.Source
-	for _, err := range a.source.Mailboxes(ctx) { // the contract: before anything else
+	s.a.source, s.open = opened.Source, true
+	for _, err := range opened.Source.Mailboxes(ctx) { // the contract: before anything else
 		if err != nil {
 			return fmt.Errorf("list the mailboxes: %w", err)
 		}
 	}
-	req := source.FetchRequest{Mailbox: it.box.name, Needs: a.plan.FetchNeeds, IDs: one(it.sum.ID)}
-	answered := false
-	for f, err := range a.source.Fetch(ctx, req) {
+	return nil
+}
+
+// fetch fetches and delivers one message.
+func (s *solo) fetch(ctx context.Context, it *item) error {
+	if err := s.session(ctx); err != nil {
+		return err
+	}
+	w, answered := s.w, false
+	req := source.FetchRequest{Mailbox: it.box.name, Needs: s.a.plan.FetchNeeds, IDs: one(it.sum.ID)}
+	for f, err := range s.a.source.Fetch(ctx, req) {
 		if err != nil {
 			return fmt.Errorf("mailbox %s: %w", it.box.name, err)
 		}
-		answered = true
 		switch {
 		case f.Err == nil && f.Message != nil && f.Message.Body != nil:
-			w.deliver(ctx, it, f.Message)
+			if err := w.deliver(ctx, it, f.Message); fault.Is(err, fault.Crashed) {
+				return err
+			}
 		case fault.Is(f.Err, fault.Gone):
-			return w.lookAgain(ctx, a, it.box, []*item{it})
+			continue
 		case f.Err != nil:
 			w.refused(it, f.Err)
 		default:
 			it.dead("", fault.New(fault.Bug, "%w", errNoBody).WithReason("no_body"))
 			w.settle(it)
 		}
+		answered = true
 	}
 	if !answered {
-		return w.lookAgain(ctx, a, it.box, []*item{it})
+		return w.lookAgain(ctx, s.a, it.box, []*item{it})
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ type box struct {
 	skipped     bool                 // nothing changed since the last run
 	listedAll   bool                 // the listing reached its end in this pass
 	limited     bool                 // a limit ended the listing
+	listedOnce  bool                 // some pass of this run listed it to its end
 
 	mu        sync.Mutex
 	listed    int64            // in this pass

@@ -32,8 +32,9 @@ type worker struct {
 
 // deliver takes one fetched message through the stages that need its body and
 // on to the sinks. When it returns the body has been read; the results come
-// later, and the last of them takes the item out of the gate.
-func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) {
+// later, and the last of them takes the item out of the gate. The error is the
+// body's, and has been dealt with but for a death.
+func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) error {
 	it.big = m.Body.Size() > smallBody || m.Body.Size() < 0
 	w.e.enter(it)
 	it.outstanding.Store(1)
@@ -48,10 +49,14 @@ func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) {
 	}
 	if err != nil {
 		it.aborted.Store(true)
-		it.box.account.broken(it, err)
+		// Where the whole pass was broken off, the message is not to blame.
+		if ctx.Err() == nil || fault.Is(err, fault.Crashed) {
+			it.box.account.broken(it, err)
+		}
 	}
 	faultpoint.Hit("engine.delivered")
 	w.release(it)
+	return err
 }
 
 // release gives up one hold on the item; the last one ends its passage.

@@ -11,6 +11,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -96,13 +97,16 @@ type Engine struct {
 	outlets  []*outlet
 	targets  []ledger.TargetID
 	accounts []*account
+	workers  atomic.Int64 // numbers given out
 
 	rules          map[string]string // stage -> fingerprint of the chain up to it
 	limits         map[string]bool   // stages that are limits
 	barriers       int
-	across         bool // a limit counts over all mailboxes of a source
+	barriersBefore map[string]int // stage -> limits before it
+	across         bool           // a limit counts over all mailboxes of a source
 	readsNow       bool
 	readsFlags     bool
+	readsVars      bool
 	readsStructure bool
 
 	background sync.WaitGroup
@@ -167,6 +171,7 @@ func (e *Engine) prepare(ctx context.Context) error {
 			t.Checkpoint, t.Known = nil, false
 		}
 		o := &outlet{e: e, plan: p, index: i, target: t, checkpoint: t.Checkpoint}
+		o.changed.L = &o.mu
 		e.outlets = append(e.outlets, o)
 		e.targets = append(e.targets, t.ID)
 	}
@@ -176,7 +181,7 @@ func (e *Engine) prepare(ctx context.Context) error {
 			continue
 		}
 		if _, err := o.get(); err != nil {
-			o.fail(err)
+			o.fail(fmt.Errorf("sink %s: %w", o.plan.Name, err))
 		}
 	}
 	for i := range e.plan.Sources {
@@ -194,6 +199,10 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 			e.broken = err
 			e.mu.Unlock()
 			cancel(err)
+			e.gate.abandon()
+			for _, o := range e.outlets {
+				o.endCommit()
+			}
 		}
 		committed <- err
 	}()

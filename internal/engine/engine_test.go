@@ -31,6 +31,7 @@ type rig struct {
 	limit   int64
 	newest  bool
 	opts    engine.Options
+	ctx     context.Context // of the run; nil: the test's
 }
 
 func newRig(t *testing.T, s *server) *rig {
@@ -73,8 +74,12 @@ func (r *rig) run() *engine.Result {
 
 func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	limit, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
+	ctx := limit
+	if r.ctx != nil {
+		ctx = r.ctx
+	}
 	l, err := ledger.Open(ctx, r.dir, "test")
 	if err != nil {
 		r.t.Fatal(err)
@@ -91,7 +96,7 @@ func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 	p := &plan.Plan{Name: "test", Chain: stages.NewChain(built), Sinks: r.sinks, Concurrency: 4}
 	for _, name := range slices.Sorted(maps.Keys(r.servers)) {
 		p.Sources = append(p.Sources, plan.Source{
-			Name: name, Plugin: "synthetic", Selects: func(message.Mailbox) bool { return true }, Provides: serverProvides,
+			Name: name, Plugin: "synthetic", Selects: func(message.Mailbox) bool { return true }, Provides: serverProvides &^ r.servers[name].hides,
 			Limit: r.limit, Newest: r.newest, Rules: fmt.Sprint(r.limit, r.newest),
 		})
 	}
@@ -102,7 +107,7 @@ func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 		opts.Now = func() time.Time { return time.Unix(1e9, 0) }
 	}
 	res, err := engine.Run(ctx, stop, opts)
-	if ctx.Err() != nil {
+	if limit.Err() != nil {
 		r.t.Fatal("the run hung")
 	}
 	if err != nil {

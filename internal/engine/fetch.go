@@ -74,7 +74,6 @@ func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item,
 			err = fault.New(fault.Bug, "source %s: plugin %s answered with a message that was not asked for: %s", a.plan.Name, a.plan.Plugin, f.ID)
 			break
 		}
-		a.progress.Add(1)
 		switch {
 		case f.Err != nil:
 			if w.refused(it, f.Err) {
@@ -84,7 +83,7 @@ func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item,
 			it.dead("", fault.New(fault.Bug, "%w", errNoBody).WithReason("no_body"))
 			w.settle(it)
 		default:
-			w.deliver(ctx, it, f.Message)
+			_ = w.deliver(ctx, it, f.Message) // a death ends the Fetch as well
 			a.e.counters(a).fetched(it.octets)
 			g.box.learn(it.octets)
 		}

@@ -22,6 +22,7 @@ type gate struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	closing bool // nobody may enter
+	given   bool // given up: nothing can be committed any more, and nobody waits
 	wanted  bool // the epoch should close as soon as it can
 	inside  int
 	big     int // of those inside, how many hold up the closing
@@ -43,7 +44,7 @@ func newGate() *gate {
 func (g *gate) enter(it *item) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for g.closing || g.wanted && (g.big == 0 || g.overdue()) {
+	for !g.given && (g.closing || g.wanted && (g.big == 0 || g.overdue())) {
 		g.changed.Wait()
 	}
 	g.inside++
@@ -99,7 +100,7 @@ func (g *gate) close() []*item {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.wanted = true
-	for g.inside > 0 {
+	for g.inside > 0 && !g.given {
 		g.changed.Wait()
 	}
 	g.closing = true
@@ -109,6 +110,14 @@ func (g *gate) close() []*item {
 	items := g.items
 	g.items, g.octets, g.memory = nil, 0, 0
 	return items
+}
+
+// abandon lets everybody through: what enters from now on stays pending.
+func (g *gate) abandon() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.given = true
+	g.changed.Broadcast()
 }
 
 // open lets the next epoch begin.

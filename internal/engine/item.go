@@ -18,6 +18,7 @@ type item struct {
 	at        stages.Position // how far the stages have judged it
 	atBarrier bool            // it waits there for its turn in the listing
 	judged    bool            // all stages let it pass
+	passing   int             // done before: it only counts at so many barriers
 
 	octets    int64 // as received or as the ledger has it; -1 unknown
 	sha256    []byte
@@ -137,6 +138,12 @@ func (it *item) settled(targets []ledger.TargetID) ledger.Settled {
 			s.Fates = append(s.Fates, ledger.Fate{Target: targets[i], Class: ledger.Dead, Letter: sl.letter})
 		case slotUnrouted:
 			s.Fates = append(s.Fates, ledger.Fate{Target: targets[i], Class: ledger.Unrouted, Refusal: sl.refusal})
+		default:
+			// Not sent yet; but a record of it stands in the sink, and must
+			// be replaced, not joined by a second one (I2).
+			if sl.replaces {
+				s.Fates = append(s.Fates, ledger.Fate{Target: targets[i], Class: ledger.Stale})
+			}
 		}
 	}
 	return s

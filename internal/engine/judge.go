@@ -28,8 +28,12 @@ func (e *Engine) newItem(b *box, number ledger.Box, sum message.Summary, entry *
 	for i, o := range e.outlets {
 		// A record tells of all sinks: when one of them writes anew, the
 		// record is sent again.
-		if sl := &it.slots[i]; o.plan.Prepared.Record && sl.state == slotKept && sl.kept.Class == ledger.Written && !data {
+		sl := &it.slots[i]
+		if o.plan.Prepared.Record && sl.state == slotKept && sl.kept.Class == ledger.Written && !data {
 			*sl = slot{replaces: true}
+		}
+		if f := fateOf(entry, e.targets[i]); f != nil && f.Class == ledger.Stale {
+			sl.replaces = true
 		}
 	}
 	for _, f := range entry.Fates {
@@ -85,7 +89,7 @@ func (e *Engine) stands(o *outlet, f *ledger.Fate) bool {
 }
 
 // done reports whether nothing is left to do for a message.
-func (e *Engine) done(entry *ledger.Entry) bool {
+func (e *Engine) done(entry *ledger.Entry, vars map[string]string) bool {
 	if len(entry.Suspects) > 0 {
 		return false
 	}
@@ -96,12 +100,13 @@ func (e *Engine) done(entry *ledger.Entry) bool {
 		case ledger.Duplicate:
 			return true
 		case ledger.Dropped:
-			return e.dropStands(f.Refusal)
+			return e.dropStands(f.Refusal, vars)
 		}
 		return false // vanished, and there again
 	}
 	for i, o := range e.outlets {
-		if f := fateOf(entry, e.targets[i]); f == nil || !e.stands(o, f) {
+		f := fateOf(entry, e.targets[i])
+		if f == nil || !e.stands(o, f) || f.Refusal != nil && !e.sameVars(f.Refusal, vars) {
 			return false
 		}
 	}
@@ -110,8 +115,8 @@ func (e *Engine) done(entry *ledger.Entry) bool {
 
 // dropStands judges a drop of an earlier run again, from what the stages read
 // then. What a limit dropped only a new count can tell.
-func (e *Engine) dropStands(r *ledger.Refusal) bool {
-	if r == nil || e.plan.Chain.ReadsFlags() {
+func (e *Engine) dropStands(r *ledger.Refusal, vars map[string]string) bool {
+	if r == nil || e.plan.Chain.ReadsFlags() || !e.sameVars(r, vars) {
 		return false
 	}
 	if r.Rules == e.rules[r.Stage] && r.Rules != "" && !e.readsNow && !e.limits[r.Stage] {
@@ -214,6 +219,37 @@ func (e *Engine) needsBody(it *item) bool {
 		}
 	}
 	return written && record && it.structure == nil
+}
+
+// possible reports whether a sink can still be served in this run: it works,
+// and, for a record sink, so do the data sinks that the record waits for.
+func (e *Engine) possible(it *item, i int) bool {
+	if e.outlets[i].broken() != nil {
+		return false
+	}
+	if !e.outlets[i].plan.Prepared.Record {
+		return true
+	}
+	for j, o := range e.outlets {
+		if s := it.slots[j].state; !o.plan.Prepared.Record && o.broken() != nil && (s == slotTodo || s == slotIdle || s == slotPending) {
+			return false
+		}
+	}
+	return true
+}
+
+// undecided reports whether some stage or `when` hasn't judged the item yet:
+// only the body can tell.
+func (e *Engine) undecided(it *item) bool {
+	if it.final != nil {
+		return false
+	}
+	for i := range it.slots {
+		if it.slots[i].state == slotIdle {
+			return true
+		}
+	}
+	return !it.judged
 }
 
 // missing returns what a record sink that gets the item without a body wants

@@ -127,9 +127,12 @@ func (a *account) list(ctx context.Context, b *box) error {
 		if ended || len(page) < size {
 			b.mu.Lock()
 			b.listedAll = true
-			listed := b.listed
+			listed, again := b.listed, b.listedOnce
+			b.listedOnce = true
 			b.mu.Unlock()
-			a.progress.Add(1)
+			if !again {
+				a.progress.Add(1)
+			}
 			a.e.note(Event{Kind: MailboxListed, Source: a.plan.Name, Mailbox: b.name, Count: listed})
 			if b.final() {
 				a.e.finish(b)
@@ -245,12 +248,14 @@ func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
 		}
 		a.counted++
 		a.e.counters(a).Listed.Add(1)
-		if a.e.done(&l.entry) {
+		if a.e.done(&l.entry, a.plan.Vars) {
 			b.mu.Lock()
 			b.listed++
 			b.before.add(a.e.classOf(&l.entry), fateOf(&l.entry, ledger.Everywhere))
 			b.mu.Unlock()
-			a.countDone(l)
+			if n := a.e.passedBarriers(&l.entry); n > 0 {
+				items = append(items, &item{box: b, sum: l.sum, passing: n})
+			}
 			continue
 		}
 		it := a.e.newItem(b, b.number, l.sum, &l.entry)
@@ -265,17 +270,6 @@ func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
 		items = append(items, it)
 	}
 	return items, false
-}
-
-// countDone lets the limits count a message that passed them in an earlier
-// run: so every run lets the same ones pass.
-func (a *account) countDone(l *listed) {
-	if f := fateOf(&l.entry, ledger.Everywhere); f != nil && f.Class == ledger.Dropped {
-		return
-	}
-	for at := range a.e.barriers {
-		a.chain.Admit(stages.Position(at), &l.sum)
-	}
 }
 
 // deepen judges the items of a page, asking the source for more of those that
@@ -320,16 +314,28 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item) (fetch []*i
 type step int
 
 const (
-	stepAsk   step = iota + 1 // the source must tell more of it
-	stepWait                  // it stands at a barrier behind others
-	stepFetch                 // its body is wanted
-	stepReady                 // its fate needs no body
+	stepAsk    step = iota + 1 // the source must tell more of it
+	stepWait                   // it stands at a barrier behind others
+	stepFetch                  // its body is wanted
+	stepReady                  // its fate needs no body
+	stepPassed                 // it was done before, and is counted
 )
 
 // consider takes an item as far as what is known of it allows. first says that
 // no item before it is undecided: only then it may pass a barrier, which
 // counts in the order of the listing.
 func (a *account) consider(it *item, first bool) (message.Needs, step) {
+	if it.passing > 0 {
+		if !first {
+			return 0, stepWait
+		}
+		// Done in an earlier run: it only takes its place in the count, so
+		// that every run lets the same messages pass.
+		for at := range it.passing {
+			a.chain.Admit(stages.Position(at), &it.sum)
+		}
+		return 0, stepPassed
+	}
 	can := a.plan.Provides
 	for it.final == nil && !it.judged {
 		if it.atBarrier && !first {

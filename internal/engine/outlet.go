@@ -27,6 +27,8 @@ type outlet struct {
 	target ledger.Target
 
 	mu          sync.Mutex
+	changed     sync.Cond
+	committing  bool     // flushed, and the ledger hasn't its checkpoint yet
 	open        *session // nil: not open
 	gen         int      // of the newest session; 1 is the first
 	checkpoint  sink.Checkpoint
@@ -57,11 +59,20 @@ func (o *outlet) get() (*session, error) {
 	ctx := o.e.ctx
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	// A session that is opened now must get the checkpoint that is on its way
+	// into the ledger: with the one before, the sink would undo what the
+	// ledger is about to call written.
+	for o.committing && o.open == nil && ctx.Err() == nil {
+		o.changed.Wait()
+	}
 	if o.failed != nil {
 		return nil, o.failed
 	}
 	if o.open != nil {
 		return o.open, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
 	}
 	// Dirty before the first Write: a crash from here on makes the next run
 	// open the sink, even when that has nothing to write (DESIGN §6, Commit).
@@ -92,6 +103,9 @@ func (o *outlet) get() (*session, error) {
 	for range max(1, min(o.plan.Prepared.Lanes, o.e.opts.lanes())) {
 		l, err := s.Lane(ctx)
 		if err != nil {
+			if fault.Is(err, fault.Crashed) {
+				o.countDeath(err)
+			}
 			return nil, errors.Join(err, s.Close())
 		}
 		opened.lanes = append(opened.lanes, &lane{Lane: l})
@@ -111,8 +125,7 @@ func (o *outlet) put(ctx context.Context, worker int, m *message.Message, done f
 	o.mu.Lock()
 	s.wrote, o.uncommitted = true, true
 	o.mu.Unlock()
-	l := s.lanes[worker%len(s.lanes)]
-	l.mu.Lock()
+	l := s.lane(worker)
 	defer l.mu.Unlock()
 	err = l.Put(ctx, m, func(r sink.Receipt, err error) {
 		if fault.Is(err, fault.Crashed) {
@@ -124,6 +137,19 @@ func (o *outlet) put(ctx context.Context, worker int, m *message.Message, done f
 		o.died(s, err)
 	}
 	return err
+}
+
+// lane locks a lane: the worker's own, or a free one when a long body holds
+// that.
+func (s *session) lane(worker int) *lane {
+	for i := range s.lanes {
+		if l := s.lanes[(worker+i)%len(s.lanes)]; l.mu.TryLock() {
+			return l
+		}
+	}
+	l := s.lanes[worker%len(s.lanes)]
+	l.mu.Lock()
+	return l
 }
 
 // died takes a dead session out of use. What it wrote since its last Flush is
@@ -159,9 +185,12 @@ func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, error) {
 		o.mu.Unlock()
 		return 0, nil, nil
 	}
-	s.wrote = false
+	s.wrote, o.committing = false, true
 	o.mu.Unlock()
 	cp, err := s.Flush(ctx)
+	if err != nil {
+		o.endCommit()
+	}
 	if fault.Is(err, fault.Crashed) {
 		o.died(s, err)
 	}
@@ -171,10 +200,19 @@ func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, error) {
 	return s.gen, cp, nil
 }
 
+// endCommit lets sessions be opened again.
+func (o *outlet) endCommit() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.committing = false
+	o.changed.Broadcast()
+}
+
 // committed tells the sink that the ledger has its checkpoint.
 func (o *outlet) committed(ctx context.Context, gen int, cp sink.Checkpoint) {
 	o.mu.Lock()
-	o.checkpoint, o.deaths = cp, 0
+	o.checkpoint, o.deaths, o.committing = cp, 0, false
+	o.changed.Broadcast()
 	o.target.Known = true
 	s := o.open
 	if s != nil && s.gen == gen {

@@ -2,7 +2,11 @@ package engine
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 
+	"github.com/mailhaul/pipeline/internal/expression"
+	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -11,9 +15,12 @@ import (
 func (e *Engine) readRules() {
 	e.rules, e.limits = map[string]string{}, map[string]bool{}
 	e.readsNow, e.readsFlags = e.plan.Chain.ReadsNow(), e.plan.Chain.ReadsFlags()
+	e.barriersBefore = map[string]int{}
 	for _, s := range e.plan.Chain.Stages() {
+		e.barriersBefore[s.Name] = e.barriers
 		e.rules[s.Name] = e.plan.Chain.FingerprintUpTo(s.Name)
 		e.limits[s.Name] = s.Kind == stages.Limit
+		e.readsVars = e.readsVars || s.Filter != nil && readsVars(s.Filter.Program)
 		if !s.Pure() {
 			e.barriers++
 		}
@@ -27,6 +34,7 @@ func (e *Engine) readRules() {
 			e.readsNow = e.readsNow || w.ReadsNow()
 			e.readsStructure = e.readsStructure || w.Needs().Has(message.NeedStructure)
 			e.readsFlags = e.readsFlags || w.ReadsFlags()
+			e.readsVars = e.readsVars || readsVars(w)
 		}
 	}
 }
@@ -53,4 +61,45 @@ func encodeValues(values map[string]any) []byte {
 		return []byte("{}") // never: each value is valid JSON
 	}
 	return b
+}
+
+// passedBarriers returns how many limits let a message pass in an earlier run.
+func (e *Engine) passedBarriers(entry *ledger.Entry) int {
+	f := fateOf(entry, ledger.Everywhere)
+	switch {
+	case f == nil:
+	case f.Refusal != nil:
+		return e.barriersBefore[f.Refusal.Stage]
+	case f.Letter != nil:
+		if n, ok := e.barriersBefore[f.Letter.Stage]; ok {
+			return n
+		}
+	}
+	return e.barriers
+}
+
+// sameVars reports whether the variables that a refusal read are what they
+// were: they come from the file, not from the message (I8).
+func (e *Engine) sameVars(r *ledger.Refusal, vars map[string]string) bool {
+	if !e.readsVars {
+		return true
+	}
+	values, ok := decodeValues(r.Values)
+	if !ok {
+		return false
+	}
+	for name, raw := range values {
+		var was string
+		if v, isVar := strings.CutPrefix(name, varPrefix); isVar && (json.Unmarshal(raw, &was) != nil || was != vars[v]) {
+			return false
+		}
+	}
+	return true
+}
+
+// varPrefix is how expressions name the source's variables.
+const varPrefix = "vars."
+
+func readsVars(p *expression.Program) bool {
+	return slices.ContainsFunc(p.Fields(), func(f string) bool { return strings.HasPrefix(f, varPrefix) })
 }

@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -25,11 +24,12 @@ type store struct {
 	opened  int
 	writes  int
 	record  bool
+	doubled int // records of one id that don't say that they replace another
 
 	refuse  map[uint32]bool // Write says Message
 	killer  map[uint32]bool // the process dies at Write
 	dieAt   int             // the process dies once at that Write; 0: never
-	dieIn   string          // "flush": dies once in the next Flush
+	dieIn   string          // "flush": dies once in the next Flush; "flushed": right after it
 	full    int             // Write says Full from then on; 0: never
 	slow    func()
 	openErr error
@@ -86,6 +86,9 @@ func (ss *storeSession) write(m *message.Message) (sink.Receipt, error) {
 	}
 	key := m.ID.Key()
 	if ss.s.record {
+		if _, there := ss.held[key]; there && !m.Record.Replaces {
+			ss.s.doubled++
+		}
 		ss.held[key] = fmt.Sprintf("%s %s %d %v", m.Record.SHA256, m.Header.Subject(), m.Record.Octets, m.Record.Files)
 		return sink.Receipt{}, nil
 	}
@@ -118,6 +121,10 @@ func (ss *storeSession) Flush(context.Context) (sink.Checkpoint, error) {
 	ss.s.flushes++
 	ss.s.durable = maps.Clone(ss.held)
 	ss.s.at[ss.s.flushes] = maps.Clone(ss.held)
+	if ss.s.dieIn == "flushed" {
+		ss.s.dieIn = ""
+		ss.dead = true
+	}
 	return sink.Checkpoint(strconv.Itoa(ss.s.flushes)), nil
 }
 
@@ -155,7 +162,7 @@ func (l *storeLane) Close() error {
 	l.once.Do(func() { close(l.answers) })
 	l.wg.Wait()
 	if l.ss.dead {
-		return errors.New("dead")
+		return errDied
 	}
 	return nil
 }

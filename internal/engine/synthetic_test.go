@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
 	"strings"
@@ -30,6 +31,8 @@ type server struct {
 	refuse   map[uint32]bool // Fetch says Message
 	cut      map[uint32]int  // how often the body still breaks off
 	killer   map[uint32]bool // the process dies when it is fetched
+	midway   map[uint32]bool // … and this one when half of its body has come
+	hides    message.Needs   // what its listings don't tell
 	dieAfter int64           // the process dies once after so many bodies; 0: never
 	openErr  error
 
@@ -41,7 +44,7 @@ type server struct {
 
 func newServer(count int, mailboxes ...string) *server {
 	s := &server{mailboxes: mailboxes, count: map[string]int{}, expunged: map[string]map[uint32]bool{}, lanes: 3,
-		gone: map[uint32]bool{}, refuse: map[uint32]bool{}, cut: map[uint32]int{}, killer: map[uint32]bool{}}
+		gone: map[uint32]bool{}, refuse: map[uint32]bool{}, cut: map[uint32]int{}, killer: map[uint32]bool{}, midway: map[uint32]bool{}}
 	for _, m := range mailboxes {
 		s.count[m] = count
 	}
@@ -192,6 +195,10 @@ func (s *session) fetch(id message.ID, needs message.Needs) (source.Fetched, err
 	if s.cut[id.UID] > 0 {
 		s.cut[id.UID]--
 		f.Message.Body = message.NewBody(iotest.TimeoutReader(strings.NewReader(string(octets))), int64(len(octets)), nil)
+	}
+	if s.midway[id.UID] {
+		s.dead.Store(true)
+		f.Message.Body = message.NewBody(io.MultiReader(strings.NewReader(string(octets[:len(octets)/2])), iotest.ErrReader(errDied)), int64(len(octets)), nil)
 	}
 	s.fetched.Add(1)
 	return f, nil

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -90,12 +91,18 @@ func TestDeaths(t *testing.T) {
 		missing func(uid uint32) bool
 		exit    int
 	}{
-		"the source dies once":  {trouble: func(s *server, _, _ *store) { s.dieAfter = 333 }},
-		"a sink dies in Write":  {trouble: func(_ *server, st, _ *store) { st.dieAt = 444 }},
-		"a sink dies in Flush":  {trouble: func(_ *server, st, _ *store) { st.dieIn = "flush" }},
-		"the index dies":        {trouble: func(_ *server, _, ix *store) { ix.dieAt = 77 }},
-		"the index dies, Flush": {trouble: func(_ *server, _, ix *store) { ix.dieIn = "flush" }},
-		"all of them die":       {trouble: func(s *server, st, ix *store) { s.dieAfter, st.dieAt, ix.dieAt = 100, 300, 50 }},
+		"the source dies once":    {trouble: func(s *server, _, _ *store) { s.dieAfter = 333 }},
+		"a sink dies in Write":    {trouble: func(_ *server, st, _ *store) { st.dieAt = 444 }},
+		"a sink dies in Flush":    {trouble: func(_ *server, st, _ *store) { st.dieIn = "flush" }},
+		"the index dies":          {trouble: func(_ *server, _, ix *store) { ix.dieAt = 77 }},
+		"the index dies, Flush":   {trouble: func(_ *server, _, ix *store) { ix.dieIn = "flush" }},
+		"all of them die":         {trouble: func(s *server, st, ix *store) { s.dieAfter, st.dieAt, ix.dieAt = 100, 300, 50 }},
+		"a sink dies after Flush": {trouble: func(_ *server, st, _ *store) { st.dieIn = "flushed" }},
+		"a message kills the source in mid-body": {
+			trouble: func(s *server, _, _ *store) { s.midway[400] = true },
+			missing: func(uid uint32) bool { return uid == 400 },
+			exit:    engine.ExitLetters,
+		},
 		"a message kills the source": {
 			trouble: func(s *server, _, _ *store) { s.killer[400] = true },
 			missing: func(uid uint32) bool { return uid == 400 },
@@ -117,7 +124,7 @@ func TestDeaths(t *testing.T) {
 			r.wantExit(res, tc.exit)
 			r.wantAll("files", func(_ string, uid uint32) bool { return tc.missing == nil || !tc.missing(uid) })
 			records := 1000
-			if tc.missing != nil && len(s.killer) > 0 {
+			if tc.missing != nil && len(s.killer)+len(s.midway) > 0 {
 				records = 999 // no octets ever came
 			}
 			if n := len(ix.contents()); n != records {
@@ -265,5 +272,75 @@ func TestASourcesDeathIsItsOwn(t *testing.T) {
 	want := engine.Sum{Listed: 800, Written: 600, Dropped: map[string]int64{"first": 200}, Complete: true}
 	if diff := cmp.Diff(want, total(res)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// The second Ctrl-C, or a ledger that can't be written to, must not leave the
+// workers waiting for an epoch that nobody will commit.
+func TestACancelledRunEnds(t *testing.T) {
+	t.Parallel()
+	s := newServer(50_000, "INBOX")
+	r := newRig(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.ctx = ctx
+	go func() {
+		for s.fetched.Load() < 9000 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	r.run()
+	r.ctx = nil
+	r.wantExit(r.run(), engine.ExitDone)
+	r.wantAll("files", nil)
+}
+
+func TestAStageThatOnlyTheBodyTells(t *testing.T) {
+	t.Parallel()
+	s := newServer(50, "INBOX")
+	s.hides = message.NeedStructure
+	s.cut[7] = 1
+	r := newRig(t, s)
+	r.filter("plain", "!has_attachments")
+	r.wantExit(r.run(), engine.ExitDone)
+	r.wantAll("files", nil)
+}
+
+// I2: an index never gets a second line of a message because a new sink failed
+// before the first one could be replaced.
+func TestARecordThatCouldNotBeReplacedIsReplacedLater(t *testing.T) {
+	t.Parallel()
+	s := newServer(100, "INBOX")
+	r := newRig(t, s)
+	ix := r.index(message.NeedHeaders)
+	r.wantExit(r.run(), engine.ExitDone)
+	st := r.data("second")
+	r.sinks[2].GoOn = true
+	st.openErr = fault.New(fault.Config, "the marker is gone")
+	r.run()
+	st.openErr = nil
+	r.wantExit(r.run(), engine.ExitDone)
+	r.wantAll("second", nil)
+	if ix.doubled != 0 {
+		t.Errorf("%d records came twice", ix.doubled)
+	}
+	for _, rec := range ix.contents() {
+		if !strings.Contains(rec, "second:") {
+			t.Fatalf("a record wasn't replaced: %s", rec)
+		}
+	}
+}
+
+// I8: more mail doesn't let a limit leak what it has refused before.
+func TestALimitBeforeAFilterStaysFull(t *testing.T) {
+	t.Parallel()
+	s := newServer(100, "INBOX")
+	r := newRig(t, s)
+	r.stages = append(r.stages, stages.Config{Name: "few", Limit: &limit.Config{Messages: 10, Per: "mailbox"}})
+	r.filter("sevens", `subject endsWith "7"`)
+	for range 3 {
+		r.wantExit(r.run(), engine.ExitDone)
+		r.wantAll("files", func(_ string, uid uint32) bool { return uid == 7 })
+		s.count["INBOX"]++
 	}
 }

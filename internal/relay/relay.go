@@ -135,13 +135,15 @@ func (r *Relay) trim() {
 
 // wait gives the readers their time to make room in the window.
 func (r *Relay) wait() {
-	timer := time.AfterFunc(r.patience, func() {
+	deadline := time.Now().Add(r.patience)
+	// A moment after the deadline: the one wake-up must not come before it.
+	timer := time.AfterFunc(time.Until(deadline)+time.Millisecond, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.moved.Broadcast()
 	})
 	defer timer.Stop()
-	for deadline := time.Now().Add(r.patience); len(r.window) >= windowMax && time.Now().Before(deadline); r.trim() {
+	for ; len(r.window) >= windowMax && time.Now().Before(deadline); r.trim() {
 		r.moved.Wait()
 	}
 }
