@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -79,9 +77,16 @@ func (p *pipeline) ledger(out left) error {
 		return err
 	}
 	defer l.Close()
-	letters := 0
+	targets := map[ledger.TargetID]string{ledger.Everywhere: "all"}
+	for sink, path := range map[string]string{"archive": "out/all", "work": "out/work", "index": "out/index.jsonl"} {
+		t, err := l.Target(ctx, sink, p.path(path))
+		if err != nil {
+			return err
+		}
+		targets[t.ID] = sink
+		out["target "+sink] = fmt.Sprintf("dirty: %t, known: %t", t.Dirty, t.Known)
+	}
 	err = l.Letters(ctx, func(id message.ID, sink string, letter ledger.Letter) error {
-		letters++
 		out["letter "+id.String()+" "+sink] = fmt.Sprintf("%+v", letter)
 		return nil
 	})
@@ -102,14 +107,16 @@ func (p *pipeline) ledger(out left) error {
 			return err
 		}
 		for i, e := range entries {
-			text := fmt.Sprintf("%d octets, sha256 %x, suspects %v:", e.Octets, e.SHA256, e.Suspects)
+			text := []string{fmt.Sprintf("%d octets, sha256 %x, suspects %v", e.Octets, e.SHA256, e.Suspects)}
 			for _, f := range e.Fates {
-				text += fmt.Sprintf(" target %d %s %q", f.Target, f.Class, f.Receipt)
+				fate := fmt.Sprintf("%s: %s %q", targets[f.Target], f.Class, f.Receipt)
 				if f.Refusal != nil {
-					text += fmt.Sprintf(" by %s for %s", f.Refusal.Stage, f.Refusal.Values)
+					fate += fmt.Sprintf(" by %s for %s", f.Refusal.Stage, f.Refusal.Values)
 				}
+				text = append(text, fate)
 			}
-			out["ledger "+ids[i].String()] = text
+			slices.Sort(text)
+			out["ledger "+ids[i].String()] = strings.Join(text, "\n")
 		}
 	}
 	return nil
@@ -122,12 +129,41 @@ var names = [mailboxes]string{"INBOX", "Work/Project 1", "Archiv/Jahr 2 – Ärg
 func (p *pipeline) wantSame(want left) {
 	p.t.Helper()
 	got := p.left()
-	if diff := cmp.Diff(want, got); diff != "" {
-		if len(diff) > 6000 {
-			diff = diff[:6000] + "…"
+	for name := range want {
+		if _, ok := got[name]; !ok {
+			p.t.Errorf("I2: %s is missing (in %s)", name, p.dir)
 		}
-		p.t.Errorf("I2: not as an undisturbed run leaves it (%s):\n%s", p.dir, diff)
 	}
+	for name, text := range got {
+		switch other, ok := want[name]; {
+		case !ok:
+			p.t.Errorf("I2: an undisturbed run leaves no %s (in %s): %.200s", name, p.dir, text)
+		case text != other:
+			lost, gained := apart(other, text)
+			p.t.Errorf("I2: %s isn't as an undisturbed run leaves it (in %s):\nwithout these %d lines:\n%.600s\nwith these %d lines:\n%.600s",
+				name, p.dir, len(lost), strings.Join(lost, "\n"), len(gained), strings.Join(gained, "\n"))
+		}
+	}
+}
+
+// apart returns the lines that only one of two texts has, a line that stands
+// twice counting twice.
+func apart(a, b string) (onlyA, onlyB []string) {
+	count := map[string]int{}
+	for line := range strings.SplitSeq(b, "\n") {
+		count[line]++
+	}
+	for line := range strings.SplitSeq(a, "\n") {
+		if count[line]--; count[line] < 0 {
+			onlyA = append(onlyA, line)
+		}
+	}
+	for line, n := range count {
+		for range n {
+			onlyB = append(onlyB, line)
+		}
+	}
+	return onlyA, onlyB
 }
 
 // times are the times of change of all that the sinks have.

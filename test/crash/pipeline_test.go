@@ -99,6 +99,14 @@ func (p *pipeline) write(file string) {
 	}
 }
 
+// before runs an earlier version of the pipeline.
+func (p *pipeline) before(earlier string) {
+	p.t.Helper()
+	p.write(earlier)
+	p.wantWhole(p.run(nil))
+	p.write(file)
+}
+
 // ended is how a run ended.
 type ended struct {
 	code   int // -1: killed

@@ -28,10 +28,13 @@ var sinkPoints = []string{
 	"sink.flush", "sink.flushed", "sink.commit", "sink.committed", "session.close", "session.closed",
 }
 
-// reference runs the pipeline undisturbed.
-func reference(t *testing.T) (left, *ended) {
+// reference runs the pipeline undisturbed, and earlier versions of it before.
+func reference(t *testing.T, earlier ...string) (left, *ended) {
 	t.Helper()
 	p := newPipeline(t)
+	for _, file := range earlier {
+		p.before(file)
+	}
 	e := p.run(nil)
 	p.wantWhole(e)
 	l := p.left()

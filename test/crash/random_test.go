@@ -1,0 +1,148 @@
+package crash
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/engine"
+)
+
+// crashes is how many pipelines TestKilledAtRandom kills unless the
+// environment says otherwise.
+const (
+	crashes         = 32
+	crashesVariable = "MAILHAUL_CRASHES"
+	seedVariable    = "MAILHAUL_CRASH_SEED"
+)
+
+// TestKilledAtRandom kills the host and the plugins at random moments, some
+// of them several times, in a fresh export and in one that a sink is added to.
+// MAILHAUL_CRASHES says how often; MAILHAUL_CRASH_SEED chooses the moments, as
+// far as a machine can be told.
+func TestKilledAtRandom(t *testing.T) {
+	t.Parallel()
+	n := number(t, crashesVariable, crashes)
+	seed := number(t, seedVariable, rand.IntN(1<<30))
+	t.Logf("%s=%d", seedVariable, seed)
+	fresh, e := reference(t)
+	added, _ := reference(t, half)
+	killed := make([]int, n)
+	t.Run("", func(t *testing.T) {
+		for i := range n {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
+				t.Parallel()
+				r := rand.New(rand.NewPCG(uint64(seed), uint64(i)))
+				p := newPipeline(t)
+				want := fresh
+				if r.IntN(3) == 0 {
+					p.before(half)
+					want = added
+				}
+				killed[i] = p.disturb(r, e.took)
+				p.wantWhole(p.run(nil))
+				p.settleKillers()
+				p.wantSame(want)
+				p.wantNothingToDo()
+			})
+		}
+	})
+	total := 0
+	for _, k := range killed {
+		total += k
+	}
+	t.Logf("%d processes were killed in %d pipelines; an undisturbed run takes %v", total, n, e.took)
+	if total < n/2 {
+		t.Errorf("only %d processes were killed in %d pipelines: the test tried little", total, n)
+	}
+}
+
+func number(t *testing.T, variable string, usual int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		t.Fatalf("%s=%q is no number", variable, text)
+	}
+	return n
+}
+
+// disturb runs the pipeline and kills processes of it, and reports how many.
+// When the host survives, the run must be whole.
+func (p *pipeline) disturb(r *rand.Rand, took time.Duration) (killed int) {
+	p.t.Helper()
+	for range 1 + r.IntN(2) {
+		run := p.start(nil)
+		host := false
+		for range 1 + r.IntN(2) {
+			time.Sleep(time.Duration(r.Int64N(int64(took) * 8 / 10)))
+			if host = r.IntN(2) == 0; host {
+				_ = run.cmd.Process.Kill() // it may have ended
+				killed++
+				break
+			}
+			if plugins := run.plugins(); len(plugins) > 0 {
+				// Gone meanwhile is gone as well.
+				_ = syscall.Kill(plugins[r.IntN(len(plugins))], syscall.SIGKILL)
+				killed++
+			}
+		}
+		e := run.wait()
+		if e.code != -1 {
+			p.wantEnded(e)
+		}
+	}
+	return killed
+}
+
+// wantEnded checks a run in which plugins were killed: it is whole, unless one
+// died before the run had begun, while it was asked what it is.
+func (p *pipeline) wantEnded(e *ended) {
+	p.t.Helper()
+	if e.code == engine.ExitStopped && e.report == "" {
+		return
+	}
+	p.wantWhole(e)
+}
+
+// plugins are the processes of plugins that the run has now.
+func (r *running) plugins() (pids []int) {
+	// Each thread has the children that it started.
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", r.cmd.Process.Pid)) // the pattern is well-formed
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for pid := range strings.FieldsSeq(string(text)) {
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				r.p.t.Fatal(err)
+			}
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}
+
+// settleKillers tries again what two kills made dead letters of: a message in
+// hand at both is one that kills its plugin, as far as the host can tell.
+func (p *pipeline) settleKillers() {
+	p.t.Helper()
+	for name, text := range p.left() {
+		if strings.HasPrefix(name, "letter ") && strings.Contains(text, "Reason:kills_the_") {
+			p.t.Logf("two kills met one message: %s", name)
+			p.wantWhole(p.run(nil, "--retry-failed"))
+			return
+		}
+	}
+}
