@@ -29,7 +29,7 @@ var (
 func (b *Body) Read(p []byte) (int, error) {
 	n := 0
 	for n < len(p) {
-		chunk, err := b.next(n == 0)
+		chunk, err := b.next(n == 0, len(p)-n)
 		if err != nil {
 			if n > 0 && errors.Is(err, io.EOF) {
 				return n, nil
@@ -48,7 +48,7 @@ func (b *Body) Read(p []byte) (int, error) {
 // holds limit octets or more.
 func (b *Body) AppendTo(buf []byte, limit int) (_ []byte, whole bool, err error) {
 	for len(buf) < limit {
-		chunk, err := b.next(true)
+		chunk, err := b.next(true, readBuffer)
 		if errors.Is(err, io.EOF) {
 			return buf, true, nil
 		}
@@ -60,10 +60,10 @@ func (b *Body) AppendTo(buf []byte, limit int) (_ []byte, whole bool, err error)
 	return buf, false, nil
 }
 
-// next returns octets of the message that are in the reader's buffer, io.EOF
-// at the end. With wait it reads until there are some. take says how many of
+// next returns octets of the message that are in the reader's buffer, at most
+// so many, io.EOF at the end. With wait it reads until there are some. take says how many of
 // them were used.
-func (b *Body) next(wait bool) ([]byte, error) {
+func (b *Body) next(wait bool, most int) ([]byte, error) {
 	if !b.open {
 		return nil, io.EOF
 	}
@@ -96,11 +96,14 @@ func (b *Body) next(wait bool) ([]byte, error) {
 		}
 		_, _ = br.Discard(1)
 		b.bol = false
-		return b.next(true)
+		return b.next(true, most)
 	}
 	if b.left <= 0 {
 		return nil, b.c.fail(ErrEndless)
 	}
+	// Only what can be used is searched: a reader of small pieces must not
+	// search all that is buffered for each.
+	w = w[:min(len(w), most)]
 	b.bol = false
 	if !b.bare && b.cr && w[0] == '\n' {
 		return w[:1], nil // the CR came in the buffer before
@@ -139,7 +142,7 @@ func (b *Body) cut(err error) error {
 // skip reads to the end.
 func (b *Body) skip() error {
 	for b.open {
-		chunk, err := b.next(true)
+		chunk, err := b.next(true, readBuffer)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
