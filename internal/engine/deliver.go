@@ -195,7 +195,8 @@ func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error
 		})
 	}
 	hash, octets := sha256.New(), int64(0)
-	err = r.Pump(&guarded{io.MultiReader(bytes.NewReader(head), body), body.Size(), 0, it}, func(b []byte) {
+	from := &guarded{Reader: io.MultiReader(bytes.NewReader(head), body), size: body.Size(), it: it}
+	err = r.Pump(from, func(b []byte) {
 		hash.Write(b)
 		octets += int64(len(b))
 	})
@@ -203,6 +204,9 @@ func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error
 		it.aborted.Store(true) // also the spool's errors are none of the sinks'
 	}
 	wg.Wait()
+	if from.err != nil {
+		return from.err
+	}
 	if err != nil {
 		return err
 	}
@@ -212,11 +216,13 @@ func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error
 
 // guarded marks the item aborted before any sink can learn that the body broke
 // off, so that the sinks' errors are not taken for their own; and it makes an
-// error of a body that ends before its announced size.
+// error of a body that ends before its announced size. What readers are told is
+// never that a process crashed: it would be taken for the sink's.
 type guarded struct {
 	io.Reader
 	size, read int64
 	it         *item
+	err        error // why the body broke off
 }
 
 func (g *guarded) Read(p []byte) (int, error) {
@@ -227,6 +233,8 @@ func (g *guarded) Read(p []byte) (int, error) {
 	}
 	if err != nil && err != io.EOF {
 		g.it.aborted.Store(true)
+		g.err = err
+		err = fault.New(fault.Unavailable, "the body broke off: %v", err)
 	}
 	return n, err
 }
