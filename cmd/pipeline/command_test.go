@@ -119,7 +119,10 @@ func TestCommand(t *testing.T) {
 		},
 		"a sink that the file doesn't have": {
 			files: map[string]string{"pipeline.yaml": good},
-			steps: []step{{"run --rewrite archve", 2, nil, []string{`^error: --rewrite archve: pipeline\.yaml has no sink of that name$`}}},
+			steps: []step{
+				{"run --rewrite archve", 2, nil, []string{`^error: --rewrite archve: pipeline\.yaml has no sink of that name$`}},
+				{"run --adopt archve", 2, nil, []string{`^error: --adopt archve: pipeline\.yaml has no sink of that name$`}},
+			},
 		},
 		"plan asks nobody": {
 			files:  map[string]string{"pipeline.yaml": good},

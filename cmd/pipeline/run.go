@@ -22,7 +22,7 @@ import (
 const closePatience = 15 * time.Second
 
 type runFlags struct {
-	adopt       bool
+	adopt       []string
 	rewrite     []string
 	retryFailed bool
 	quiet       bool
@@ -41,7 +41,7 @@ another run; 75 parked by a provider's limit.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), f) },
 	}
-	cmd.Flags().BoolVar(&f.adopt, "adopt", false, "take over targets that are not empty and have no marker")
+	cmd.Flags().StringArrayVar(&f.adopt, "adopt", nil, "take over what this sink's target has, though it isn't this pipeline's")
 	cmd.Flags().StringArrayVar(&f.rewrite, "rewrite", nil, "write everything of this sink anew")
 	cmd.Flags().BoolVar(&f.retryFailed, "retry-failed", false, "try dead letters again")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
@@ -70,9 +70,11 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	if err := j.Prepare(ctx); err != nil {
 		return err
 	}
-	for _, name := range f.rewrite {
-		if !j.HasSink(name) {
-			return fault.New(fault.Config, "--rewrite %s: %s has no sink of that name", name, c.file)
+	for flag, names := range map[string][]string{"adopt": f.adopt, "rewrite": f.rewrite} {
+		for _, name := range names {
+			if !j.HasSink(name) {
+				return fault.New(fault.Config, "--%s %s: %s has no sink of that name", flag, name, c.file)
+			}
 		}
 	}
 	number, err := l.BeginRun(ctx, time.Now())

@@ -33,7 +33,7 @@ type Options struct {
 	Log     *slog.Logger
 	Spool   *message.Spool
 
-	Adopt       bool        // take over targets that aren't empty
+	Adopt       []string    // sinks whose targets are taken over, whatever is there
 	Rewrite     []string    // sinks whose messages are all written anew
 	RetryFailed bool        // dead letters are tried again
 	Events      func(Event) // called from many goroutines
@@ -41,6 +41,8 @@ type Options struct {
 	Now         func() time.Time // what now() is; read once
 	Patience    time.Duration    // how long a sink may stall a source; 0: relay.Patience
 }
+
+func (o *Options) adopts(sink string) bool { return slices.Contains(o.Adopt, sink) }
 
 func (o *Options) rewrites(sink string) bool { return slices.Contains(o.Rewrite, sink) }
 

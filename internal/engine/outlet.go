@@ -88,7 +88,7 @@ func (o *outlet) get() (*session, error) {
 		Pipeline:   o.e.ledger.Pipeline(),
 		Checkpoint: o.checkpoint,
 		Known:      o.target.Known,
-		Adopt:      o.e.opts.Adopt,
+		Adopt:      o.e.opts.adopts(o.plan.Name),
 		Rewrite:    o.e.opts.rewrites(o.plan.Name),
 		Spool:      o.e.opts.Spool,
 	}, o.alone)
@@ -96,7 +96,7 @@ func (o *outlet) get() (*session, error) {
 		if fault.Is(err, fault.Crashed) {
 			o.countDeath(err)
 		}
-		return nil, err
+		return nil, ofNoMessage(err)
 	}
 	o.gen++
 	opened := &session{SinkSession: s, gen: o.gen}
@@ -113,6 +113,18 @@ func (o *outlet) get() (*session, error) {
 	o.open = opened
 	faultpoint.Hit("engine.sink.opened")
 	return opened, nil
+}
+
+// ofNoMessage makes sure that a sink that can't be opened makes no dead letter
+// of whatever message happened to be the first: all of them would follow.
+func ofNoMessage(err error) error {
+	f := fault.As(err)
+	if f == nil || f.Class != fault.Message {
+		return err
+	}
+	w := *f
+	w.Class, w.Text, w.Err = fault.Bug, err.Error(), err
+	return &w
 }
 
 // put hands a message to the outlet over the worker's lane. It returns the

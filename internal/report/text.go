@@ -2,6 +2,7 @@
 package report
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -119,7 +120,7 @@ func Troubles(r *engine.Result) []error {
 		case !a.Until.IsZero():
 			out = append(out, fault.New(fault.Throttled, "source %s: its server asks to wait until %s", a.Source, a.Until.Format("2006-01-02 15:04:05 MST")).
 				WithHint("run again then; it goes on where it stopped"))
-		case a.Err != nil:
+		case a.Err != nil && !errors.Is(r.Err, a.Err): // else it is what ended the run
 			out = append(out, fmt.Errorf("source %s: %w", a.Source, a.Err))
 		}
 		for j := range a.Mailboxes {

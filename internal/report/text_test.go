@@ -73,6 +73,7 @@ func TestTroubles(t *testing.T) {
 		{Source: "a", Err: errors.New("LOGIN refused"), Mailboxes: []engine.Sum{{Mailbox: "INBOX", Problem: errors.New("NO")}, {Mailbox: "Fine"}}},
 		{Source: "b", Err: errors.New("busy"), Until: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
 		{Source: "c"},
+		{Source: "d", Err: stop},
 	}}) {
 		got = append(got, err.Error())
 	}

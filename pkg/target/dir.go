@@ -204,7 +204,7 @@ func (f *File) Place(id message.ID, name string, modified time.Time) error {
 	if err != nil {
 		_ = d.disk.remove(f.temp)
 		d.free.Put(f)
-		return DiskError(err, "write %s in the target %s", name, d.root)
+		return NameError(err, "write %s in the target %s", name, d.root)
 	}
 	var sum [sha256.Size]byte
 	f.sum.Sum(sum[:0])

@@ -2,6 +2,7 @@ package target
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ import (
 
 // DiskError gives an error of the file system its class: Full where room or a
 // working disk is what helps, Config where the user must change a path or a
-// permission, Message where only this name can't be written.
+// permission.
 func DiskError(err error, format string, args ...any) error {
 	var f *fault.Error
 	wrap := func(c fault.Class) *fault.Error { return fault.As(fault.Wrap(c, err, format, args...)) }
@@ -28,15 +29,38 @@ func DiskError(err error, format string, args ...any) error {
 		f = wrap(fault.Full).WithHint("make room on the disk and run again: it goes on where it stopped")
 	case errors.Is(err, errQuota):
 		f = wrap(fault.Full).WithHint("raise the quota or make room, and run again: it goes on where it stopped")
-	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR),
-		errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, syscall.EILSEQ):
-		f = wrap(fault.Message).WithReason("name_refused").WithHint("write with another name template or a smaller max_path")
+	case refused(err):
+		f = wrap(fault.Config).WithHint("write to another path, or remove what stands in the way").WithKey("path")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		f = wrap(fault.Config).WithHint("give the user who runs this the right to write there, or write to another path").WithKey("path")
 	default:
 		f = wrap(fault.Full).WithHint("check the disk and run again: it goes on where it stopped")
 	}
 	return f
+}
+
+// NameError is DiskError for a message's own name, given by a template:
+// where the file system refuses that name, only this message can't be written
+// (I6).
+func NameError(err error, format string, args ...any) error {
+	if !refused(err) {
+		return DiskError(err, format, args...)
+	}
+	return &fault.Error{
+		Class: fault.Message, Text: fmt.Sprintf(format, args...) + ": " + err.Error(), Err: err,
+		Reason: "name_refused", Hint: "write with another name template or a smaller max_path",
+	}
+}
+
+// refused reports whether the file system can't have something of this name
+// at this place.
+func refused(err error) bool {
+	for _, e := range []error{syscall.ENAMETOOLONG, syscall.EISDIR, syscall.ENOTDIR, syscall.ENOTEMPTY, syscall.EILSEQ} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // WriteFile puts a small file in place, whole or not at all, and durably.

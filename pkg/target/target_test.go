@@ -375,7 +375,8 @@ func TestDiskError(t *testing.T) {
 		{syscall.EIO, fault.Full, "check the disk"},
 		{syscall.EACCES, fault.Config, "the right to write"},
 		{syscall.EROFS, fault.Config, "the right to write"},
-		{syscall.ENAMETOOLONG, fault.Message, "template"},
+		{syscall.ENOTDIR, fault.Config, "another path"},
+		{syscall.ENAMETOOLONG, fault.Config, "another path"},
 		{fault.New(fault.Unavailable, "x").WithHint("h"), fault.Unavailable, "h"},
 	}
 	for _, tt := range tests {
@@ -386,5 +387,12 @@ func TestDiskError(t *testing.T) {
 	}
 	if err := target.DiskError(nil, "x"); err != nil {
 		t.Errorf("of nil: %v", err)
+	}
+	err := target.NameError(&os.PathError{Op: "open", Path: "x", Err: syscall.ENAMETOOLONG}, "write %s", "f")
+	if f := fault.As(err); f == nil || f.Class != fault.Message || f.Reason != "name_refused" || f.Text != "write f: open x: file name too long" {
+		t.Errorf("of a name: %#v", err)
+	}
+	if err := target.NameError(syscall.ENOSPC, "write %s", "f"); !fault.Is(err, fault.Full) {
+		t.Errorf("of a full disk, not a name: %v", err)
 	}
 }

@@ -85,7 +85,11 @@ func occupant(path string) (string, error) {
 	if err != nil || info.Size() == 0 && info.Mode().IsRegular() {
 		return "", err
 	}
-	return "the file itself", nil
+	if info.IsDir() {
+		return "", fault.New(fault.Config, "it is a directory, and the index is a file").
+			WithHint("name a file, as in %s", filepath.Join(path, "index.jsonl")).WithKey("path")
+	}
+	return "a file of that name", nil
 }
 
 // Write adds the message's line.
