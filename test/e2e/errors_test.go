@@ -209,9 +209,71 @@ func TestForeignTarget(t *testing.T) {
 	if err := os.WriteFile(foreign, []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	oneClearError(t, j.run(1, "run"), "--adopt", j.path("export/eml"))
-	j.run(0, "run", "--adopt")
+	oneClearError(t, j.run(1, "run"), "--adopt archive", j.path("export/eml"))
+	j.run(0, "run", "--adopt", "archive")
 	if b, err := os.ReadFile(foreign); err != nil || string(b) != "mine" {
 		t.Errorf("the user's own file: %q, %v", b, err)
 	}
+}
+
+// TestTargetErrors are what can be wrong with where the export goes.
+func TestTargetErrors(t *testing.T) {
+	t.Parallel()
+	server := dovecot.Start(t, dovecot.Options{})
+	deliver(server, 3, 2000)
+	for name, tc := range map[string]struct {
+		spoil func(j *job) error
+		mend  func(j *job) error
+		words []string
+		hint  string
+	}{
+		"a file in the place of a folder": {
+			spoil: func(j *job) error { return os.WriteFile(j.path("export"), nil, 0o644) },
+			mend:  func(j *job) error { return os.Remove(j.path("export")) },
+			words: []string{"sink archive", "pipeline.yaml:11:20: ", "export", "not a directory"}, hint: "another path",
+		},
+		"a folder in the place of the index": {
+			spoil: func(j *job) error { return os.MkdirAll(j.path("export/index.jsonl/x"), 0o755) },
+			mend:  func(j *job) error { return os.RemoveAll(j.path("export/index.jsonl")) },
+			words: []string{"sink index", "pipeline.yaml:14:20: ", "export/index.jsonl", "directory"}, hint: "name a file",
+		},
+		"a read-only disk": {
+			spoil: func(j *job) error {
+				mount(j.t, j.path("export"), "3m")
+				return syscall.Mount("tmpfs", j.path("export"), "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
+			},
+			mend: func(j *job) error {
+				return syscall.Mount("tmpfs", j.path("export"), "tmpfs", syscall.MS_REMOUNT, "")
+			},
+			words: []string{"sink archive", "export/eml", "read-only file system"}, hint: "another path",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			j := newJob(t, file{address: server.IMAP}.String())
+			if err := tc.spoil(j); err != nil {
+				t.Fatal(err)
+			}
+			oneClearError(t, j.run(1, "run"), tc.hint, tc.words...)
+			if err := tc.mend(j); err != nil {
+				t.Fatal(err)
+			}
+			complete(t, j, server, 3)
+		})
+	}
+}
+
+// TestFullStateDisk has no room for the ledger: what isn't in it isn't done.
+func TestFullStateDisk(t *testing.T) {
+	t.Parallel()
+	server := dovecot.Start(t, dovecot.Options{})
+	const n = 1400
+	deliver(server, n, 500)
+	j := newJob(t, file{address: server.IMAP}.String())
+	disk := mount(t, j.path("state"), "200k")
+	oneClearError(t, j.run(1, "run"), "room", "state", "full")
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=50m"); err != nil {
+		t.Fatal(err)
+	}
+	complete(t, j, server, n)
 }

@@ -32,15 +32,18 @@ func large() []byte {
 	return b.Bytes()
 }
 
+// deliverLarge delivers it and returns its size and sha256.
+func deliverLarge(server *dovecot.Server) (int64, string) {
+	raw := large()
+	server.Deliver("alice", "INBOX", raw, time.Unix(1_700_000_000, 0))
+	return int64(len(raw)), sum(raw)
+}
+
 // TestLargeMessage has a message of 200 MB pass to a file, the index and a
 // sink that takes 5 s for it, while no process grows (I5).
 func TestLargeMessage(t *testing.T) {
-	raw := large()
-	want := sum(raw)
 	server := dovecot.Start(t, dovecot.Options{})
-	server.Deliver("alice", "INBOX", raw, time.Unix(1_700_000_000, 0))
-	size := int64(len(raw))
-	raw = nil
+	size, want := deliverLarge(server)
 	for name, tc := range map[string]struct {
 		file  file
 		args  []string
