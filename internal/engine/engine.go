@@ -182,7 +182,11 @@ func (e *Engine) prepare(ctx context.Context) error {
 		if !o.target.Dirty {
 			continue
 		}
-		if _, err := o.get(); err != nil {
+		_, err := o.get()
+		for fault.Is(err, fault.Crashed) && o.broken() == nil {
+			_, err = o.get() // a new process, until it has died too often
+		}
+		if err != nil {
 			o.fail(fmt.Errorf("sink %s: %w", o.plan.Name, err))
 		}
 	}
