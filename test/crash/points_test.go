@@ -78,3 +78,35 @@ func TestKilledAtEachPoint(t *testing.T) {
 		}
 	}
 }
+
+// TestKilledInTheNextRun kills the host in the middle of a commit, and then, in
+// the run that follows, a process that puts in order what that left.
+func TestKilledInTheNextRun(t *testing.T) {
+	t.Parallel()
+	want, _ := reference(t)
+	for _, point := range []string{
+		"pipeline:engine.sink.opened", "pipeline:engine.epoch.closed", "pipeline:engine.after.commit",
+		"pipeline-sink-eml:session.open", "pipeline-sink-eml:session.opened", "pipeline-sink-eml:sink.flushed",
+		"pipeline-sink-json:session.open", "pipeline-sink-json:session.opened", "pipeline-sink-json:sink.flushed",
+		"pipeline-source-synthetic:session.open", "pipeline-source-synthetic:source.answer",
+	} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			p := newPipeline(t)
+			if e := p.run([]string{"MAILHAUL_FAULTPOINT=pipeline:engine.before.commit=3"}); e.code != -1 {
+				t.Fatalf("the host wasn't killed: %s", e)
+			}
+			dead := p.path("dead")
+			e := p.run([]string{"MAILHAUL_FAULTPOINT=" + point, "MAILHAUL_FAULTPOINT_ONCE=" + dead})
+			if _, err := os.Stat(dead); err != nil {
+				t.Fatalf("nobody passed the point: %s", e)
+			}
+			if !strings.HasPrefix(point, "pipeline:") {
+				p.wantWhole(e)
+			}
+			p.wantWhole(p.run(nil))
+			p.wantSame(want)
+			p.wantNothingToDo()
+		})
+	}
+}
