@@ -157,8 +157,8 @@ func (b *Body) skip() error {
 // Skip reads what is left and throws it away.
 func (b *Body) Skip() error { return b.skip() }
 
-// Lines calls f for each line of an answer of short lines: a listing. At most
-// most lines may come, and of each line f sees at most 1,024 octets.
+// Lines calls f for each line of an answer of short lines: a listing. No more
+// than most lines may come, and of each line f sees at most 1,024 octets.
 func (c *Conn) Lines(most int, f func(line []byte)) error {
 	for n := 0; ; n++ {
 		line, err := readLine(c.br, 1024)

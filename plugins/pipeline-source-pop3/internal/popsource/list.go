@@ -16,11 +16,10 @@ import (
 // lister runs one List.
 type lister struct {
 	*Source
-	req   source.ListRequest
-	sess  *session
-	slow  mailnet.Backoff
-	drop  *drop // what is listed
-	count int   // yielded
+	req  source.ListRequest
+	sess *session
+	slow mailnet.Backoff
+	drop *drop // what is listed
 }
 
 // List yields summaries in the order of message numbers, or against it. All
