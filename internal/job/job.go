@@ -241,7 +241,10 @@ func remember[T any](ctx context.Context, j *Job, key string, kind pluginhost.Ki
 	if held != nil && json.Unmarshal(held, &answer) == nil {
 		return answer, nil
 	}
-	if answer, err = ask(); err != nil {
+	if answer, err = ask(); fault.Is(err, fault.Crashed) {
+		answer, err = ask() // its death costs the run nothing, unless it always dies
+	}
+	if err != nil {
 		return answer, err
 	}
 	if held, err = json.Marshal(answer); err != nil {
