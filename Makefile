@@ -22,9 +22,10 @@ RACE = $(shell $(GO) list ./... | grep -v -e /test/ -e /pluginpb$$)
 # Longest wait for one package's tests. FUZZTIME is for each fuzz target.
 TIMEOUT  ?= 10m
 FUZZTIME ?= 1m
+CRASHES  ?= 500
 BENCH    ?= .
 
-.PHONY: help build demo test race lint format modules generated bench fuzz proto deps tools clean
+.PHONY: help build demo test race crash lint format modules generated bench fuzz proto deps tools clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -43,6 +44,9 @@ test: deps ## Run all tests, installing what they need
 # takes ten times as long under it and finds no other race.
 race: ## Run the packages' tests under the race detector
 	MAILHAUL_CORPUS= $(GO) test -race -timeout $(TIMEOUT) $(RACE)
+
+crash: ## Kill processes at random in 500 pipelines; make test does it in 32
+	MAILHAUL_CRASHES=$(CRASHES) $(GO) test -count=1 -timeout 1h -v -run Random ./test/crash
 
 lint: deps $(TOOLS)/golangci-lint format modules generated ## Check format, vet, linters, modules, generated code, rules
 	$(GO) vet ./...
