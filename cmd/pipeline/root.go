@@ -26,6 +26,7 @@ type stdio struct {
 // command is what the verbs share.
 type command struct {
 	stdio
+	screen  *screen // s.err, or what draws bars on it
 	file    string
 	plugins []string
 	debug   bool
@@ -40,7 +41,7 @@ func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // execute runs the command line and returns the exit code.
 func execute(ctx context.Context, args []string, s stdio) int {
-	c := &command{stdio: s, values: config.System()}
+	c := &command{stdio: s, screen: &screen{w: s.err}, values: config.System()}
 	root := &cobra.Command{
 		Use:                        "pipeline",
 		Short:                      "Export mail: IMAP, POP3 and more to EML, MSG and an index, as a YAML file says",
@@ -142,11 +143,10 @@ func apart(errs []error) []error {
 
 // logger shows everything with --debug, else what plugins warn of.
 func (c *command) logger() *slog.Logger {
-	level := slog.LevelWarn
 	if c.debug {
-		level = slog.LevelDebug
+		return slog.New(slog.NewTextHandler(c.screen, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level}))
+	return slog.New(&warnings{w: c.screen})
 }
 
 // load reads the file and starts nothing.

@@ -88,7 +88,9 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	}
 	display := progress.New(c.err, c.terminal() && !f.quiet, stats, c.logger())
 	opts.Events = display.Event
+	c.screen.through(display)
 	result, err := engine.Run(ctx, stop, opts)
+	c.screen.through(c.err)
 	display.Close()
 	if !f.quiet && ctx.Err() == nil { // else most of what it counts was cut short
 		report.Text(c.out, result)

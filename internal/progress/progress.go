@@ -48,6 +48,10 @@ func New(out io.Writer, terminal bool, stats *engine.Stats, log *slog.Logger) *D
 	return d
 }
 
+// Write implements io.Writer: lines of others, which appear above the bars.
+// Close comes after the last.
+func (d *Display) Write(p []byte) (int, error) { return d.out.Write(p) }
+
 // Close draws the last state and ends the display.
 func (d *Display) Close() {
 	close(d.done)

@@ -65,7 +65,7 @@ func (r *running) kill(name string) {
 // between two looks is missed but in a process's last moment).
 func peaks(pid int, ended <-chan struct{}) map[string]int64 {
 	out := map[string]int64{}
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		all := children(pid)
