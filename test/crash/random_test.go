@@ -82,10 +82,9 @@ func (p *pipeline) disturb(r *rand.Rand, took time.Duration) (killed int) {
 	p.t.Helper()
 	for range 1 + r.IntN(2) {
 		run := p.start(nil)
-		host := false
 		for range 1 + r.IntN(2) {
 			time.Sleep(time.Duration(r.Int64N(int64(took) * 8 / 10)))
-			if host = r.IntN(2) == 0; host {
+			if r.IntN(2) == 0 {
 				_ = run.cmd.Process.Kill() // it may have ended
 				killed++
 				break
