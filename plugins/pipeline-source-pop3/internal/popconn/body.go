@@ -139,8 +139,8 @@ func (b *Body) cut(err error) error {
 	return b.c.fail(err)
 }
 
-// skip reads to the end.
-func (b *Body) skip() error {
+// Skip reads what is left and throws it away.
+func (b *Body) Skip() error {
 	for b.open {
 		chunk, err := b.next(true, readBuffer)
 		if errors.Is(err, io.EOF) {
@@ -153,9 +153,6 @@ func (b *Body) skip() error {
 	}
 	return nil
 }
-
-// Skip reads what is left and throws it away.
-func (b *Body) Skip() error { return b.skip() }
 
 // Lines calls f for each line of an answer of short lines: a listing. No more
 // than most lines may come, and of each line f sees at most 1,024 octets.

@@ -112,7 +112,7 @@ func (c *Conn) Answer() ([]byte, error) {
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	if err := c.body.skip(); err != nil {
+	if err := c.body.Skip(); err != nil {
 		return nil, err
 	}
 	text, err := c.lib.ReadOne()
