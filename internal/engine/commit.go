@@ -105,6 +105,10 @@ func (e *Engine) noteSuspects(ctx context.Context, items []*item) error {
 	ids := map[key][]message.ID{}
 	for _, it := range items {
 		for _, t := range it.unnoted {
+			// Tried again in the same epoch, it may be written: no suspect then.
+			if i := e.sinkOf(t); i >= 0 && it.slots[i].state == slotWritten {
+				continue
+			}
 			k := key{it.number, t}
 			ids[k] = append(ids[k], it.sum.ID)
 		}
