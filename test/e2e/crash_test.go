@@ -25,14 +25,14 @@ type midway struct {
 // smaller part.
 const (
 	few  = 60
-	many = 600
+	many = 6000
 )
 
-// newMidway delivers n mails, 6 MB in all.
+// newMidway delivers n mails, of 10 kB or 6 MB in all.
 func newMidway(t *testing.T, n int) *midway {
 	t.Helper()
 	m := &midway{server: dovecot.Start(t, dovecot.Options{})}
-	deliver(m.server, n, 6_000_000/n)
+	deliver(m.server, n, max(6_000_000/n, 10_000))
 	m.proxy = wireproxy.Start(t, m.server.IMAP)
 	var passed atomic.Int64
 	m.proxy.Tap(func(fromServer bool, p []byte) {
