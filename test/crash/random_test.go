@@ -17,7 +17,7 @@ import (
 // crashes is how many pipelines TestKilledAtRandom kills unless the
 // environment says otherwise.
 const (
-	crashes         = 32
+	crashes         = 100
 	crashesVariable = "MAILHAUL_CRASHES"
 	seedVariable    = "MAILHAUL_CRASH_SEED"
 )
