@@ -150,7 +150,14 @@ func (d *Display) Event(e engine.Event) {
 	}
 }
 
-func (d *Display) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
+func (d *Display) say(format string, args ...any) {
+	if d.bars != nil {
+		// The terminal echoes ^C where the cursor stands: without going back
+		// to the line's start, a bit of the bar would stay before the text.
+		format = "\r\x1b[K" + format
+	}
+	fmt.Fprintf(d.out, format+"\n", args...)
+}
 
 // size writes octets for people, in thousands.
 func size(n int64) string {
