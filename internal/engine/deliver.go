@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 
@@ -377,5 +376,3 @@ func (it *item) dead(stage string, err error) {
 }
 
 var errNoBody = errors.New("the source answered without a body")
-
-func (it *item) String() string { return fmt.Sprintf("%s of %s", it.sum.ID, it.box.name) }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -136,5 +135,3 @@ type Event struct {
 	Wait    time.Duration
 	Err     error
 }
-
-func (e Event) String() string { return fmt.Sprintf("%+v", e.Kind) }
