@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -71,6 +72,9 @@ func Take(ctx context.Context, name, books string, o Owner, occupied func() (str
 	}
 	// Again, now that nobody else can change it.
 	mark, adopted, err := check(name, books, o, occupied)
+	if err == nil {
+		err = removeUnfinished(books)
+	}
 	if err == nil && mark {
 		err = c.mark(o, adopted)
 	}
@@ -80,6 +84,18 @@ func Take(ctx context.Context, name, books string, o Owner, occupied func() (str
 	}
 	c.Adopted = adopted
 	return c, nil
+}
+
+// removeUnfinished removes what a crash left of files that were being written
+// to the books (I2).
+func removeUnfinished(books string) error {
+	entries, err := os.ReadDir(books)
+	for _, e := range entries {
+		if name := e.Name(); strings.HasPrefix(name, ".") && strings.HasSuffix(name, unfinished) {
+			err = errors.Join(err, os.Remove(filepath.Join(books, name)))
+		}
+	}
+	return DiskError(err, "clean up %s", books)
 }
 
 // Release lets go of the lock. The marker stays.

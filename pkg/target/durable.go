@@ -63,9 +63,14 @@ func refused(err error) bool {
 	return false
 }
 
-// WriteFile puts a small file in place, whole or not at all, and durably.
+// unfinished is the ending of a file that WriteFile had in hand. A crash may
+// leave one behind: Take removes it.
+const unfinished = ".new"
+
+// WriteFile puts a small file in place, whole or not at all, and durably. A
+// path has one writer at a time: whoever holds the target's lock.
 func WriteFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	f, err := os.Create(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+unfinished))
 	if err != nil {
 		return DiskError(err, "write %s", path)
 	}
