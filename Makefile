@@ -36,8 +36,10 @@ build: ## Build bin/pipeline and the plugins beside it
 demo: build ## Export the sample mailbox of an embedded IMAP server to export/
 	$(BIN)/pipeline demo
 
+# Never from the test cache: it doesn't know the executables that the tests in
+# test/ build and run.
 test: deps ## Run all tests, installing what they need
-	$(GO) test -timeout $(TIMEOUT) ./...
+	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
 	@$(MAKE) race
 
 # The samples of each package are enough for the race detector: the corpus
