@@ -35,9 +35,19 @@ func (c *command) runCommand() *cobra.Command {
 		Short: "Export what isn't exported yet",
 		Long: `Export what isn't exported yet.
 
-Exit codes: 0 all done; 1 stopped; 2 the command line or the file is wrong;
-3 done, with dead letters; 4 accounts or mailboxes incomplete; 5 locked by
-another run; 75 parked by a provider's limit.`,
+A run asks each server what there is, leaves out what the ledger knows to be
+done, fetches the rest, and accounts for every message. It may be stopped and
+started again at any time: it goes on where it stopped. Ctrl-C once finishes
+what is in flight; twice stops at once.
+
+Exit codes:
+  0   all done
+  1   stopped: run it again
+  2   the command line or the file is wrong
+  3   done, with dead letters: see "pipeline failed list"
+  4   accounts or mailboxes are incomplete: run it again
+  5   another run holds the lock
+  75  parked by a provider's limit; the output says when to go on`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), f) },
 	}
@@ -72,8 +82,8 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	}
 	for flag, names := range map[string][]string{"adopt": f.adopt, "rewrite": f.rewrite} {
 		for _, name := range names {
-			if !j.HasSink(name) {
-				return fault.New(fault.Config, "--%s %s: %s has no sink of that name", flag, name, c.file)
+			if err := j.Sink(name); err != nil {
+				return fault.Wrap(fault.Config, err, "--%s", flag)
 			}
 		}
 	}

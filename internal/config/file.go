@@ -425,6 +425,18 @@ func (b *builder) expression(key string, err error) {
 	b.fail(line, column, key, "%s", words)
 }
 
+// Place puts an error at the value of a key, as in "sources[3].plugin". Its
+// hint stays.
+func (f *File) Place(key string, err error) error {
+	_, line, column, _ := f.root.locate(key)
+	p := Problem{f.Path, line, column, key, err.Error()}
+	placed := &fault.Error{Class: fault.Config, Text: p.Error(), Key: key, Err: err}
+	if e := fault.As(err); e != nil {
+		placed.Hint = e.Hint
+	}
+	return placed
+}
+
 // Chain returns the stages as a chain.
 func (f *File) Chain() *stages.Chain { return stages.NewChain(f.Stages) }
 

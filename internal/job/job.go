@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/mailhaul/pipeline/internal/config"
 	"github.com/mailhaul/pipeline/internal/ledger"
@@ -17,6 +19,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/spec"
 )
 
 // Options say where things are.
@@ -100,11 +103,18 @@ func (j *Job) Close(ctx context.Context) error {
 func (j *Job) Check(ctx context.Context) error {
 	var all config.Problems
 	var others []error
-	check := func(kind pluginhost.Kind, plugin string, c *config.PluginConfig) {
+	absent := map[string]bool{} // plugins: 3,000 sources may name one
+	check := func(kind pluginhost.Kind, plugin, key string, c *config.PluginConfig) {
 		d, err := j.describe(ctx, kind, plugin)
-		if err == nil {
-			err = c.Check(d.Schema)
+		if err != nil {
+			name := kind.String() + " " + plugin
+			if !absent[name] {
+				others = append(others, j.File.Place(key+".plugin", err))
+			}
+			absent[name] = true
+			return
 		}
+		err = c.Check(d.Schema)
 		var ps config.Problems
 		switch {
 		case errors.As(err, &ps):
@@ -114,10 +124,10 @@ func (j *Job) Check(ctx context.Context) error {
 		}
 	}
 	for i := range j.File.Sources {
-		check(pluginhost.Source, j.File.Sources[i].Plugin, j.File.Sources[i].Config)
+		check(pluginhost.Source, j.File.Sources[i].Plugin, fmt.Sprintf("sources[%d]", i), j.File.Sources[i].Config)
 	}
 	for i := range j.File.Sinks {
-		check(pluginhost.Sink, j.File.Sinks[i].Plugin, j.File.Sinks[i].Config)
+		check(pluginhost.Sink, j.File.Sinks[i].Plugin, fmt.Sprintf("sinks[%d]", i), j.File.Sinks[i].Config)
 	}
 	if len(all) > 0 {
 		others = append([]error{all}, others...)
@@ -157,7 +167,7 @@ func (j *Job) planSource(ctx context.Context, s *config.Source) (plan.Source, er
 	if err != nil {
 		return plan.Source{}, err
 	}
-	j.sources[s.Name] = j.spec(s.Name, s.Plugin, resolved)
+	j.sources[s.Name] = j.session(s.Name, s.Plugin, resolved)
 	rules, err := s.Fingerprint()
 	if err != nil {
 		return plan.Source{}, err
@@ -177,9 +187,9 @@ func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
 	if err != nil {
 		return plan.Sink{}, err
 	}
-	spec := j.spec(s.Name, s.Plugin, resolved)
-	j.sinks[s.Name] = spec
-	prepared, err := j.prepared(ctx, spec, resolved.Fingerprint)
+	session := j.session(s.Name, s.Plugin, resolved)
+	j.sinks[s.Name] = session
+	prepared, err := j.prepared(ctx, session, resolved.Fingerprint)
 	if err != nil {
 		return plan.Sink{}, place(s.Config, err)
 	}
@@ -188,16 +198,16 @@ func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
 	}}, nil
 }
 
-func (j *Job) spec(name, plugin string, r *config.Resolved) pluginhost.SessionSpec {
-	spec := pluginhost.SessionSpec{Name: name, Plugin: plugin, Config: r.JSON, Spool: j.spool}
-	spec.Secrets.Value = func(ctx context.Context, ref string) (string, error) {
+func (j *Job) session(name, plugin string, r *config.Resolved) pluginhost.SessionSpec {
+	s := pluginhost.SessionSpec{Name: name, Plugin: plugin, Config: r.JSON, Spool: j.spool}
+	s.Secrets.Value = func(ctx context.Context, ref string) (string, error) {
 		secret, ok := r.Secrets[ref]
 		if !ok {
 			return "", fault.New(fault.Bug, "plugin %s asks for a secret that its config doesn't have: %s", plugin, ref)
 		}
 		return secret(ctx)
 	}
-	return spec
+	return s
 }
 
 // describe asks a plugin what it is, once for each build of it: a run that
@@ -216,9 +226,9 @@ func (j *Job) describe(ctx context.Context, kind pluginhost.Kind, name string) (
 	return d, err
 }
 
-func (j *Job) prepared(ctx context.Context, spec pluginhost.SessionSpec, fingerprint string) (pluginhost.Prepared, error) {
-	return remember(ctx, j, "prepare "+spec.Plugin+" "+fingerprint, pluginhost.Sink, spec.Plugin, func() (pluginhost.Prepared, error) {
-		return j.host.Prepare(ctx, pluginhost.Sink, spec)
+func (j *Job) prepared(ctx context.Context, session pluginhost.SessionSpec, fingerprint string) (pluginhost.Prepared, error) {
+	return remember(ctx, j, "prepare "+session.Plugin+" "+fingerprint, pluginhost.Sink, session.Plugin, func() (pluginhost.Prepared, error) {
+		return j.host.Prepare(ctx, pluginhost.Sink, session)
 	})
 }
 
@@ -253,8 +263,35 @@ func remember[T any](ctx context.Context, j *Job, key string, kind pluginhost.Ki
 	return answer, j.ledger.Remember(ctx, key, held)
 }
 
-// HasSink reports whether the file has a sink of that name.
-func (j *Job) HasSink(name string) bool {
-	_, ok := j.sinks[name]
-	return ok
+// Sink returns an error unless the file has a sink of that name.
+func (j *Job) Sink(name string) error {
+	var names []string
+	for i := range j.File.Sinks {
+		names = append(names, j.File.Sinks[i].Name)
+	}
+	return named("sink", name, names)
+}
+
+// Source returns an error unless the file has a source of that name.
+func (j *Job) Source(name string) error {
+	var names []string
+	for i := range j.File.Sources {
+		names = append(names, j.File.Sources[i].Name)
+	}
+	return named("source", name, names)
+}
+
+func named(what, name string, names []string) error {
+	if slices.Contains(names, name) {
+		return nil
+	}
+	err := fault.New(fault.Config, "the file has no %s %q", what, name)
+	if near := spec.Nearest(name, names); near != "" {
+		return err.WithHint("did you mean %q?", near)
+	}
+	const most = 8
+	if more := len(names) - most; more > 0 {
+		names = append(names[:most:most], fmt.Sprintf("and %d more", more))
+	}
+	return err.WithHint("it has: %s", strings.Join(names, ", "))
 }

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/mailhaul/pipeline/test/dovecot"
+)
+
+var update = flag.Bool("update", false, "rewrite what the scripts expect")
+
+func TestMain(m *testing.M) {
+	testscript.Main(tests{m}, map[string]func(){"pipeline": main})
+}
+
+// tests removes what the tests built when they are through.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	code := m.M.Run()
+	if dir, err := plugins(); err == nil {
+		os.RemoveAll(dir)
+	}
+	return code
+}
+
+// plugins builds all our plugins, once, and returns their folder.
+var plugins = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "plugins")
+	if err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./plugins/...")
+	build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		os.RemoveAll(dir)
+		return "", fmt.Errorf("build the plugins: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// inScript is the key of what a script has beside its folder.
+type inScript struct{}
+
+// script is what a script has beside its folder.
+type script struct {
+	tb     testing.TB
+	server *dovecot.Server
+}
+
+// TestScripts runs the scripts below testdata/script: each is a folder with
+// files and a list of commands, of which `pipeline` is this command itself.
+// Beside testscript's own words (https://pkg.go.dev/github.com/rogpeppe/go-internal/testscript)
+// a script has:
+//
+//	exits CODE COMMAND…          the command ends with just that exit code
+//	dovecot [OPTION] USER…       a server of the script's own: $IMAP, $IMAPS, $POP3, $POP3S, $CA; passwords are $PASSWORD.
+//	                             OPTIONs: -expired, -separator=.
+//	deliver USER MAILBOX N       so many small messages, a day apart, from 2026-01-01 on
+//	deliver USER MAILBOX FILE…   these messages, their lines ended by CRLF
+//	doveadm ARG…                 doveadm against that server
+//	hold FILE                    locks a file as another run would, until the script ends
+//
+// $REPO is the repository.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	dir, err := plugins()
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		UpdateScripts:      *update,
+		RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			tb, ok := env.T().(testing.TB)
+			if !ok {
+				return fmt.Errorf("%T is no testing.TB", env.T())
+			}
+			env.Values[inScript{}] = &script{tb: tb}
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("TMPDIR", os.TempDir()) // the path of a unix socket must be short
+			env.Setenv("PIPELINE_PLUGIN_PATH", dir)
+			env.Setenv("PASSWORD", dovecot.Password)
+			env.Setenv("REPO", repo)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold,
+		},
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func startDovecot(ts *testscript.TestScript, neg bool, args []string) {
+	var o dovecot.Options
+	for _, arg := range args {
+		separator, dots := strings.CutPrefix(arg, "-separator=")
+		switch {
+		case arg == "-expired":
+			o.ExpiredCert = true
+		case dots:
+			o.Separator = separator
+		default:
+			o.Users = append(o.Users, arg)
+		}
+	}
+	s := ts.Value(inScript{}).(*script)
+	if neg || s.server != nil {
+		ts.Fatalf("one server a script")
+	}
+	s.server = dovecot.Start(s.tb, o)
+	for name, value := range map[string]string{
+		"IMAP": s.server.IMAP, "IMAPS": s.server.IMAPS, "POP3": s.server.POP3, "POP3S": s.server.POP3S, "CA": s.server.CAFile,
+	} {
+		ts.Setenv(name, value)
+	}
+}
+
+func server(ts *testscript.TestScript) *dovecot.Server {
+	s := ts.Value(inScript{}).(*script)
+	if s.server == nil {
+		ts.Fatalf("there is no server: write `dovecot USER` before")
+	}
+	return s.server
+}
+
+func deliver(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: deliver USER MAILBOX N|FILE…")
+	}
+	s, began := server(ts), time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	put := func(raw string, i int) {
+		s.Deliver(args[0], args[1], []byte(strings.ReplaceAll(raw, "\n", "\r\n")), began.AddDate(0, 0, i))
+	}
+	if n, err := strconv.Atoi(args[2]); err == nil {
+		for i := range n {
+			put(fmt.Sprintf("From: Ann <ann@x.test>\nTo: %[1]s@x.test\nSubject: %[2]s %[3]d\nDate: %[4]s\nMessage-ID: <%[3]d.%[2]s.%[1]s@x.test>\n\nhello\n",
+				args[0], args[1], i+1, began.AddDate(0, 0, i).Format(time.RFC1123Z)), i)
+		}
+		return
+	}
+	for i, file := range args[2:] {
+		put(ts.ReadFile(file), i)
+	}
+}
+
+func doveadm(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("doveadm fails the test by itself")
+	}
+	fmt.Fprint(ts.Stdout(), server(ts).Doveadm(args...))
+}
+
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hold FILE")
+	}
+	lock, err := os.OpenFile(ts.MkAbs(args[0]), os.O_RDWR|os.O_CREATE, 0o600)
+	ts.Check(err)
+	ts.Check(syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
+	ts.Defer(func() { lock.Close() })
+}
