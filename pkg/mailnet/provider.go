@@ -1,6 +1,9 @@
 package mailnet
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // Provider is what is known of a mail provider beforehand.
 type Provider struct {
@@ -9,12 +12,11 @@ type Provider struct {
 	DeviceURL   string
 	Scopes      []string // for IMAP
 	POPScopes   []string
-	Connections int  // that are granted at once
+	Connections int       // that are granted at once
+	Budget      Allowance // by IMAP
+	POPBudget   Allowance
 	OAuthOnly   bool // passwords are no longer taken
 }
-
-// ProviderNames are the values of a config's provider key.
-const ProviderNames = "gmail,google-workspace,microsoft365,yahoo,icloud,fastmail"
 
 // ProviderFor returns what is known of a provider. application says that a
 // program logs in for all users (client credentials, a service account), which
@@ -24,6 +26,9 @@ func ProviderFor(name string, application bool) (Provider, bool) {
 		IMAP: "imap.gmail.com:993", POP3: "pop.gmail.com:995", Connections: 10,
 		TokenURL: "https://oauth2.googleapis.com/token", DeviceURL: "https://oauth2.googleapis.com/device/code",
 		Scopes: []string{"https://mail.google.com/"}, POPScopes: []string{"https://mail.google.com/"},
+		// 2,500 and 1,250 MB a day are granted; who uses them up is locked
+		// out for up to a day, so some is left for the user's own programs.
+		Budget: Allowance{2_300_000_000, 24 * time.Hour}, POPBudget: Allowance{1_100_000_000, 24 * time.Hour},
 	}
 	switch name {
 	case "gmail":

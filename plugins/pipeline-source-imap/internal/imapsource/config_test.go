@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/spec"
 )
 
@@ -25,7 +26,7 @@ func TestConfig(t *testing.T) {
 	if c.Connections != 4 || c.Security != "tls" || c.Timeouts.Read != 5*time.Minute || c.Timeouts.Connect != 30*time.Second || c.Gmail != "once" || c.Compress != "auto" {
 		t.Errorf("the defaults are %+v", c)
 	}
-	if got := c.url(); got != "imaps://alice@imap.example.com" {
+	if got := c.URL(mailnet.IMAP); got != "imaps://alice@imap.example.com" {
 		t.Errorf("the URL is %s", got)
 	}
 	if pw, err := c.settings(nil).Credentials.Secret(t.Context()); pw != "pw" || err != nil {

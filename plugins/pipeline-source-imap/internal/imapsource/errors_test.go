@@ -94,11 +94,11 @@ func TestSecureWays(t *testing.T) {
 			if string(a.octets[1]) != string(sampleMail(1)) {
 				t.Errorf("the body is %q", a.octets[1])
 			}
-			conn, err := s.pool.get(t.Context(), "")
+			conn, err := s.pool.Get(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.pool.put(conn)
+			defer s.pool.Put(conn)
 			if !conn.Net().Secure() {
 				t.Error("the connection isn't under TLS")
 			}

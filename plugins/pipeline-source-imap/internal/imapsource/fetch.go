@@ -74,29 +74,12 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 		f := &fetcher{Source: s, req: req, yield: yield, needs: req.Needs &^ message.NeedBody,
 			pending: map[uint32]message.ID{}, deaths: map[uint32]int{}, empty: map[uint32]int{}, made: map[uint32]bool{}, slow: mailnet.Backoff{Min: s.rest}}
 		f.items = fetchItems(s, f.needs&^message.NeedHeaders, "BODY.PEEK[]")
-		batches, stop := feed(req.IDs)
+		batches, stop := mailnet.Feed(req.IDs)
 		defer stop()
 		if err := f.run(ctx, batches); err != nil && !f.ended {
 			yield(source.Fetched{}, err)
 		}
 	}
-}
-
-// feed pulls batches beside the fetching: the host may keep us waiting for
-// the next while answers to the last must be read.
-func feed(ids iter.Seq[[]message.ID]) (<-chan []message.ID, func()) {
-	out, done := make(chan []message.ID), make(chan struct{})
-	go func() {
-		defer close(out)
-		for batch := range ids {
-			select {
-			case out <- batch:
-			case <-done:
-				return
-			}
-		}
-	}()
-	return out, func() { close(done) }
 }
 
 func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err error) {
@@ -109,13 +92,13 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 		if len(f.flight) > 0 {
 			f.conn.Close() // answers are under way that nobody will read
 		}
-		f.pool.put(f.conn)
+		f.pool.Put(f.conn)
 	}()
 	for !f.ended {
 		if f.conn != nil && f.conn.Broken() {
 			release()
 			if len(f.pending) == 0 {
-				f.pool.put(f.conn)
+				f.pool.Put(f.conn)
 				f.conn, f.flight, f.work = nil, nil, nil
 				continue
 			}
@@ -134,7 +117,7 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 			return nil
 		}
 		if f.conn == nil && (len(batch) > 0 || len(f.work) > 0) {
-			if f.conn, err = f.pool.reach(ctx, f.req.Mailbox); err != nil {
+			if f.conn, err = f.pool.Reach(ctx, opened(f.req.Mailbox)); err != nil {
 				return err
 			}
 			release = f.conn.Net().CloseOn(ctx)

@@ -46,12 +46,12 @@ func (s *Source) List(ctx context.Context, req source.ListRequest) iter.Seq2[mes
 
 func (l *lister) run(ctx context.Context, yield func(message.Summary, error) bool) error {
 	var err error
-	if l.conn, err = l.pool.reach(ctx, l.req.Mailbox); err != nil {
+	if l.conn, err = l.pool.Reach(ctx, opened(l.req.Mailbox)); err != nil {
 		return err
 	}
 	defer func() {
 		if l.conn != nil {
-			l.pool.put(l.conn)
+			l.pool.Put(l.conn)
 		}
 	}()
 	var all imapdata.Set
@@ -84,7 +84,7 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 func (l *lister) retry(ctx context.Context, f func() error) error {
 	for try := 0; ; try++ {
 		err := f()
-		if err == nil || !l.conn.Broken() || try == maxReconnects {
+		if err == nil || !l.conn.Broken() || try == mailnet.MaxReconnects {
 			return err
 		}
 		if err := l.reconnect(ctx, err); err != nil {
@@ -94,7 +94,7 @@ func (l *lister) retry(ctx context.Context, f func() error) error {
 }
 
 func (l *lister) reconnect(ctx context.Context, cause error) (err error) {
-	l.conn, err = l.pool.again(ctx, l.conn, cause, &l.slow)
+	l.conn, err = l.pool.Again(ctx, l.conn, cause, &l.slow)
 	return err
 }
 

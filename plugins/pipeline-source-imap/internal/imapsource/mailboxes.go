@@ -32,18 +32,18 @@ func (s *Source) Mailboxes(ctx context.Context) iter.Seq2[message.Mailbox, error
 }
 
 func (s *Source) mailboxes(ctx context.Context) ([]message.Mailbox, error) {
-	c, err := s.pool.get(ctx, "")
+	c, err := s.pool.Get(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	var slow mailnet.Backoff
 	for try := 0; ; try++ {
 		all, err := s.list(ctx, c)
-		if err == nil || !c.Broken() || try == maxReconnects {
-			s.pool.put(c)
+		if err == nil || !c.Broken() || try == mailnet.MaxReconnects {
+			s.pool.Put(c)
 			return all, err
 		}
-		if c, err = s.pool.again(ctx, c, err, &slow); err != nil {
+		if c, err = s.pool.Again(ctx, c, err, &slow); err != nil {
 			return nil, err
 		}
 	}

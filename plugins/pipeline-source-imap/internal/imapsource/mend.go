@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapdata"
@@ -54,7 +55,7 @@ func (l *lister) mend(ctx context.Context, page imapdata.Set, have []message.Sum
 			if err != nil && l.conn.Broken() {
 				cause = err
 				work = append(work, set)
-				if deaths[0]++; deaths[0] > maxReconnects {
+				if deaths[0]++; deaths[0] > mailnet.MaxReconnects {
 					return nil, err
 				}
 				continue

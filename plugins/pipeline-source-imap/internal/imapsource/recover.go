@@ -61,7 +61,7 @@ func (f *fetcher) complete(ctx context.Context, r *imapconn.Response) error {
 func (f *fetcher) slowDown(ctx context.Context, refused error) error {
 	f.conn.Throttled = false
 	e := fault.As(refused)
-	if refused != nil && (e.RetryAfter > maxPatience || f.slow.Tries() >= maxReconnects) {
+	if refused != nil && (e.RetryAfter > mailnet.MaxPatience || f.slow.Tries() >= mailnet.MaxReconnects) {
 		return refused
 	}
 	d := f.slow.Next()
@@ -228,7 +228,7 @@ func (f *fetcher) recover(ctx context.Context) error {
 	f.lost = nil
 	for try := 0; ; try++ {
 		f.log.Info("a connection was lost, going on with another", "mailbox", f.req.Mailbox, "cause", errText(cause))
-		c, err := f.pool.again(ctx, f.conn, cause, &f.slow)
+		c, err := f.pool.Again(ctx, f.conn, cause, &f.slow)
 		f.conn = c
 		if err != nil {
 			return err
@@ -238,7 +238,7 @@ func (f *fetcher) recover(ctx context.Context) error {
 			f.renumbered()
 			return nil
 		}
-		if !f.conn.Broken() || try == maxReconnects {
+		if !f.conn.Broken() || try == mailnet.MaxReconnects {
 			return err
 		}
 		cause = err

@@ -456,11 +456,11 @@ func TestCutAtEveryCommand(t *testing.T) {
 			config.Connections = 4
 			s := openSource(t, config)
 			// The first connection is kept busy, so that a second is opened.
-			first, err := s.pool.get(t.Context(), "")
+			first, err := s.pool.Get(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.pool.put(first)
+			defer s.pool.Put(first)
 			sums := list(t, s, source.ListRequest{Mailbox: "INBOX", Needs: everything})
 			a := fetch(t.Context(), t, s, "INBOX", 0, idsOf(sums), 2)
 			if len(a.octets) != 5 || a.err != nil {

@@ -24,7 +24,7 @@ type Source struct {
 	settings *imapconn.Settings
 	log      *slog.Logger
 	spool    *message.Spool
-	pool     *pool
+	pool     *mailnet.Pool[*imapconn.Conn]
 	gmail    bool // X-GM-EXT-1
 	objectID bool // OBJECTID (RFC 8474)
 
@@ -54,13 +54,13 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{config: c, settings: c.settings(tokens), log: log, spool: env.Spool, rest: 5 * time.Second}
-	s.pool = newPool(max(c.Connections, 1), s.settings, log)
-	conn, err := s.pool.get(ctx, "")
+	s.pool = newPool(c.Connections, s.settings, log)
+	conn, err := s.pool.Get(ctx, nil)
 	if err != nil {
 		return source.Opened{}, err
 	}
 	s.gmail, s.objectID = conn.Has("X-GM-EXT-1"), conn.Has("OBJECTID")
-	s.pool.put(conn)
+	s.pool.Put(conn)
 	provides := Provides
 	if !s.gmail && !s.objectID {
 		provides &^= message.NeedGmail
@@ -69,15 +69,15 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 	if s.gmail && c.Gmail != "folders" {
 		notes = append(notes, "Gmail: each message is taken once, from All Mail, Spam and Trash (gmail: folders takes each mailbox as it stands)")
 	}
-	return source.Opened{Source: s, Lanes: s.pool.size(), Provides: provides, URL: c.url(), Notes: notes}, nil
+	return source.Opened{Source: s, Lanes: s.pool.Size(), Provides: provides, URL: c.URL(mailnet.IMAP), Notes: notes}, nil
 }
 
 // Lanes returns how many connections the server grants.
-func (s *Source) Lanes() int { return s.pool.size() }
+func (s *Source) Lanes() int { return s.pool.Size() }
 
 // Close says goodbye on all connections.
 func (s *Source) Close() error {
-	s.pool.close()
+	s.pool.Close()
 	return nil
 }
 

@@ -20,10 +20,10 @@ import (
 
 // plainConfig is a config for a server of the tests without TLS.
 func plainConfig(address string) Config {
-	return Config{
-		Address: address, Security: mailnet.None, Username: "alice", Password: spec.Plain(dovecot.Password), Connections: 2,
+	return Config{Connections: 2, Account: mailnet.Account{
+		Address: address, Security: mailnet.None, Username: "alice", Password: spec.Plain(dovecot.Password),
 		Timeouts: mailnet.Timeouts{Connect: 5 * time.Second, Read: 20 * time.Second, Write: 20 * time.Second},
-	}
+	}}
 }
 
 func openSource(t testing.TB, c Config) *Source {
