@@ -263,6 +263,9 @@ func (b *builder) references(key string, n *node) {
 		b.at(key, "%v", err)
 		return
 	}
+	if t.reads("store") && !strings.Contains(key, ".config") {
+		b.at(key, "${store:…} is for secrets in config: it isn't read here")
+	}
 	if t.reads("row") {
 		b.at(key, "${row:…} stands only in a source that is expanded from a table: there is none here")
 	}

@@ -21,6 +21,10 @@ type Values struct {
 	// Exec runs a command, without a shell, and returns what it printed.
 	Exec func(ctx context.Context, argv []string) ([]byte, error)
 	Row  map[string]string // the columns of the row of a foreach; nil where there is none
+	// ReadStore and WriteStore are the place of secrets that are renewed:
+	// ${store:NAME}. One that isn't there yet is empty.
+	ReadStore  func(name string) (string, error)
+	WriteStore func(name, value string) error
 }
 
 // System returns the values of this process: its environment, files, commands.
@@ -50,9 +54,9 @@ type part struct {
 
 // reference is one ${kind:argument}.
 type reference struct {
-	kind   string   // "env", "file", "exec", "row"
+	kind   string   // "env", "file", "exec", "row", "store"
 	name   string   // env, row
-	path   template // file
+	path   template // file; store: the name
 	words  []template
 	preset *template // env: after :-
 	source string    // as it was written, for errors
@@ -142,10 +146,15 @@ func (p *templateParser) reference() (*reference, error) {
 		if err == nil && len(ref.path) == 0 {
 			err = errors.New("${file:} names no file")
 		}
+	case "store":
+		ref.path, err = p.parse("}")
+		if err == nil && len(ref.path) == 0 {
+			err = errors.New("${store:} has no name")
+		}
 	case "exec":
 		err = p.command(ref)
 	default:
-		return nil, fmt.Errorf("%q is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path} or ${exec:command}; write $${ for a plain ${", snippet(p.s[start:]))
+		return nil, fmt.Errorf("%q is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command} or ${store:NAME}; write $${ for a plain ${", snippet(p.s[start:]))
 	}
 	if err != nil {
 		return nil, err
@@ -272,6 +281,15 @@ func (r *reference) eval(ctx context.Context, v Values) (string, error) {
 			return "", fmt.Errorf("read the file of %s: %w", r.source, cause(err))
 		}
 		return strings.TrimRight(string(b), "\r\n"), nil
+	case "store":
+		name, err := r.path.eval(ctx, v)
+		if err != nil {
+			return "", err
+		}
+		if v.ReadStore == nil {
+			return "", fmt.Errorf("%s: there is no state directory here to read it from", r.source)
+		}
+		return v.ReadStore(name)
 	default:
 		argv := make([]string, len(r.words))
 		for i, w := range r.words {
@@ -285,6 +303,21 @@ func (r *reference) eval(ctx context.Context, v Values) (string, error) {
 			return "", fmt.Errorf("run the command of %s: %w", r.source, err)
 		}
 		return strings.TrimRight(string(b), "\r\n"), nil
+	}
+}
+
+// store returns the function that keeps a new value of the text; nil when the
+// text isn't one ${store:NAME} and nothing else.
+func (t template) store(v Values) func(ctx context.Context, value string) error {
+	if len(t) != 1 || t[0].ref == nil || t[0].ref.kind != "store" || v.WriteStore == nil {
+		return nil
+	}
+	return func(ctx context.Context, value string) error {
+		name, err := t[0].ref.path.eval(ctx, v)
+		if err != nil {
+			return err
+		}
+		return v.WriteStore(name, value)
 	}
 }
 

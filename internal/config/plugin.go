@@ -28,10 +28,15 @@ type PluginConfig struct {
 // the key and the place, never a value.
 type Secret func(ctx context.Context) (string, error)
 
+// Store keeps a new value of a secret in its place. It is durable when Store
+// returns.
+type Store func(ctx context.Context, value string) error
+
 // Resolved is a plugin's config as it goes over the wire.
 type Resolved struct {
 	JSON        []byte            // secrets stand as {"$secret": ref}
 	Secrets     map[string]Secret // by ref: the path of the key within the config, made unique
+	Stores      map[string]Store  // by ref: of those secrets that stand as ${store:NAME}
 	Fingerprint string            // the same as long as JSON means the same; no secret is in it (I9)
 }
 
@@ -104,7 +109,7 @@ func (c *PluginConfig) open(path []string) bool {
 // plugin. Secrets stay references, evaluated whenever the plugin asks. The
 // error is Problems: a variable that isn't set, a value that doesn't fit.
 func (c *PluginConfig) ResolveWith(ctx context.Context, s *PluginSchema, v Values) (*Resolved, error) {
-	r := &Resolved{Secrets: map[string]Secret{}}
+	r := &Resolved{Secrets: map[string]Secret{}, Stores: map[string]Store{}}
 	var problems Problems
 	var b bytes.Buffer
 	written := map[string][]byte{} // by path, what isn't as in the file
@@ -120,6 +125,11 @@ func (c *PluginConfig) ResolveWith(ctx context.Context, s *PluginSchema, v Value
 			}
 			b.Write(spec.SecretJSON(ref))
 			r.Secrets[ref] = c.secret(n, key, v)
+			if t, err := parseTemplate(n.value); err == nil { // else said when it is asked for
+				if keep := t.store(v); keep != nil {
+					r.Stores[ref] = keep
+				}
+			}
 			written[at] = []byte(`"secret"`)
 			return true
 		}

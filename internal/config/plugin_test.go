@@ -120,6 +120,39 @@ func TestCheckFindsAllWithTheirPlaces(t *testing.T) {
 	}
 }
 
+// A secret that stands as ${store:NAME} alone can be written to; what is
+// written is what is read next.
+func TestStore(t *testing.T) {
+	t.Parallel()
+	kept := map[string]string{}
+	v := values(map[string]string{"USER": "ann"})
+	v.ReadStore = func(name string) (string, error) { return kept[name], nil }
+	v.WriteStore = func(name, value string) error { kept[name] = value; return nil }
+	c, schema := plugin(t, "address: x\npassword: ${store:token-${env:USER}}\ntls: {key: 'Bearer ${store:other}'}\ntokens: {a: '${env:USER}'}")
+	r, err := c.ResolveWith(t.Context(), schema, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Secrets["password"](t.Context()); got != "" || err != nil {
+		t.Errorf("before any write: %q, %v", got, err)
+	}
+	if err := r.Stores["password"](t.Context(), "renewed"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Secrets["password"](t.Context()); got != "renewed" || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if diff := cmp.Diff(map[string]string{"token-ann": "renewed"}, kept); diff != "" {
+		t.Error(diff)
+	}
+	if len(r.Stores) != 1 {
+		t.Errorf("%d secrets can be stored; the others aren't ${store:NAME} alone", len(r.Stores))
+	}
+	if _, err := config.Parse("x.yaml", []byte("version: 1\nstate: '${store:x}'\nsources: [{name: a, plugin: b, config: {p: '${store:}'}}]\nsinks: [{name: a, plugin: b}]")); len(problems(err)) != 2 {
+		t.Errorf("%v, want state and the missing name refused", err)
+	}
+}
+
 func TestCheckWithASchemaOfAnotherLanguage(t *testing.T) {
 	t.Parallel()
 	schema, err := config.ParseSchema([]byte(`{"type":"object","properties":{"auth":{"oneOf":[{"$ref":"#/$defs/basic"},{"$ref":"#/$defs/token"}]}},"additionalProperties":false,

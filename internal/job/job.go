@@ -16,6 +16,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
+	"github.com/mailhaul/pipeline/internal/secrets"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
@@ -60,6 +61,9 @@ func Load(ctx context.Context, o Options) (*Job, error) {
 	if !filepath.IsAbs(f.State) {
 		f.State = filepath.Join(folder, f.State)
 	}
+	// Beside the ledger, not in it: who may read a ledger may not log in (I9).
+	store := secrets.Store{Dir: filepath.Join(f.State, "secrets")}
+	o.Values.ReadStore, o.Values.WriteStore = store.Read, store.Write
 	ho := pluginhost.FromEnvironment(o.Plugins)
 	ho.Log, ho.WorkDir = o.Log, folder
 	host, err := pluginhost.New(ho)
@@ -206,6 +210,14 @@ func (j *Job) session(name, plugin string, r *config.Resolved) pluginhost.Sessio
 			return "", fault.New(fault.Bug, "plugin %s asks for a secret that its config doesn't have: %s", plugin, ref)
 		}
 		return secret(ctx)
+	}
+	s.Secrets.Store = func(ctx context.Context, ref, value string) error {
+		keep, ok := r.Stores[ref]
+		if !ok {
+			return fault.New(fault.Config, "%s.%s can't be stored: what stands in the file can't be written to", name, ref).
+				WithHint("write it as ${store:%s}, and log in with: pipeline auth login %s", name, name)
+		}
+		return keep(ctx, value)
 	}
 	return s
 }

@@ -53,6 +53,17 @@ func (s *sourceSession) Close() error {
 	return s.Source.Close()
 }
 
+type finisherSession struct {
+	*remote.Finisher
+	release func()
+}
+
+// Close ends the session.
+func (s *finisherSession) Close() error {
+	defer s.release()
+	return s.Finisher.Close()
+}
+
 type stageSession struct {
 	*remote.Stage
 	release func()
@@ -105,7 +116,12 @@ func (h *Host) OpenSource(ctx context.Context, spec SessionSpec, isolated bool) 
 		release()
 		return source.Opened{}, err
 	}
-	o.Source = &sourceSession{Source: o.Source.(*remote.Source), release: release}
+	switch s := o.Source.(type) {
+	case *remote.Finisher:
+		o.Source = &finisherSession{Finisher: s, release: release}
+	case *remote.Source:
+		o.Source = &sourceSession{Source: s, release: release}
+	}
 	return o, nil
 }
 

@@ -509,14 +509,18 @@ func (x *SinkState) GetRewrite() bool {
 }
 
 type OpenResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Error         *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
-	Lanes         uint32                 `protobuf:"varint,2,opt,name=lanes,proto3" json:"lanes,omitempty"`       // sources: how many List and Fetch at once
-	Provides      uint32                 `protobuf:"varint,3,opt,name=provides,proto3" json:"provides,omitempty"` // sources: narrower than Describe's; 0: the same
-	Url           string                 `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`            // sources: address for ids in text
-	Notes         []string               `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`        // what the user should know
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Error          *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Lanes          uint32                 `protobuf:"varint,2,opt,name=lanes,proto3" json:"lanes,omitempty"`                                           // sources: how many List and Fetch at once
+	Provides       uint32                 `protobuf:"varint,3,opt,name=provides,proto3" json:"provides,omitempty"`                                     // sources: narrower than Describe's; 0: the same
+	Url            string                 `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`                                                // sources: address for ids in text
+	Notes          []string               `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`                                            // what the user should know
+	BudgetOctets   int64                  `protobuf:"varint,6,opt,name=budget_octets,json=budgetOctets,proto3" json:"budget_octets,omitempty"`         // sources: octets of bodies in any period; 0: no bound
+	BudgetPeriodNs int64                  `protobuf:"varint,7,opt,name=budget_period_ns,json=budgetPeriodNs,proto3" json:"budget_period_ns,omitempty"` // sources: that period in nanoseconds
+	Finisher       bool                   `protobuf:"varint,8,opt,name=finisher,proto3" json:"finisher,omitempty"`                                     // sources: Finish may be called
+	Finishes       bool                   `protobuf:"varint,9,opt,name=finishes,proto3" json:"finishes,omitempty"`                                     // sources: Finish is wanted after every commit
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *OpenResponse) Reset() {
@@ -582,6 +586,34 @@ func (x *OpenResponse) GetNotes() []string {
 		return x.Notes
 	}
 	return nil
+}
+
+func (x *OpenResponse) GetBudgetOctets() int64 {
+	if x != nil {
+		return x.BudgetOctets
+	}
+	return 0
+}
+
+func (x *OpenResponse) GetBudgetPeriodNs() int64 {
+	if x != nil {
+		return x.BudgetPeriodNs
+	}
+	return 0
+}
+
+func (x *OpenResponse) GetFinisher() bool {
+	if x != nil {
+		return x.Finisher
+	}
+	return false
+}
+
+func (x *OpenResponse) GetFinishes() bool {
+	if x != nil {
+		return x.Finishes
+	}
+	return false
 }
 
 type CloseRequest struct {
@@ -881,13 +913,17 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x05known\x18\x03 \x01(\bR\x05known\x12\x14\n" +
 	"\x05adopt\x18\x04 \x01(\bR\x05adopt\x12\x18\n" +
 	"\arewrite\x18\x05 \x01(\bR\arewriteB\r\n" +
-	"\v_checkpoint\"\x99\x01\n" +
+	"\v_checkpoint\"\xa0\x02\n" +
 	"\fOpenResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x14\n" +
 	"\x05lanes\x18\x02 \x01(\rR\x05lanes\x12\x1a\n" +
 	"\bprovides\x18\x03 \x01(\rR\bprovides\x12\x10\n" +
 	"\x03url\x18\x04 \x01(\tR\x03url\x12\x14\n" +
-	"\x05notes\x18\x05 \x03(\tR\x05notes\"(\n" +
+	"\x05notes\x18\x05 \x03(\tR\x05notes\x12#\n" +
+	"\rbudget_octets\x18\x06 \x01(\x03R\fbudgetOctets\x12(\n" +
+	"\x10budget_period_ns\x18\a \x01(\x03R\x0ebudgetPeriodNs\x12\x1a\n" +
+	"\bfinisher\x18\b \x01(\bR\bfinisher\x12\x1a\n" +
+	"\bfinishes\x18\t \x01(\bR\bfinishes\"(\n" +
 	"\fCloseRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\"@\n" +
 	"\rCloseResponse\x12/\n" +

@@ -128,6 +128,8 @@ type ListRequest struct {
 	After         *ID                    `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`    // go on after this one
 	Limit         int32                  `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`   // 0: all
 	Newest        bool                   `protobuf:"varint,7,opt,name=newest,proto3" json:"newest,omitempty"` // newest first, else oldest first
+	Skip          int64                  `protobuf:"varint,8,opt,name=skip,proto3" json:"skip,omitempty"`     // pass over so many, in the order asked for
+	Where         []*Condition           `protobuf:"bytes,9,rep,name=where,proto3" json:"where,omitempty"`    // all must hold; see Summary.fails
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +213,98 @@ func (x *ListRequest) GetNewest() bool {
 	return false
 }
 
+func (x *ListRequest) GetSkip() int64 {
+	if x != nil {
+		return x.Skip
+	}
+	return 0
+}
+
+func (x *ListRequest) GetWhere() []*Condition {
+	if x != nil {
+		return x.Where
+	}
+	return nil
+}
+
+// Condition compares one field of a message with a constant. A plugin may
+// ignore any, and must ignore those that it doesn't know.
+type Condition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Field         string                 `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"` // "date", "internal_date", "size", "flags"
+	Op            string                 `protobuf:"bytes,2,opt,name=op,proto3" json:"op,omitempty"`       // "<", "<=", ">", ">="; of flags "has", "lacks"
+	Time          *Time                  `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`   // of dates
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`  // of size
+	Flag          string                 `protobuf:"bytes,5,opt,name=flag,proto3" json:"flag,omitempty"`   // of flags
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condition) Reset() {
+	*x = Condition{}
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condition) ProtoMessage() {}
+
+func (x *Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condition.ProtoReflect.Descriptor instead.
+func (*Condition) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Condition) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Condition) GetOp() string {
+	if x != nil {
+		return x.Op
+	}
+	return ""
+}
+
+func (x *Condition) GetTime() *Time {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Condition) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Condition) GetFlag() string {
+	if x != nil {
+		return x.Flag
+	}
+	return ""
+}
+
 type SummaryBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         *MailboxState          `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"` // once, not later than the first summary
@@ -223,7 +317,7 @@ type SummaryBatch struct {
 
 func (x *SummaryBatch) Reset() {
 	*x = SummaryBatch{}
-	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[3]
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +329,7 @@ func (x *SummaryBatch) String() string {
 func (*SummaryBatch) ProtoMessage() {}
 
 func (x *SummaryBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[3]
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +342,7 @@ func (x *SummaryBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummaryBatch.ProtoReflect.Descriptor instead.
 func (*SummaryBatch) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{3}
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SummaryBatch) GetState() *MailboxState {
@@ -289,7 +383,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[4]
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +395,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[4]
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +408,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{4}
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FetchRequest) GetStart() *FetchStart {
@@ -342,7 +436,7 @@ type FetchStart struct {
 
 func (x *FetchStart) Reset() {
 	*x = FetchStart{}
-	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[5]
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +448,7 @@ func (x *FetchStart) String() string {
 func (*FetchStart) ProtoMessage() {}
 
 func (x *FetchStart) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[5]
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +461,7 @@ func (x *FetchStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStart.ProtoReflect.Descriptor instead.
 func (*FetchStart) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{5}
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FetchStart) GetSession() uint64 {
@@ -400,7 +494,7 @@ type IDBatch struct {
 
 func (x *IDBatch) Reset() {
 	*x = IDBatch{}
-	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[6]
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +506,7 @@ func (x *IDBatch) String() string {
 func (*IDBatch) ProtoMessage() {}
 
 func (x *IDBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[6]
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,12 +519,246 @@ func (x *IDBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IDBatch.ProtoReflect.Descriptor instead.
 func (*IDBatch) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{6}
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IDBatch) GetIds() []*ID {
 	if x != nil {
 		return x.Ids
+	}
+	return nil
+}
+
+type FinishRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Mailbox       string                 `protobuf:"bytes,2,opt,name=mailbox,proto3" json:"mailbox,omitempty"`
+	Ids           *IDBatch               `protobuf:"bytes,3,opt,name=ids,proto3" json:"ids,omitempty"`
+	Action        *Action                `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"` // absent or empty: only told
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishRequest) Reset() {
+	*x = FinishRequest{}
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishRequest) ProtoMessage() {}
+
+func (x *FinishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
+func (*FinishRequest) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FinishRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *FinishRequest) GetMailbox() string {
+	if x != nil {
+		return x.Mailbox
+	}
+	return ""
+}
+
+func (x *FinishRequest) GetIds() *IDBatch {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *FinishRequest) GetAction() *Action {
+	if x != nil {
+		return x.Action
+	}
+	return nil
+}
+
+// Action is what becomes of an exported message on the server. At most one
+// field is set.
+type Action struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flag          string                 `protobuf:"bytes,1,opt,name=flag,proto3" json:"flag,omitempty"`      // set this flag
+	Move          string                 `protobuf:"bytes,2,opt,name=move,proto3" json:"move,omitempty"`      // move it to this mailbox
+	Delete        bool                   `protobuf:"varint,3,opt,name=delete,proto3" json:"delete,omitempty"` // delete it for good
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Action) Reset() {
+	*x = Action{}
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Action) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Action) ProtoMessage() {}
+
+func (x *Action) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Action.ProtoReflect.Descriptor instead.
+func (*Action) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Action) GetFlag() string {
+	if x != nil {
+		return x.Flag
+	}
+	return ""
+}
+
+func (x *Action) GetMove() string {
+	if x != nil {
+		return x.Move
+	}
+	return ""
+}
+
+func (x *Action) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
+}
+
+type FinishedBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Finished      []*Finished            `protobuf:"bytes,1,rep,name=finished,proto3" json:"finished,omitempty"`
+	Error         *Error                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"` // terminal; the last batch
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishedBatch) Reset() {
+	*x = FinishedBatch{}
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishedBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishedBatch) ProtoMessage() {}
+
+func (x *FinishedBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishedBatch.ProtoReflect.Descriptor instead.
+func (*FinishedBatch) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *FinishedBatch) GetFinished() []*Finished {
+	if x != nil {
+		return x.Finished
+	}
+	return nil
+}
+
+func (x *FinishedBatch) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+type Finished struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *ID                    `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`       // an empty mailbox means that of the request
+	Error         *Error                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"` // this message only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finished) Reset() {
+	*x = Finished{}
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finished) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finished) ProtoMessage() {}
+
+func (x *Finished) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_source_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finished.ProtoReflect.Descriptor instead.
+func (*Finished) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_source_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Finished) GetId() *ID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Finished) GetError() *Error {
+	if x != nil {
+		return x.Error
 	}
 	return nil
 }
@@ -444,7 +772,7 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\x04R\asession\"z\n" +
 	"\fMailboxBatch\x129\n" +
 	"\tmailboxes\x18\x01 \x03(\v2\x1b.mailhaul.plugin.v1.MailboxR\tmailboxes\x12/\n" +
-	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"\xe2\x01\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"\xab\x02\n" +
 	"\vListRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x18\n" +
 	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x14\n" +
@@ -452,7 +780,15 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\x03ids\x18\x04 \x01(\v2\x1b.mailhaul.plugin.v1.IDBatchR\x03ids\x12,\n" +
 	"\x05after\x18\x05 \x01(\v2\x16.mailhaul.plugin.v1.IDR\x05after\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\x05R\x05limit\x12\x16\n" +
-	"\x06newest\x18\a \x01(\bR\x06newest\"\xc8\x01\n" +
+	"\x06newest\x18\a \x01(\bR\x06newest\x12\x12\n" +
+	"\x04skip\x18\b \x01(\x03R\x04skip\x123\n" +
+	"\x05where\x18\t \x03(\v2\x1d.mailhaul.plugin.v1.ConditionR\x05where\"\x87\x01\n" +
+	"\tCondition\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x0e\n" +
+	"\x02op\x18\x02 \x01(\tR\x02op\x12,\n" +
+	"\x04time\x18\x03 \x01(\v2\x18.mailhaul.plugin.v1.TimeR\x04time\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04flag\x18\x05 \x01(\tR\x04flag\"\xc8\x01\n" +
 	"\fSummaryBatch\x126\n" +
 	"\x05state\x18\x01 \x01(\v2 .mailhaul.plugin.v1.MailboxStateR\x05state\x129\n" +
 	"\tsummaries\x18\x02 \x03(\v2\x1b.mailhaul.plugin.v1.SummaryR\tsummaries\x12/\n" +
@@ -467,11 +803,27 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x14\n" +
 	"\x05needs\x18\x03 \x01(\rR\x05needs\"3\n" +
 	"\aIDBatch\x12(\n" +
-	"\x03ids\x18\x01 \x03(\v2\x16.mailhaul.plugin.v1.IDR\x03ids2\xf6\x01\n" +
+	"\x03ids\x18\x01 \x03(\v2\x16.mailhaul.plugin.v1.IDR\x03ids\"\xa6\x01\n" +
+	"\rFinishRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\x12\x18\n" +
+	"\amailbox\x18\x02 \x01(\tR\amailbox\x12-\n" +
+	"\x03ids\x18\x03 \x01(\v2\x1b.mailhaul.plugin.v1.IDBatchR\x03ids\x122\n" +
+	"\x06action\x18\x04 \x01(\v2\x1a.mailhaul.plugin.v1.ActionR\x06action\"H\n" +
+	"\x06Action\x12\x12\n" +
+	"\x04flag\x18\x01 \x01(\tR\x04flag\x12\x12\n" +
+	"\x04move\x18\x02 \x01(\tR\x04move\x12\x16\n" +
+	"\x06delete\x18\x03 \x01(\bR\x06delete\"z\n" +
+	"\rFinishedBatch\x128\n" +
+	"\bfinished\x18\x01 \x03(\v2\x1c.mailhaul.plugin.v1.FinishedR\bfinished\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"c\n" +
+	"\bFinished\x12&\n" +
+	"\x02id\x18\x01 \x01(\v2\x16.mailhaul.plugin.v1.IDR\x02id\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error2\xc8\x02\n" +
 	"\x06Source\x12U\n" +
 	"\tMailboxes\x12$.mailhaul.plugin.v1.MailboxesRequest\x1a .mailhaul.plugin.v1.MailboxBatch0\x01\x12K\n" +
 	"\x04List\x12\x1f.mailhaul.plugin.v1.ListRequest\x1a .mailhaul.plugin.v1.SummaryBatch0\x01\x12H\n" +
-	"\x05Fetch\x12 .mailhaul.plugin.v1.FetchRequest\x1a\x19.mailhaul.plugin.v1.Frame(\x010\x01B9Z7github.com/mailhaul/pipeline/internal/pluginpb;pluginpbb\x06proto3"
+	"\x05Fetch\x12 .mailhaul.plugin.v1.FetchRequest\x1a\x19.mailhaul.plugin.v1.Frame(\x010\x01\x12P\n" +
+	"\x06Finish\x12!.mailhaul.plugin.v1.FinishRequest\x1a!.mailhaul.plugin.v1.FinishedBatch0\x01B9Z7github.com/mailhaul/pipeline/internal/pluginpb;pluginpbb\x06proto3"
 
 var (
 	file_mailhaul_plugin_v1_source_proto_rawDescOnce sync.Once
@@ -485,44 +837,60 @@ func file_mailhaul_plugin_v1_source_proto_rawDescGZIP() []byte {
 	return file_mailhaul_plugin_v1_source_proto_rawDescData
 }
 
-var file_mailhaul_plugin_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_mailhaul_plugin_v1_source_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_mailhaul_plugin_v1_source_proto_goTypes = []any{
 	(*MailboxesRequest)(nil), // 0: mailhaul.plugin.v1.MailboxesRequest
 	(*MailboxBatch)(nil),     // 1: mailhaul.plugin.v1.MailboxBatch
 	(*ListRequest)(nil),      // 2: mailhaul.plugin.v1.ListRequest
-	(*SummaryBatch)(nil),     // 3: mailhaul.plugin.v1.SummaryBatch
-	(*FetchRequest)(nil),     // 4: mailhaul.plugin.v1.FetchRequest
-	(*FetchStart)(nil),       // 5: mailhaul.plugin.v1.FetchStart
-	(*IDBatch)(nil),          // 6: mailhaul.plugin.v1.IDBatch
-	(*Mailbox)(nil),          // 7: mailhaul.plugin.v1.Mailbox
-	(*Error)(nil),            // 8: mailhaul.plugin.v1.Error
-	(*ID)(nil),               // 9: mailhaul.plugin.v1.ID
-	(*MailboxState)(nil),     // 10: mailhaul.plugin.v1.MailboxState
-	(*Summary)(nil),          // 11: mailhaul.plugin.v1.Summary
-	(*Frame)(nil),            // 12: mailhaul.plugin.v1.Frame
+	(*Condition)(nil),        // 3: mailhaul.plugin.v1.Condition
+	(*SummaryBatch)(nil),     // 4: mailhaul.plugin.v1.SummaryBatch
+	(*FetchRequest)(nil),     // 5: mailhaul.plugin.v1.FetchRequest
+	(*FetchStart)(nil),       // 6: mailhaul.plugin.v1.FetchStart
+	(*IDBatch)(nil),          // 7: mailhaul.plugin.v1.IDBatch
+	(*FinishRequest)(nil),    // 8: mailhaul.plugin.v1.FinishRequest
+	(*Action)(nil),           // 9: mailhaul.plugin.v1.Action
+	(*FinishedBatch)(nil),    // 10: mailhaul.plugin.v1.FinishedBatch
+	(*Finished)(nil),         // 11: mailhaul.plugin.v1.Finished
+	(*Mailbox)(nil),          // 12: mailhaul.plugin.v1.Mailbox
+	(*Error)(nil),            // 13: mailhaul.plugin.v1.Error
+	(*ID)(nil),               // 14: mailhaul.plugin.v1.ID
+	(*Time)(nil),             // 15: mailhaul.plugin.v1.Time
+	(*MailboxState)(nil),     // 16: mailhaul.plugin.v1.MailboxState
+	(*Summary)(nil),          // 17: mailhaul.plugin.v1.Summary
+	(*Frame)(nil),            // 18: mailhaul.plugin.v1.Frame
 }
 var file_mailhaul_plugin_v1_source_proto_depIdxs = []int32{
-	7,  // 0: mailhaul.plugin.v1.MailboxBatch.mailboxes:type_name -> mailhaul.plugin.v1.Mailbox
-	8,  // 1: mailhaul.plugin.v1.MailboxBatch.error:type_name -> mailhaul.plugin.v1.Error
-	6,  // 2: mailhaul.plugin.v1.ListRequest.ids:type_name -> mailhaul.plugin.v1.IDBatch
-	9,  // 3: mailhaul.plugin.v1.ListRequest.after:type_name -> mailhaul.plugin.v1.ID
-	10, // 4: mailhaul.plugin.v1.SummaryBatch.state:type_name -> mailhaul.plugin.v1.MailboxState
-	11, // 5: mailhaul.plugin.v1.SummaryBatch.summaries:type_name -> mailhaul.plugin.v1.Summary
-	8,  // 6: mailhaul.plugin.v1.SummaryBatch.error:type_name -> mailhaul.plugin.v1.Error
-	5,  // 7: mailhaul.plugin.v1.FetchRequest.start:type_name -> mailhaul.plugin.v1.FetchStart
-	6,  // 8: mailhaul.plugin.v1.FetchRequest.ids:type_name -> mailhaul.plugin.v1.IDBatch
-	9,  // 9: mailhaul.plugin.v1.IDBatch.ids:type_name -> mailhaul.plugin.v1.ID
-	0,  // 10: mailhaul.plugin.v1.Source.Mailboxes:input_type -> mailhaul.plugin.v1.MailboxesRequest
-	2,  // 11: mailhaul.plugin.v1.Source.List:input_type -> mailhaul.plugin.v1.ListRequest
-	4,  // 12: mailhaul.plugin.v1.Source.Fetch:input_type -> mailhaul.plugin.v1.FetchRequest
-	1,  // 13: mailhaul.plugin.v1.Source.Mailboxes:output_type -> mailhaul.plugin.v1.MailboxBatch
-	3,  // 14: mailhaul.plugin.v1.Source.List:output_type -> mailhaul.plugin.v1.SummaryBatch
-	12, // 15: mailhaul.plugin.v1.Source.Fetch:output_type -> mailhaul.plugin.v1.Frame
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 0: mailhaul.plugin.v1.MailboxBatch.mailboxes:type_name -> mailhaul.plugin.v1.Mailbox
+	13, // 1: mailhaul.plugin.v1.MailboxBatch.error:type_name -> mailhaul.plugin.v1.Error
+	7,  // 2: mailhaul.plugin.v1.ListRequest.ids:type_name -> mailhaul.plugin.v1.IDBatch
+	14, // 3: mailhaul.plugin.v1.ListRequest.after:type_name -> mailhaul.plugin.v1.ID
+	3,  // 4: mailhaul.plugin.v1.ListRequest.where:type_name -> mailhaul.plugin.v1.Condition
+	15, // 5: mailhaul.plugin.v1.Condition.time:type_name -> mailhaul.plugin.v1.Time
+	16, // 6: mailhaul.plugin.v1.SummaryBatch.state:type_name -> mailhaul.plugin.v1.MailboxState
+	17, // 7: mailhaul.plugin.v1.SummaryBatch.summaries:type_name -> mailhaul.plugin.v1.Summary
+	13, // 8: mailhaul.plugin.v1.SummaryBatch.error:type_name -> mailhaul.plugin.v1.Error
+	6,  // 9: mailhaul.plugin.v1.FetchRequest.start:type_name -> mailhaul.plugin.v1.FetchStart
+	7,  // 10: mailhaul.plugin.v1.FetchRequest.ids:type_name -> mailhaul.plugin.v1.IDBatch
+	14, // 11: mailhaul.plugin.v1.IDBatch.ids:type_name -> mailhaul.plugin.v1.ID
+	7,  // 12: mailhaul.plugin.v1.FinishRequest.ids:type_name -> mailhaul.plugin.v1.IDBatch
+	9,  // 13: mailhaul.plugin.v1.FinishRequest.action:type_name -> mailhaul.plugin.v1.Action
+	11, // 14: mailhaul.plugin.v1.FinishedBatch.finished:type_name -> mailhaul.plugin.v1.Finished
+	13, // 15: mailhaul.plugin.v1.FinishedBatch.error:type_name -> mailhaul.plugin.v1.Error
+	14, // 16: mailhaul.plugin.v1.Finished.id:type_name -> mailhaul.plugin.v1.ID
+	13, // 17: mailhaul.plugin.v1.Finished.error:type_name -> mailhaul.plugin.v1.Error
+	0,  // 18: mailhaul.plugin.v1.Source.Mailboxes:input_type -> mailhaul.plugin.v1.MailboxesRequest
+	2,  // 19: mailhaul.plugin.v1.Source.List:input_type -> mailhaul.plugin.v1.ListRequest
+	5,  // 20: mailhaul.plugin.v1.Source.Fetch:input_type -> mailhaul.plugin.v1.FetchRequest
+	8,  // 21: mailhaul.plugin.v1.Source.Finish:input_type -> mailhaul.plugin.v1.FinishRequest
+	1,  // 22: mailhaul.plugin.v1.Source.Mailboxes:output_type -> mailhaul.plugin.v1.MailboxBatch
+	4,  // 23: mailhaul.plugin.v1.Source.List:output_type -> mailhaul.plugin.v1.SummaryBatch
+	18, // 24: mailhaul.plugin.v1.Source.Fetch:output_type -> mailhaul.plugin.v1.Frame
+	10, // 25: mailhaul.plugin.v1.Source.Finish:output_type -> mailhaul.plugin.v1.FinishedBatch
+	22, // [22:26] is the sub-list for method output_type
+	18, // [18:22] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_mailhaul_plugin_v1_source_proto_init() }
@@ -537,7 +905,7 @@ func file_mailhaul_plugin_v1_source_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mailhaul_plugin_v1_source_proto_rawDesc), len(file_mailhaul_plugin_v1_source_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

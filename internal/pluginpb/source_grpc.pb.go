@@ -24,6 +24,7 @@ const (
 	Source_Mailboxes_FullMethodName = "/mailhaul.plugin.v1.Source/Mailboxes"
 	Source_List_FullMethodName      = "/mailhaul.plugin.v1.Source/List"
 	Source_Fetch_FullMethodName     = "/mailhaul.plugin.v1.Source/Fetch"
+	Source_Finish_FullMethodName    = "/mailhaul.plugin.v1.Source/Finish"
 )
 
 // SourceClient is the client API for Source service.
@@ -44,6 +45,11 @@ type SourceClient interface {
 	// mailbox and source mean those of the request. After the last answer the
 	// plugin ends the stream with OK.
 	Fetch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FetchRequest, Frame], error)
+	// Finish is told of messages that are durable in every sink that wanted
+	// them, and does with them on the server what the action says. Every id is
+	// answered exactly once. It is called only for sessions whose Open said
+	// `finisher`.
+	Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FinishedBatch], error)
 }
 
 type sourceClient struct {
@@ -105,6 +111,25 @@ func (c *sourceClient) Fetch(ctx context.Context, opts ...grpc.CallOption) (grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Source_FetchClient = grpc.BidiStreamingClient[FetchRequest, Frame]
 
+func (c *sourceClient) Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FinishedBatch], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Source_ServiceDesc.Streams[3], Source_Finish_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FinishRequest, FinishedBatch]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Source_FinishClient = grpc.ServerStreamingClient[FinishedBatch]
+
 // SourceServer is the server API for Source service.
 // All implementations must embed UnimplementedSourceServer
 // for forward compatibility.
@@ -123,6 +148,11 @@ type SourceServer interface {
 	// mailbox and source mean those of the request. After the last answer the
 	// plugin ends the stream with OK.
 	Fetch(grpc.BidiStreamingServer[FetchRequest, Frame]) error
+	// Finish is told of messages that are durable in every sink that wanted
+	// them, and does with them on the server what the action says. Every id is
+	// answered exactly once. It is called only for sessions whose Open said
+	// `finisher`.
+	Finish(*FinishRequest, grpc.ServerStreamingServer[FinishedBatch]) error
 	mustEmbedUnimplementedSourceServer()
 }
 
@@ -141,6 +171,9 @@ func (UnimplementedSourceServer) List(*ListRequest, grpc.ServerStreamingServer[S
 }
 func (UnimplementedSourceServer) Fetch(grpc.BidiStreamingServer[FetchRequest, Frame]) error {
 	return status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedSourceServer) Finish(*FinishRequest, grpc.ServerStreamingServer[FinishedBatch]) error {
+	return status.Error(codes.Unimplemented, "method Finish not implemented")
 }
 func (UnimplementedSourceServer) mustEmbedUnimplementedSourceServer() {}
 func (UnimplementedSourceServer) testEmbeddedByValue()                {}
@@ -192,6 +225,17 @@ func _Source_Fetch_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Source_FetchServer = grpc.BidiStreamingServer[FetchRequest, Frame]
 
+func _Source_Finish_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FinishRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SourceServer).Finish(m, &grpc.GenericServerStream[FinishRequest, FinishedBatch]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Source_FinishServer = grpc.ServerStreamingServer[FinishedBatch]
+
 // Source_ServiceDesc is the grpc.ServiceDesc for Source service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -215,6 +259,11 @@ var Source_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Source_Fetch_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Finish",
+			Handler:       _Source_Finish_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "mailhaul/plugin/v1/source.proto",

@@ -355,6 +355,7 @@ type MailboxState struct {
 	UidValidity   uint32                 `protobuf:"varint,3,opt,name=uid_validity,json=uidValidity,proto3" json:"uid_validity,omitempty"` // 0 where a source has none
 	Content       string                 `protobuf:"bytes,4,opt,name=content,proto3" json:"content,omitempty"`                             // differs whenever a message came or went; empty: always list
 	Flags         string                 `protobuf:"bytes,5,opt,name=flags,proto3" json:"flags,omitempty"`                                 // the same for flags and labels; empty: unknown
+	BlindSpots    []string               `protobuf:"bytes,6,rep,name=blind_spots,json=blindSpots,proto3" json:"blind_spots,omitempty"`     // what the server hides or caps, a sentence each
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +423,13 @@ func (x *MailboxState) GetFlags() string {
 		return x.Flags
 	}
 	return ""
+}
+
+func (x *MailboxState) GetBlindSpots() []string {
+	if x != nil {
+		return x.BlindSpots
+	}
+	return nil
 }
 
 // Time is an instant with the offset it was written in, since dates of mails
@@ -506,7 +514,8 @@ type Summary struct {
 	Structure      *Part                  `protobuf:"bytes,11,opt,name=structure,proto3" json:"structure,omitempty"`
 	Extra          map[string]string      `protobuf:"bytes,12,rep,name=extra,proto3" json:"extra,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Vars           map[string]string      `protobuf:"bytes,13,rep,name=vars,proto3" json:"vars,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Id             *ID                    `protobuf:"bytes,14,opt,name=id,proto3" json:"id,omitempty"` // in listings; elsewhere Begin has it
+	Id             *ID                    `protobuf:"bytes,14,opt,name=id,proto3" json:"id,omitempty"`        // in listings; elsewhere Begin has it
+	Fails          uint32                 `protobuf:"varint,15,opt,name=fails,proto3" json:"fails,omitempty"` // in listings: 1 + index of a condition that surely fails; then only id is set
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -637,6 +646,13 @@ func (x *Summary) GetId() *ID {
 		return x.Id
 	}
 	return nil
+}
+
+func (x *Summary) GetFails() uint32 {
+	if x != nil {
+		return x.Fails
+	}
+	return 0
 }
 
 // Gmail is what Gmail alone tells (X-GM-EXT-1).
@@ -1217,17 +1233,19 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"selectable\x18\x03 \x01(\bR\n" +
 	"selectable\x126\n" +
-	"\x05state\x18\x04 \x01(\v2 .mailhaul.plugin.v1.MailboxStateR\x05state\"\x93\x01\n" +
+	"\x05state\x18\x04 \x01(\v2 .mailhaul.plugin.v1.MailboxStateR\x05state\"\xb4\x01\n" +
 	"\fMailboxState\x12\x1a\n" +
 	"\bmessages\x18\x01 \x01(\x03R\bmessages\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12!\n" +
 	"\fuid_validity\x18\x03 \x01(\rR\vuidValidity\x12\x18\n" +
 	"\acontent\x18\x04 \x01(\tR\acontent\x12\x14\n" +
-	"\x05flags\x18\x05 \x01(\tR\x05flags\"N\n" +
+	"\x05flags\x18\x05 \x01(\tR\x05flags\x12\x1f\n" +
+	"\vblind_spots\x18\x06 \x03(\tR\n" +
+	"blindSpots\"N\n" +
 	"\x04Time\x12\x18\n" +
 	"\aseconds\x18\x01 \x01(\x03R\aseconds\x12\x14\n" +
 	"\x05nanos\x18\x02 \x01(\x05R\x05nanos\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x05R\x06offset\"\xa5\x05\n" +
+	"\x06offset\x18\x03 \x01(\x05R\x06offset\"\xbb\x05\n" +
 	"\aSummary\x12\x1b\n" +
 	"\tobject_id\x18\x01 \x01(\tR\bobjectId\x12'\n" +
 	"\x0fsequence_number\x18\x02 \x01(\rR\x0esequenceNumber\x12\x12\n" +
@@ -1243,7 +1261,8 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\tstructure\x18\v \x01(\v2\x18.mailhaul.plugin.v1.PartR\tstructure\x12<\n" +
 	"\x05extra\x18\f \x03(\v2&.mailhaul.plugin.v1.Summary.ExtraEntryR\x05extra\x129\n" +
 	"\x04vars\x18\r \x03(\v2%.mailhaul.plugin.v1.Summary.VarsEntryR\x04vars\x12&\n" +
-	"\x02id\x18\x0e \x01(\v2\x16.mailhaul.plugin.v1.IDR\x02id\x1a8\n" +
+	"\x02id\x18\x0e \x01(\v2\x16.mailhaul.plugin.v1.IDR\x02id\x12\x14\n" +
+	"\x05fails\x18\x0f \x01(\rR\x05fails\x1a8\n" +
 	"\n" +
 	"ExtraEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"iter"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -97,13 +98,16 @@ type Session struct {
 	Provides message.Needs
 	URL      string
 	Notes    []string
+	Budget   Budget // of a source
+	Finishes bool   // of a source: Finish is wanted after every commit
 	Close    func() error
 
 	// Of a source.
 	Mailboxes func(ctx context.Context) iter.Seq2[message.Mailbox, error]
 	List      func(ctx context.Context, req ListRequest) iter.Seq2[message.Summary, error]
 	Fetch     func(ctx context.Context, req FetchRequest, answer func(Fetched) error) error
-	LanesNow  func() int // may be nil
+	LanesNow  func() int                                                                      // may be nil
+	Finish    func(ctx context.Context, req FinishRequest, answer func(Finished) error) error // may be nil
 
 	// Of a sink.
 	Write     func(ctx context.Context, m *message.Message) (path string, octets int64, err error)
@@ -124,7 +128,24 @@ type ListRequest struct {
 	After   *message.ID
 	Limit   int
 	Newest  bool
+	Skip    int
+	Where   []Condition
 	State   func(message.MailboxState)
+}
+
+// Condition has the fields of source.Condition.
+type Condition struct {
+	Field string
+	Op    string
+	Time  time.Time
+	Size  int64
+	Flag  string
+}
+
+// Budget has the fields of source.Budget.
+type Budget struct {
+	Bytes int64
+	Per   time.Duration
 }
 
 // FetchRequest has the fields of source.FetchRequest.
@@ -139,4 +160,24 @@ type Fetched struct {
 	ID      message.ID
 	Message *message.Message
 	Err     error
+}
+
+// FinishRequest has the fields of source.FinishRequest.
+type FinishRequest struct {
+	Mailbox string
+	IDs     []message.ID
+	Action  Action
+}
+
+// Action has the fields of source.Action.
+type Action struct {
+	Flag   string
+	Move   string
+	Delete bool
+}
+
+// Finished has the fields of source.Finished.
+type Finished struct {
+	ID  message.ID
+	Err error
 }

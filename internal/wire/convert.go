@@ -57,11 +57,31 @@ func idsFromPB(p *pluginpb.IDBatch, home string) []message.ID {
 // IDsToPB converts a batch of ids of the mailbox home.
 func IDsToPB(ids []message.ID, home string) *pluginpb.IDBatch { return idsToPB(ids, home) }
 
+// ConditionsToPB converts the conditions of a listing.
+func ConditionsToPB(in []Condition) []*pluginpb.Condition {
+	out := make([]*pluginpb.Condition, len(in))
+	for i, c := range in {
+		out[i] = &pluginpb.Condition{Field: c.Field, Op: c.Op, Time: timeToPB(c.Time), Size: c.Size, Flag: valid(c.Flag)}
+	}
+	return out
+}
+
+func conditionsFromPB(in []*pluginpb.Condition) []Condition {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]Condition, len(in))
+	for i, c := range in {
+		out[i] = Condition{Field: c.GetField(), Op: c.GetOp(), Time: timeFromPB(c.GetTime()), Size: c.GetSize(), Flag: c.GetFlag()}
+	}
+	return out
+}
+
 // StateToPB converts a mailbox's state.
 func StateToPB(s message.MailboxState) *pluginpb.MailboxState {
 	return &pluginpb.MailboxState{
 		Messages: s.Messages, Bytes: s.Bytes, UidValidity: s.UIDValidity,
-		Content: valid(s.Content), Flags: valid(s.Flags),
+		Content: valid(s.Content), Flags: valid(s.Flags), BlindSpots: valids(s.BlindSpots),
 	}
 }
 
@@ -69,7 +89,7 @@ func StateToPB(s message.MailboxState) *pluginpb.MailboxState {
 func StateFromPB(p *pluginpb.MailboxState) message.MailboxState {
 	return message.MailboxState{
 		Messages: p.GetMessages(), Bytes: p.GetBytes(), UIDValidity: p.GetUidValidity(),
-		Content: p.GetContent(), Flags: p.GetFlags(),
+		Content: p.GetContent(), Flags: p.GetFlags(), BlindSpots: p.GetBlindSpots(),
 	}
 }
 
@@ -92,7 +112,7 @@ func MailboxFromPB(p *pluginpb.Mailbox) message.Mailbox {
 // SummaryToPB converts everything of a summary but its id.
 func SummaryToPB(s *message.Summary) *pluginpb.Summary {
 	out := &pluginpb.Summary{
-		ObjectId: valid(s.ObjectID), SequenceNumber: s.SequenceNumber, Have: uint32(s.Have),
+		ObjectId: valid(s.ObjectID), SequenceNumber: s.SequenceNumber, Have: uint32(s.Have), Fails: uint32(max(0, s.Fails)),
 		Size: s.Size, InternalDate: timeToPB(s.InternalDate),
 		Flags: valids(s.Flags), Keywords: valids(s.Keywords), Labels: valids(s.Labels),
 		Structure: partToPB(s.Structure), Extra: validMap(s.Extra), Vars: validMap(s.Vars),
@@ -111,7 +131,7 @@ func SummaryToPB(s *message.Summary) *pluginpb.Summary {
 // SummaryFromPB converts a summary. It keeps p's memory.
 func SummaryFromPB(p *pluginpb.Summary, id message.ID) message.Summary {
 	s := message.Summary{
-		ID: id, ObjectID: p.GetObjectId(), SequenceNumber: p.GetSequenceNumber(),
+		ID: id, ObjectID: p.GetObjectId(), SequenceNumber: p.GetSequenceNumber(), Fails: int(p.GetFails()),
 		Have: message.Needs(p.GetHave()), Size: p.GetSize(), InternalDate: timeFromPB(p.GetInternalDate()),
 		Flags: p.GetFlags(), Keywords: p.GetKeywords(), Labels: p.GetLabels(),
 		Structure: partFromPB(p.GetStructure()), Extra: p.GetExtra(), Vars: p.GetVars(),

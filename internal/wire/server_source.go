@@ -89,6 +89,7 @@ func (s *Server) list(ctx context.Context, session *Session, req *pluginpb.ListR
 	r := ListRequest{
 		Mailbox: req.GetMailbox(), Needs: message.Needs(req.GetNeeds()),
 		Limit: int(req.GetLimit()), Newest: req.GetNewest(),
+		Skip: int(req.GetSkip()), Where: conditionsFromPB(req.GetWhere()),
 		State: func(state message.MailboxState) {
 			_ = out.put(listed{state: StateToPB(state)}, 64) // a lost stream shows at the next summary
 		},
@@ -231,4 +232,44 @@ func (i *idStream) failed() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.err
+}
+
+// Finish implements pluginpb.SourceServer.
+func (s *Server) Finish(req *pluginpb.FinishRequest, stream pluginpb.Source_FinishServer) error {
+	faultpoint.Hit("source.finish")
+	out := newBatcher(func(batch []*pluginpb.Finished) error {
+		faultpoint.Hit("source.finished")
+		return stream.Send(&pluginpb.FinishedBatch{Finished: batch})
+	})
+	session, err := s.session(req.GetSession())
+	if err == nil {
+		err = s.finish(stream.Context(), session, req, out)
+	}
+	if lost := out.close(); lost != nil {
+		return lost
+	}
+	if err != nil {
+		return stream.Send(&pluginpb.FinishedBatch{Error: ErrorToPB(err)})
+	}
+	return nil
+}
+
+func (s *Server) finish(ctx context.Context, session *Session, req *pluginpb.FinishRequest, out *batcher[*pluginpb.Finished]) (err error) {
+	defer s.guard("Finish", &err)
+	if session.Finish == nil {
+		return fault.New(fault.Bug, "the host calls Finish, which plugin %s doesn't have", s.author.Name)
+	}
+	err = session.Finish(ctx, FinishRequest{
+		Mailbox: req.GetMailbox(), IDs: idsFromPB(req.GetIds(), req.GetMailbox()),
+		Action: Action{Flag: req.GetAction().GetFlag(), Move: req.GetAction().GetMove(), Delete: req.GetAction().GetDelete()},
+	}, func(f Finished) error {
+		if out.put(&pluginpb.Finished{Id: IDToPB(f.ID, req.GetMailbox()), Error: ErrorToPB(f.Err)}, 64) != nil {
+			return errAnswering
+		}
+		return nil
+	})
+	if errors.Is(err, errAnswering) {
+		return nil // the stream's own error, which out has kept
+	}
+	return err
 }

@@ -20,4 +20,9 @@ type MailboxState struct {
 	// Flags is the same for changes of flags and labels (IMAP:
 	// HIGHESTMODSEQ). Empty: unknown.
 	Flags string
+
+	// BlindSpots says, a sentence each, what the server hides or caps of
+	// this mailbox, as in "the server shows the newest 10,000 messages only".
+	// They stand in the report as they are.
+	BlindSpots []string
 }

@@ -9,6 +9,7 @@ type Summary struct {
 	ObjectID       string // survives moves: EMAILID (RFC 8474 §5.1) or Gmail's X-GM-MSGID; may be empty
 	SequenceNumber uint32 // of the session that listed it; 0 when unknown
 	Have           Needs
+	Fails          int // in listings with conditions: 1 + index of one that surely fails; then only ID is set. 0: none
 
 	Size         int64     // NeedSize: the server's claim, an estimate on some servers
 	InternalDate time.Time // NeedInternalDate; zero when the server has none

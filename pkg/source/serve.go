@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"log/slog"
 
@@ -40,7 +41,7 @@ func author[C any](p Plugin[C], log *slog.Logger) (wire.Author, error) {
 	}
 	a.Open = func(ctx context.Context, o wire.Opening) (*wire.Session, error) {
 		var config C
-		if err := spec.Decode(o.Config, &config, o.Secret); err != nil {
+		if err := spec.DecodeWith(o.Config, &config, spec.Vault{Value: o.Secret, Store: o.Store}); err != nil {
 			return nil, err
 		}
 		opened, err := p.Open(ctx, config, Env{Name: o.Name, Log: log.With("session", o.Name), Spool: o.Spool})
@@ -49,6 +50,9 @@ func author[C any](p Plugin[C], log *slog.Logger) (wire.Author, error) {
 		}
 		if opened.Source == nil {
 			return nil, fault.New(fault.Bug, "plugin %s: Open returned neither a source nor an error", p.Name)
+		}
+		if _, ok := opened.Source.(Finisher); opened.Finishes && !ok {
+			return nil, errors.Join(fault.New(fault.Bug, "plugin %s: Opened.Finishes is set, and the source is no Finisher", p.Name), opened.Source.Close())
 		}
 		return session(opened), nil
 	}
@@ -63,9 +67,13 @@ func unasked(context.Context, string) (string, error) {
 func session(o Opened) *wire.Session {
 	s := &wire.Session{
 		Lanes: o.Lanes, Provides: o.Provides, URL: o.URL, Notes: o.Notes, Close: o.Source.Close,
+		Budget: wire.Budget(o.Budget), Finishes: o.Finishes,
 		Mailboxes: o.Source.Mailboxes,
 		List: func(ctx context.Context, r wire.ListRequest) iter.Seq2[message.Summary, error] {
-			return o.Source.List(ctx, ListRequest(r))
+			return o.Source.List(ctx, ListRequest{
+				Mailbox: r.Mailbox, Needs: r.Needs, IDs: r.IDs, After: r.After, Limit: r.Limit, Newest: r.Newest,
+				Skip: r.Skip, Where: conditions(r.Where), State: r.State,
+			})
 		},
 		Fetch: func(ctx context.Context, r wire.FetchRequest, answer func(wire.Fetched) error) error {
 			for f, err := range o.Source.Fetch(ctx, FetchRequest(r)) {
@@ -82,5 +90,26 @@ func session(o Opened) *wire.Session {
 	if l, ok := o.Source.(Laner); ok {
 		s.LanesNow = l.Lanes
 	}
+	if f, ok := o.Source.(Finisher); ok {
+		s.Finish = func(ctx context.Context, r wire.FinishRequest, answer func(wire.Finished) error) error {
+			for done, err := range f.Finish(ctx, FinishRequest{Mailbox: r.Mailbox, IDs: r.IDs, Action: Action(r.Action)}) {
+				if err != nil {
+					return err
+				}
+				if err := answer(wire.Finished(done)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
 	return s
+}
+
+func conditions(in []wire.Condition) []Condition {
+	var out []Condition
+	for _, c := range in {
+		out = append(out, Condition(c))
+	}
+	return out
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"time"
 
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -38,6 +39,24 @@ type Opened struct {
 	Provides message.Needs // narrower than Plugin.Provides once the server has spoken; 0: the same
 	URL      string        // address for ids in text, as in "imap://user@host"
 	Notes    []string      // what the user should know, as in "the server grants 2 of 4 connections"
+
+	// Budget is what the provider or the config grants this account; zero:
+	// no bound. The host counts the octets of bodies, over runs as well, and
+	// parks the account when the budget is used up.
+	Budget Budget
+
+	// Finishes asks for Finish after each commit, for all that became
+	// durable, even when the file wants nothing changed on the server: for a
+	// source whose own memory of what was read moves on. Source must be a
+	// Finisher.
+	Finishes bool
+}
+
+// Budget is how much may be fetched in any period of a length: a sliding
+// window, not a calendar's day.
+type Budget struct {
+	Bytes int64         // octets of bodies; 0: no bound
+	Per   time.Duration // 0 means a day
 }
 
 // Source is one session. The host runs at most Lanes calls of List and Fetch
@@ -78,9 +97,30 @@ type ListRequest struct {
 	Limit   int          // at most so many; 0: all
 	Newest  bool         // newest first, else oldest first
 
+	// Skip passes over so many, in the order asked for, before the first that
+	// is yielded: for pages. No summaries of them are asked of the server.
+	Skip int
+
+	// Where are conditions that must all hold of a message that is wanted.
+	// Of one that surely fails a condition, a source that can ask its server
+	// yields Summary{ID, Fails: index+1} and nothing else: the message stays
+	// in the count, and costs no summary. A source may ignore any condition:
+	// the host judges every message itself. It never decides on a doubt: a
+	// value that is missing or can't be read is no failure.
+	Where []Condition
+
 	// State is called once, before the first summary, with what the server
 	// said when it opened the mailbox for this listing. May be nil.
 	State func(message.MailboxState)
+}
+
+// Condition compares one field of a message with a constant.
+type Condition struct {
+	Field string    // "date" (of the header), "internal_date", "size", "flags"; ignore what you don't know
+	Op    string    // "<", "<=", ">", ">="; of flags "has", "lacks"
+	Time  time.Time // of the dates
+	Size  int64     // of size: octets
+	Flag  string    // of flags: a system flag with its backslash, or a keyword
 }
 
 // FetchRequest asks for messages of one mailbox.
@@ -101,4 +141,43 @@ type Fetched struct {
 // than were configured lowers its lanes. Lanes is asked before each call.
 type Laner interface {
 	Lanes() int
+}
+
+// Finisher is an optional power: a source that can change messages on the
+// server once they are exported, or wants to know that they are. It is the
+// only verb that may change anything there (I7).
+type Finisher interface {
+	// Finish is told of messages that are durable in every sink that wanted
+	// them, and in the ledger (I3), and does with them what the file says.
+	// It answers every id exactly once, in any order. A message's own trouble
+	// is Finished.Err: it is tried again in a later run; fault.Gone means
+	// that there is nothing left to do. What is done already must be harmless
+	// to do again: after a crash it is asked for once more.
+	//
+	// It runs beside List and Fetch, on one lane.
+	Finish(ctx context.Context, req FinishRequest) iter.Seq2[Finished, error]
+}
+
+// FinishRequest names messages of one mailbox that are exported.
+type FinishRequest struct {
+	Mailbox string
+	IDs     []message.ID // not empty
+	Action  Action
+}
+
+// Action is what becomes of an exported message on the server. At most one of
+// the fields is set; the zero Action only tells.
+type Action struct {
+	Flag   string // set this flag, as in \Seen or $Exported
+	Move   string // move it to this mailbox: UTF-8, "/" between levels; made when missing
+	Delete bool   // delete it for good
+}
+
+// IsZero reports whether nothing is to be changed.
+func (a Action) IsZero() bool { return a == Action{} }
+
+// Finished answers one id.
+type Finished struct {
+	ID  message.ID
+	Err error // this message only
 }

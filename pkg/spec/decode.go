@@ -49,6 +49,11 @@ import (
 // secrets gives a secret's value for its reference, each time that
 // Secret.Value is called; it may be nil when the config has no references.
 func Decode(config []byte, into any, secrets func(ctx context.Context, ref string) (string, error)) error {
+	return DecodeWith(config, into, Vault{Value: secrets})
+}
+
+// DecodeWith is Decode with secrets that can be stored as well.
+func DecodeWith(config []byte, into any, secrets Vault) error {
 	v := reflect.ValueOf(into)
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
 		return fault.New(fault.Bug, "decode a config into %T: expected a pointer to a struct", into)
@@ -63,7 +68,7 @@ func Decode(config []byte, into any, secrets func(ctx context.Context, ref strin
 }
 
 type decoder struct {
-	secrets  func(ctx context.Context, ref string) (string, error)
+	secrets  Vault
 	errs     []error
 	types    map[reflect.Type][]field  // a list of 3,000 sources has one type
 	patterns map[string]*regexp.Regexp // as they stand in the tags
@@ -278,11 +283,11 @@ func (d *decoder) secret(t *tree, v reflect.Value, key string) {
 	case t.kind == "string":
 		v.Set(reflect.ValueOf(Plain(t.text)))
 	case t.kind == "object" && len(t.names) == 1 && t.members[secretRef] != nil && t.members[secretRef].kind == "string":
-		if d.secrets == nil {
+		if d.secrets.Value == nil {
 			d.fail(key, "there is nobody to ask for the secret")
 			return
 		}
-		v.Set(reflect.ValueOf(Secret{ref: t.members[secretRef].text, set: true, ask: d.secrets}))
+		v.Set(reflect.ValueOf(Secret{ref: t.members[secretRef].text, set: true, vault: d.secrets}))
 	default:
 		d.wrong(t, v, key)
 	}

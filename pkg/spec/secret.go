@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
 // hidden is what every printing of a secret shows.
@@ -19,7 +21,16 @@ type Secret struct {
 	ref   string
 	plain string
 	set   bool
-	ask   func(ctx context.Context, ref string) (string, error)
+	vault Vault
+}
+
+// Vault is where the values of secrets come from and, where they can be
+// renewed, go to. Both are called by many goroutines at once.
+type Vault struct {
+	// Value returns the value that ref stands for, as it is now.
+	Value func(ctx context.Context, ref string) (string, error)
+	// Store keeps a new value in the place of ref; nil: there is no place.
+	Store func(ctx context.Context, ref, value string) error
 }
 
 // Plain returns a secret whose value is known: for tests and for plugins that
@@ -30,10 +41,22 @@ func Plain(value string) Secret { return Secret{plain: value, set: true} }
 // it: a password from ${exec:} may have been renewed. The value of the zero
 // Secret is empty.
 func (s Secret) Value(ctx context.Context) (string, error) {
-	if s.ask == nil {
+	if s.vault.Value == nil {
 		return s.plain, nil
 	}
-	return s.ask(ctx, s.ref)
+	return s.vault.Value(ctx, s.ref)
+}
+
+// Store keeps a renewed value, as a rotated refresh token, in the secret's
+// place: from then on Value returns it, in later runs too. It is durable when
+// Store returns. Only a secret that stands in the file as ${store:NAME} has a
+// place; for any other the error is a fault.Config with a hint.
+func (s Secret) Store(ctx context.Context, value string) error {
+	if s.vault.Store == nil {
+		return fault.New(fault.Config, "the secret can't be stored: it has no place that can be written to").
+			WithHint("write it as ${store:NAME} in the file")
+	}
+	return s.vault.Store(ctx, s.ref, value)
 }
 
 // IsZero reports whether the secret was left out of the file.

@@ -180,6 +180,33 @@ func TestSecretIsAskedForEachTimeAndNeverShown(t *testing.T) {
 	}
 }
 
+// A renewed value goes where the secret comes from; one without a place says
+// how it gets one.
+func TestSecretStore(t *testing.T) {
+	t.Parallel()
+	kept := map[string]string{"token": "old"}
+	vault := spec.Vault{
+		Value: func(_ context.Context, ref string) (string, error) { return kept[ref], nil },
+		Store: func(_ context.Context, ref, value string) error { kept[ref] = value; return nil },
+	}
+	var c config
+	if err := spec.DecodeWith(fmt.Appendf(nil, `{"address":"x","password":%s}`, spec.SecretJSON("token")), &c, vault); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Password.Store(t.Context(), "new"); err != nil {
+		t.Error(err)
+	}
+	if got, err := c.Password.Value(t.Context()); got != "new" || err != nil {
+		t.Errorf("value %q, %v; want the new one", got, err)
+	}
+	for name, s := range map[string]spec.Secret{"plain": spec.Plain("hunter2"), "zero": {}} {
+		err := s.Store(t.Context(), "new")
+		if !fault.Is(err, fault.Config) || !strings.Contains(fault.As(err).Hint, "${store:NAME}") {
+			t.Errorf("%s: %v, want a Config with a hint", name, err)
+		}
+	}
+}
+
 func TestSchemaGoldenAndAgreesWithDecode(t *testing.T) {
 	t.Parallel()
 	schema, err := spec.SchemaOf(config{})

@@ -66,7 +66,7 @@ func author[C any](p Plugin[C], log *slog.Logger) (wire.Author, error) {
 	}
 	a.Open = func(ctx context.Context, o wire.Opening) (*wire.Session, error) {
 		var config C
-		if err := spec.Decode(o.Config, &config, o.Secret); err != nil {
+		if err := spec.DecodeWith(o.Config, &config, spec.Vault{Value: o.Secret, Store: o.Store}); err != nil {
 			return nil, err
 		}
 		s, err := p.Open(ctx, config, Env{Name: o.Name, Log: log.With("session", o.Name), Spool: o.Spool})

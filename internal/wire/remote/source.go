@@ -5,6 +5,7 @@ import (
 	"io"
 	"iter"
 	"sync/atomic"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/internal/wire"
@@ -29,9 +30,45 @@ func (c *Conn) OpenSource(ctx context.Context, spec Spec) (source.Opened, error)
 	}
 	s := &Source{session: session}
 	s.lanes.Store(int32(max(1, o.GetLanes())))
-	return source.Opened{
+	opened := source.Opened{
 		Source: s, Lanes: s.Lanes(), Provides: needs(o.GetProvides()), URL: o.GetUrl(), Notes: o.GetNotes(),
-	}, nil
+		Budget:   source.Budget{Bytes: o.GetBudgetOctets(), Per: time.Duration(o.GetBudgetPeriodNs())},
+		Finishes: o.GetFinishes() && o.GetFinisher(),
+	}
+	if o.GetFinisher() {
+		opened.Source = &Finisher{s}
+	}
+	return opened, nil
+}
+
+// Finisher is a session of a source that has the power of source.Finisher.
+type Finisher struct{ *Source }
+
+// Finish implements source.Finisher.
+func (s *Finisher) Finish(ctx context.Context, req source.FinishRequest) iter.Seq2[source.Finished, error] {
+	return func(yield func(source.Finished, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := s.conn.source.Finish(ctx, &pluginpb.FinishRequest{
+			Session: s.number, Mailbox: req.Mailbox, Ids: wire.IDsToPB(req.IDs, req.Mailbox),
+			Action: &pluginpb.Action{Flag: req.Action.Flag, Move: req.Action.Move, Delete: req.Action.Delete},
+		})
+		for err == nil {
+			var b *pluginpb.FinishedBatch
+			if b, err = stream.Recv(); err == io.EOF {
+				return
+			}
+			for _, f := range b.GetFinished() {
+				if !yield(source.Finished{ID: wire.IDFromPB(f.GetId(), req.Mailbox), Err: s.conn.error(f.GetError())}, nil) {
+					return
+				}
+			}
+			if b.GetError() != nil {
+				err = s.conn.error(b.GetError())
+			}
+		}
+		yield(source.Finished{}, s.conn.lost(ctx, err))
+	}
 }
 
 // Lanes returns how many List and Fetch may run at once, as the plugin said
@@ -102,7 +139,14 @@ func (s *Source) List(ctx context.Context, req source.ListRequest) iter.Seq2[mes
 func (s *Source) listRequest(req source.ListRequest) *pluginpb.ListRequest {
 	r := &pluginpb.ListRequest{
 		Session: s.number, Mailbox: req.Mailbox, Needs: uint32(req.Needs),
-		Limit: int32(req.Limit), Newest: req.Newest,
+		Limit: int32(req.Limit), Newest: req.Newest, Skip: int64(req.Skip),
+	}
+	if len(req.Where) > 0 {
+		where := make([]wire.Condition, len(req.Where))
+		for i, c := range req.Where {
+			where[i] = wire.Condition(c)
+		}
+		r.Where = wire.ConditionsToPB(where)
 	}
 	if req.IDs != nil {
 		r.Ids = wire.IDsToPB(req.IDs, req.Mailbox)

@@ -40,7 +40,8 @@ func TestDescribe(t *testing.T) {
 
 func TestOpenSource(t *testing.T) {
 	t.Parallel()
-	a := sourceOf(wire.Session{Lanes: 4, Provides: message.NeedSize, URL: "imap://u@h", Notes: []string{"slow"}})
+	a := sourceOf(wire.Session{Lanes: 4, Provides: message.NeedSize, URL: "imap://u@h", Notes: []string{"slow"},
+		Budget: wire.Budget{Bytes: 1 << 40, Per: 24 * time.Hour}})
 	open := a.Open
 	a.Open = func(ctx context.Context, o wire.Opening) (*wire.Session, error) {
 		if o.Name != "alice" || string(o.Config) != `{"a":1}` || o.Spool.Dir != "/spool" || o.Spool.Budget != 9 {
@@ -56,6 +57,12 @@ func TestOpenSource(t *testing.T) {
 	}
 	if o.Lanes != 4 || o.Provides != message.NeedSize || o.URL != "imap://u@h" || len(o.Notes) != 1 || o.Notes[0] != "slow" {
 		t.Errorf("opened %+v", o)
+	}
+	if o.Budget != (source.Budget{Bytes: 1 << 40, Per: 24 * time.Hour}) || o.Finishes {
+		t.Errorf("opened with budget %v, Finishes %v", o.Budget, o.Finishes)
+	}
+	if _, ok := o.Source.(source.Finisher); ok {
+		t.Error("a session without Finish is a Finisher")
 	}
 	if err := o.Source.Close(); err != nil {
 		t.Error(err)
@@ -134,10 +141,15 @@ func TestList(t *testing.T) {
 		Extra:     map[string]string{"x": "y"}, Vars: map[string]string{"v": "w"},
 	}
 	bare := message.Summary{ID: message.ID{Mailbox: "Other", UIDL: "\x80raw", HeaderHash: "ab", Ordinal: 3}}
-	state := message.MailboxState{Messages: 2, Bytes: 7, UIDValidity: 1}
+	refused := message.Summary{ID: message.ID{Mailbox: "INBOX", UIDValidity: 1, UID: 6}, Fails: 2}
+	state := message.MailboxState{Messages: 2, Bytes: 7, UIDValidity: 1, BlindSpots: []string{"the server shows 10,000 messages", "bad \xff"}}
 	after := message.ID{Mailbox: "INBOX", UIDValidity: 1, UID: 4}
 	req := source.ListRequest{
 		Mailbox: "INBOX", Needs: message.AllSummary, IDs: []message.ID{full.ID, bare.ID}, After: &after, Limit: 10, Newest: true,
+		Skip: 1 << 20, Where: []source.Condition{
+			{Field: "date", Op: ">=", Time: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)},
+			{Field: "size", Op: "<", Size: 1 << 40}, {Field: "flags", Op: "has", Flag: `\Seen`},
+		},
 	}
 	lanes := 1
 	s := openSource(t, wire.Session{
@@ -145,13 +157,18 @@ func TestList(t *testing.T) {
 		LanesNow: func() int { return lanes },
 		List: func(_ context.Context, r wire.ListRequest) iter.Seq2[message.Summary, error] {
 			return func(yield func(message.Summary, error) bool) {
-				got := source.ListRequest(r)
+				got := source.ListRequest{
+					Mailbox: r.Mailbox, Needs: r.Needs, IDs: r.IDs, After: r.After, Limit: r.Limit, Newest: r.Newest, Skip: r.Skip,
+				}
+				for _, c := range r.Where {
+					got.Where = append(got.Where, source.Condition(c))
+				}
 				if diff := cmp.Diff(req, got, cmpopts.IgnoreFields(source.ListRequest{}, "State")); diff != "" {
 					yield(message.Summary{}, errors.New(diff))
 					return
 				}
 				r.State(state)
-				_ = yield(full, nil) && yield(bare, nil)
+				_ = yield(full, nil) && yield(bare, nil) && yield(refused, nil)
 			}
 		},
 	})
@@ -177,9 +194,10 @@ func TestList(t *testing.T) {
 		}
 		return h.Raw()
 	})
-	if diff := cmp.Diff([]message.Summary{full, bare}, got, cmpopts.EquateEmpty(), raw); diff != "" {
+	if diff := cmp.Diff([]message.Summary{full, bare, refused}, got, cmpopts.EquateEmpty(), raw); diff != "" {
 		t.Error(diff)
 	}
+	state.BlindSpots[1] = "bad \uFFFD"
 	if diff := cmp.Diff([]message.MailboxState{state}, stated); diff != "" {
 		t.Error(diff)
 	}
@@ -430,6 +448,65 @@ func TestFetchCancel(t *testing.T) {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// Every id is answered, each with its own error; the last pair may be the
+// stream's.
+func TestFinish(t *testing.T) {
+	t.Parallel()
+	var ids []message.ID
+	for i := range uint32(3000) {
+		ids = append(ids, message.ID{Mailbox: "INBOX", UIDValidity: 1, UID: i + 1})
+	}
+	want := source.FinishRequest{Mailbox: "INBOX", IDs: ids, Action: source.Action{Move: "Exported/あ"}}
+	gone := fault.New(fault.Gone, "UID 7 isn't there")
+	a := sourceOf(wire.Session{
+		Finishes: true,
+		Finish: func(_ context.Context, r wire.FinishRequest, answer func(wire.Finished) error) error {
+			got := source.FinishRequest{Mailbox: r.Mailbox, IDs: r.IDs, Action: source.Action(r.Action)}
+			if diff := cmp.Diff(want, got); diff != "" {
+				return errors.New(diff)
+			}
+			for _, id := range r.IDs {
+				f := wire.Finished{ID: id}
+				if id.UID == 7 {
+					f.Err = gone
+				}
+				if err := answer(f); err != nil {
+					return err
+				}
+			}
+			return fault.New(fault.Unavailable, "connection reset")
+		},
+	})
+	o, err := connect(t, a).OpenSource(t.Context(), remote.Spec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !o.Finishes {
+		t.Error("Finishes didn't arrive")
+	}
+	var got []message.ID
+	var last error
+	for f, err := range o.Source.(source.Finisher).Finish(t.Context(), want) {
+		switch {
+		case err != nil:
+			last = err
+		case f.ID.UID == 7 && fault.Is(f.Err, fault.Gone), f.Err == nil:
+			got = append(got, f.ID)
+		default:
+			t.Errorf("%s: %v", f.ID, f.Err)
+		}
+	}
+	if diff := cmp.Diff(ids, got); diff != "" {
+		t.Error(diff)
+	}
+	if !fault.Is(last, fault.Unavailable) {
+		t.Errorf("ended with %v, want Unavailable", last)
+	}
+	for range o.Source.(source.Finisher).Finish(t.Context(), want) {
+		break // whoever has enough hangs nothing
+	}
+}
 
 func TestSecrets(t *testing.T) {
 	t.Parallel()

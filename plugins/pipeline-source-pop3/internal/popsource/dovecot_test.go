@@ -1,6 +1,7 @@
 package popsource
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +64,7 @@ func TestState(t *testing.T) {
 	}
 	look := func() message.MailboxState { return mailbox(t, openSource(t, plainConfig(d.POP3))).State }
 	first, second := look(), look()
-	if first != second || first.Content == "" {
+	if !reflect.DeepEqual(first, second) || first.Content == "" {
 		t.Errorf("nothing changed: %+v, then %+v", first, second)
 	}
 	d.Doveadm("expunge", "-u", "alice", "mailbox", "INBOX", "2")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -152,7 +153,7 @@ func TestScripted(t *testing.T) {
 	}
 	var st message.MailboxState
 	sums := list(t, s, source.ListRequest{Needs: message.NeedSize | message.NeedHeaders, State: func(x message.MailboxState) { st = x }})
-	if st != m.State {
+	if !reflect.DeepEqual(st, m.State) {
 		t.Errorf("the state of the listing is %+v, of the mailbox %+v", st, m.State)
 	}
 	if len(sums) != 700 {
