@@ -29,6 +29,15 @@ func NewPace(messages, bytes float64) *Pace {
 	return p
 }
 
+// Step returns how many of n messages to ask for at once: what comes in a
+// second, so that a slow pace is felt as one and not as a long silence.
+func (p *Pace) Step(n int) int {
+	if p == nil || p.messages == nil {
+		return n
+	}
+	return min(n, p.messages.Burst())
+}
+
 // Messages waits until n more messages may be asked for, or until ctx ends.
 func (p *Pace) Messages(ctx context.Context, n int) error {
 	if p == nil || p.messages == nil {

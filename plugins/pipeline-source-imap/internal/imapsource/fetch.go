@@ -24,6 +24,8 @@ const (
 	// ahead is how many messages are asked for before the ones before have
 	// come: enough to hide a round trip, few enough to share the work.
 	ahead = 256
+	// maxFlight is how many commands are under way at once.
+	maxFlight = 16
 	// maxDeaths is how often the connection may end on a message that was
 	// asked for alone. Networks cut at random, too.
 	maxDeaths = 3
@@ -45,6 +47,7 @@ type fetcher struct {
 
 	pending  map[uint32]message.ID // pulled, not answered
 	flight   []*command            // sent, not completed, in order
+	queue    imapdata.Set          // to be asked for, at the pace
 	work     []imapdata.Set        // to be asked for again, alone; the last first
 	deaths   map[uint32]int        // how often a connection died on a message alone
 	empty    map[uint32]int        // how often a message alone came without a body
@@ -99,7 +102,7 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 			release()
 			if len(f.pending) == 0 {
 				f.pool.Put(f.conn)
-				f.conn, f.flight, f.work = nil, nil, nil
+				f.conn, f.flight, f.work, f.queue = nil, nil, nil, nil
 				continue
 			}
 			if err := f.recover(ctx); err != nil {
@@ -112,7 +115,7 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 		if err != nil {
 			return err
 		}
-		if !more && len(f.flight) == 0 && len(f.work) == 0 {
+		if !more && len(f.flight) == 0 && len(f.work) == 0 && len(f.queue) == 0 {
 			f.release()
 			return nil
 		}
@@ -131,10 +134,16 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 			}
 		}
 		if len(batch) > 0 {
-			if err := f.settings.Pace.Messages(ctx, len(batch)); err != nil {
+			f.queue = f.accept(batch)
+		}
+		// With a pace a batch is asked for a second's worth at a time, and
+		// what was asked for is read before the next.
+		n := f.settings.Pace.Step(int(f.queue.Count()))
+		if n > 0 && (len(batch) == n || len(f.flight) == 0) {
+			if err := f.settings.Pace.Messages(ctx, n); err != nil {
 				return err
 			}
-			f.send(f.accept(batch), false)
+			f.send(f.queue.TakeFirst(int64(n)), false)
 		}
 		if len(f.flight) == 0 && len(f.work) > 0 {
 			f.send(f.nextWork(), true)
@@ -161,7 +170,7 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 // pull takes the next batch when there is room: waiting for it only when
 // nothing else is to be done.
 func (f *fetcher) pull(ctx context.Context, batches <-chan []message.ID) (batch []message.ID, more bool, err error) {
-	if f.closed || len(f.work) > 0 || len(f.pending) > ahead && len(f.flight) > 1 || len(f.flight) >= 16 {
+	if f.closed || len(f.work) > 0 || len(f.queue) > 0 || len(f.pending) > ahead && len(f.flight) > 1 || len(f.flight) >= maxFlight {
 		return nil, !f.closed, nil
 	}
 	if len(f.flight) > 0 {

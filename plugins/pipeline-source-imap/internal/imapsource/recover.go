@@ -207,13 +207,13 @@ func (f *fetcher) release() {
 	}
 }
 
-// unsent puts what is pending and in no work into the work.
+// unsent puts what is pending and waits nowhere into the work.
 func (f *fetcher) unsent() {
 	var uids []uint32
 	for u := range f.pending {
 		uids = append(uids, u)
 	}
-	all := imapdata.Of(uids)
+	all := imapdata.Of(uids).Minus(f.queue)
 	for _, w := range f.work {
 		all = all.Minus(w)
 	}
@@ -256,4 +256,5 @@ func (f *fetcher) renumbered() {
 	for i := range f.work {
 		f.work[i] = f.left(f.work[i])
 	}
+	f.queue = f.left(f.queue)
 }
