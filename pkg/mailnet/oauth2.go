@@ -24,7 +24,7 @@ type OAuth2 struct {
 	ClientSecret   spec.Secret `json:"client_secret" doc:"the application's secret; alone: client credentials"`
 	Certificate    string      `json:"certificate" doc:"PEM file with the application's certificate and RSA key, instead of a secret"`
 	RefreshToken   spec.Secret `json:"refresh_token" doc:"a user's refresh token"`
-	TokenStore     string      `json:"token_store" doc:"writable file, one for each account, where the refresh token is kept; it wins over refresh_token, and providers that rotate tokens need it"`
+	TokenStore     spec.Secret `json:"token_store" doc:"where the refresh token is kept, one place for each account: pipeline auth login puts it there, and a provider that gives another at each renewal has it replaced. It wins over refresh_token" example:"${store:alice}"`
 	ServiceAccount spec.Secret `json:"service_account" doc:"Google service account: the JSON key as downloaded, as in ${file:key.json}"`
 	Subject        string      `json:"subject" doc:"user that a service account acts for; default: username"`
 	Tenant         string      `json:"tenant" doc:"Microsoft 365 tenant: its id or domain; default: common"`
@@ -35,7 +35,7 @@ type OAuth2 struct {
 
 // IsZero reports whether the block is empty.
 func (o *OAuth2) IsZero() bool {
-	return o.ClientID == "" && o.ServiceAccount.IsZero() && o.RefreshToken.IsZero() && o.TokenStore == "" && o.ClientSecret.IsZero() && o.Certificate == ""
+	return o.ClientID == "" && o.ServiceAccount.IsZero() && o.RefreshToken.IsZero() && o.TokenStore.IsZero() && o.ClientSecret.IsZero() && o.Certificate == ""
 }
 
 // grant is the way a token is got.
@@ -51,7 +51,7 @@ func (o *OAuth2) grant() grant {
 	switch {
 	case !o.ServiceAccount.IsZero():
 		return byServiceAccount
-	case !o.RefreshToken.IsZero() || o.TokenStore != "":
+	case !o.RefreshToken.IsZero() || !o.TokenStore.IsZero():
 		return byRefresh
 	}
 	return byClient
@@ -102,6 +102,7 @@ type cached struct {
 	mu    sync.Mutex
 	token *oauth2.Token
 	life  time.Duration // of the token, when it was new
+	again string        // the refresh token that came last
 }
 
 // NewTokens returns an empty cache.
@@ -190,26 +191,34 @@ func (s *oauthSource) refresh(ctx context.Context) (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.RefreshToken != "" && t.RefreshToken != token && s.TokenStore != "" {
-		if err := writeToken(s.TokenStore, t.RefreshToken); err != nil {
-			return nil, err
+	if t.RefreshToken != "" && t.RefreshToken != token {
+		s.again = t.RefreshToken
+		if !s.TokenStore.IsZero() {
+			if err := s.TokenStore.Store(ctx, t.RefreshToken); err != nil {
+				return nil, fault.Wrap(fault.Full, err, "keep the renewed refresh token")
+			}
 		}
 	}
 	return t, nil
 }
 
+// stored returns the refresh token: from the store, else the last that came,
+// else from the file.
 func (s *oauthSource) stored(ctx context.Context) (string, error) {
-	if s.TokenStore != "" {
-		token, err := readToken(s.TokenStore)
-		if token != "" || err != nil {
+	if !s.TokenStore.IsZero() {
+		token, err := s.TokenStore.Value(ctx)
+		if token = strings.TrimSpace(token); token != "" || err != nil {
 			return token, err
 		}
 	}
+	if s.again != "" {
+		return s.again, nil
+	}
 	token, err := s.RefreshToken.Value(ctx)
 	if err == nil && token == "" {
-		err = fault.New(fault.Auth, "there is no refresh token in %s yet", s.TokenStore).WithHint("log in first: pipeline auth login")
+		err = fault.New(fault.Auth, "there is no refresh token yet").WithHint("log in first: pipeline auth login SOURCE")
 	}
-	return token, err
+	return strings.TrimSpace(token), err
 }
 
 // serviceKey is what of Google's key file is needed.
@@ -277,11 +286,12 @@ func firstLine(s string) string {
 // open and the code to type there, and the refresh token goes into the token
 // store.
 func DeviceLogin(ctx context.Context, o OAuth2, show func(url, code string)) error {
-	if o.TokenStore == "" {
-		return fault.New(fault.Config, "token_store is missing: where should the token go?").WithKey("token_store")
+	if o.TokenStore.IsZero() {
+		return fault.New(fault.Config, "token_store is missing: where should the token go?").
+			WithHint("set it to ${store:NAME}").WithKey("oauth2.token_store")
 	}
 	if o.DeviceURL == "" {
-		return fault.New(fault.Config, "device_url is missing, and no provider is set that has one").WithKey("device_url")
+		return fault.New(fault.Config, "device_url is missing, and no provider is set that has one").WithKey("oauth2.device_url")
 	}
 	s := &oauthSource{OAuth2: o}
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Timeout: askTimeout})
@@ -302,5 +312,5 @@ func DeviceLogin(ctx context.Context, o OAuth2, show func(url, code string)) err
 	if t.RefreshToken == "" {
 		return fault.New(fault.Auth, "%s gave no refresh token", o.TokenURL).WithHint("add offline_access to scopes")
 	}
-	return writeToken(o.TokenStore, t.RefreshToken)
+	return o.TokenStore.Store(ctx, t.RefreshToken)
 }

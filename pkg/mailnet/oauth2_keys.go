@@ -14,8 +14,6 @@ import (
 	"encoding/pem"
 	"net/url"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -123,38 +121,4 @@ func parseServiceKey(raw string) (serviceKey, error) {
 			WithHint("give the file's contents, as in ${file:key.json}").WithKey("oauth2.service_account")
 	}
 	return key, nil
-}
-
-// readToken returns the refresh token in a store; empty when there is none yet.
-func readToken(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if os.IsNotExist(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fault.Wrap(fault.Config, err, "read the token store")
-	}
-	return strings.TrimSpace(string(b)), nil
-}
-
-// writeToken replaces the store's token so that a crash leaves the old or the
-// new one. Nobody else may read it (I9).
-func writeToken(file, token string) error {
-	wrap := func(err error) error { return fault.Wrap(fault.Full, err, "write the token store") }
-	f, err := os.CreateTemp(filepath.Dir(file), ".token-*") // mode 0600
-	if err != nil {
-		return wrap(err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(token + "\n")
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	return wrap(err)
 }

@@ -1,6 +1,7 @@
 package mailnet
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -98,16 +99,57 @@ func TestRefreshTokenIsRotated(t *testing.T) {
 		}
 		return 200, fmt.Sprintf(`{"access_token":"access-%d","expires_in":3600,"refresh_token":"refresh-%d"}`, n, n+1)
 	})
-	store := filepath.Join(t.TempDir(), "token")
-	o := OAuth2{ClientID: "app", RefreshToken: spec.Plain("refresh-1"), TokenStore: store, TokenURL: at}
+	store := newStore(t)
+	o := OAuth2{ClientID: "app", RefreshToken: spec.Plain("refresh-1"), TokenStore: store.secret, TokenURL: at}
 	for n := range 3 {
 		if got, err := NewTokens().Source(o, "u").Token(t.Context(), false); err != nil || got != fmt.Sprintf("access-%d", n+1) {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
-	if info, err := os.Stat(store); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the store: %v, %v", info, err)
+	if store.value != "refresh-4" {
+		t.Errorf("the store has %q", store.value)
 	}
+}
+
+// TestRotatedWithoutAStore: the run goes on with the token that came last; the
+// next one would need a store.
+func TestRotatedWithoutAStore(t *testing.T) {
+	t.Parallel()
+	at, _ := endpoint(t, func(n int, form url.Values) (int, string) {
+		if want := fmt.Sprintf("refresh-%d", n); form.Get("refresh_token") != want {
+			t.Errorf("the refresh token is %q, want %q", form.Get("refresh_token"), want)
+		}
+		return 200, fmt.Sprintf(`{"access_token":"access-%d","expires_in":3600,"refresh_token":"refresh-%d"}`, n, n+1)
+	})
+	s := NewTokens().Source(OAuth2{ClientID: "app", RefreshToken: spec.Plain("refresh-1"), TokenURL: at}, "u")
+	for n := range 3 {
+		if got, err := s.Token(t.Context(), true); err != nil || got != fmt.Sprintf("access-%d", n+1) {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+}
+
+// store is a place that a token is kept in, as the host has one for ${store:}.
+type store struct {
+	secret spec.Secret
+	value  string
+}
+
+func newStore(t *testing.T) *store {
+	t.Helper()
+	s := new(store)
+	var c struct {
+		Token spec.Secret `json:"token"`
+	}
+	err := spec.DecodeWith([]byte(`{"token":{"$secret":"x"}}`), &c, spec.Vault{
+		Value: func(context.Context, string) (string, error) { return s.value, nil },
+		Store: func(_ context.Context, _, value string) error { s.value = value; return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.secret = c.Token
+	return s
 }
 
 func TestServiceAccount(t *testing.T) {
@@ -232,14 +274,18 @@ func TestDeviceLogin(t *testing.T) {
 		}
 		return 200, `{"access_token":"a","expires_in":60,"refresh_token":"refresh-1"}`
 	})
-	store := filepath.Join(t.TempDir(), "token")
+	store := newStore(t)
+	o := OAuth2{ClientID: "app", TokenStore: store.secret, TokenURL: at, DeviceURL: at}
+	if _, err := NewTokens().Source(o, "u").Token(t.Context(), false); !fault.Is(err, fault.Auth) || !strings.Contains(fault.As(err).Hint, "auth login") {
+		t.Errorf("before the login: %v", err)
+	}
 	var shown string
-	err := DeviceLogin(t.Context(), OAuth2{ClientID: "app", TokenStore: store, TokenURL: at, DeviceURL: at}, func(url, code string) { shown = url + " " + code })
+	err := DeviceLogin(t.Context(), o, func(url, code string) { shown = url + " " + code })
 	if err != nil || shown != "https://example.org/device ABCD-EFGH" {
 		t.Errorf("%v, shown %q", err, shown)
 	}
-	if got, err := readToken(store); got != "refresh-1" || err != nil {
-		t.Errorf("the store has %q, %v", got, err)
+	if store.value != "refresh-1" {
+		t.Errorf("the store has %q", store.value)
 	}
 }
 

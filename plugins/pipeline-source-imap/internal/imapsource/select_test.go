@@ -8,6 +8,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/pkg/spec"
 	"github.com/mailhaul/pipeline/test/dovecot"
 	"github.com/mailhaul/pipeline/test/imapscript"
 )
@@ -56,7 +57,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		"search":           func(c *Config) { c.Search = "ALL\r\nx DELETE INBOX" },
 		"extra_fields":     func(c *Config) { c.ExtraFields = []string{"BODY[]"} }, // it would set \Seen (I7)
 		"address":          func(c *Config) { c.Address = "" },
-		"oauth2.client_id": func(c *Config) { c.OAuth2.TokenStore = "/tmp/x" },
+		"oauth2.client_id": func(c *Config) { c.OAuth2.TokenStore = spec.Plain("x") },
 		"password":         func(c *Config) { c.Provider = "microsoft365" },
 	} {
 		c := plainConfig("localhost:143")
