@@ -93,7 +93,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	}
 	stats := &engine.Stats{}
 	opts := engine.Options{
-		Plan: j.Plan, Ledger: l, Plugins: j, Log: c.logger(), Spool: j.Spool(), Stats: stats,
+		Plan: j.Plan, Ledger: l, Plugins: j, Log: c.logger(), Spool: j.Spool(), Stats: stats, Run: number,
 		Adopt: f.adopt, Rewrite: f.rewrite, RetryFailed: f.retryFailed,
 	}
 	display := progress.New(c.err, c.terminal() && !f.quiet, stats, c.logger())

@@ -37,6 +37,7 @@ type account struct {
 	counted  int64       // by the source's own limit, in this pass
 	progress atomic.Int64
 	began    bool
+	started  time.Time
 	err      error
 	until    time.Time
 

@@ -16,6 +16,7 @@ type box struct {
 	number      ledger.Box
 	uidValidity uint32
 	state       message.MailboxState // of the EXAMINE that opened the listing
+	stated      bool                 // there was one
 	skipped     bool                 // nothing changed since the last run
 	listedAll   bool                 // the listing reached its end in this pass
 	limited     bool                 // a limit ended the listing
@@ -111,7 +112,7 @@ func (b *box) sum() Sum {
 	defer b.mu.Unlock()
 	classes, drops, own, gone := b.inThisRun()
 	s := Sum{
-		Mailbox: b.name, UIDValidity: b.uidValidity, Server: b.server.Messages, Listed: b.listed + gone,
+		Mailbox: b.name, UIDValidity: b.uidValidity, Server: b.serverCount(), BlindSpots: b.blindSpots(), Listed: b.listed + gone,
 		Written: classes[ledger.Written], Dropped: drops, Duplicates: classes[ledger.Duplicate],
 		Unrouted: classes[ledger.Unrouted], DeadLetters: classes[ledger.Dead], Vanished: classes[ledger.Vanished],
 		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.problem,
@@ -121,7 +122,8 @@ func (b *box) sum() Sum {
 		s.DoneBefore += n
 	}
 	s.DoneBefore -= own
-	s.Complete = b.skipped || b.listedAll && s.Pending == 0 && b.problem == nil
+	s.State = b.stands(s.Pending)
+	s.Complete = s.State == ledger.Complete
 	return s
 }
 

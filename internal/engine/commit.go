@@ -42,7 +42,7 @@ type flushed struct {
 func (e *Engine) commit(ctx context.Context) error {
 	items := e.gate.close()
 	boxes := e.takeFinished()
-	if len(items) == 0 && len(boxes) == 0 {
+	if len(items) == 0 && len(boxes) == 0 && !e.hasStanding() {
 		e.gate.open()
 		return nil
 	}
@@ -75,6 +75,7 @@ func (e *Engine) commit(ctx context.Context) error {
 			epoch.Checkpoints[e.targets[i]] = r.checkpoint
 		}
 	}
+	epoch.Accounts, epoch.Mailboxes = e.takeStanding(items)
 	faultpoint.Hit("engine.before.commit")
 	if err := e.ledger.Commit(ctx, epoch); err != nil {
 		return err

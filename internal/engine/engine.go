@@ -33,6 +33,7 @@ type Options struct {
 	Log     *slog.Logger
 	Spool   *message.Spool
 
+	Run         int64       // number of the run in the ledger
 	Adopt       []string    // sinks whose targets are taken over, whatever is there
 	Rewrite     []string    // sinks whose messages are all written anew
 	RetryFailed bool        // dead letters are tried again
@@ -119,6 +120,7 @@ type Engine struct {
 	stopErr  error
 	broken   error // the committer failed: nothing can be committed any more
 	active   int   // accounts with work under way
+	standing standing
 	finished map[ledger.Box]ledger.BoxState
 }
 
@@ -140,6 +142,7 @@ func Run(ctx context.Context, stop <-chan struct{}, opts Options) (*Result, erro
 	e := &Engine{
 		opts: opts, ctx: ctx, plan: opts.Plan, ledger: opts.Ledger, plugins: opts.Plugins, now: opts.Now(),
 		gate: newGate(), stopping: make(chan struct{}), finished: map[ledger.Box]ledger.BoxState{},
+		standing: newStanding(),
 	}
 	if err := e.prepare(ctx); err != nil {
 		return &Result{Err: err}, err
@@ -212,10 +215,18 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 		}
 		committed <- err
 	}()
-	e.eachAccount(func(a *account) { a.run(ctx) })
+	e.eachAccount(func(a *account) {
+		a.started = time.Now()
+		e.noteAccount(a, false)
+		a.run(ctx)
+		e.noteAccount(a, true)
+	})
 	if ctx.Err() == nil && !e.stopped() {
 		for _, a := range e.accounts {
-			a.tryAlone(ctx)
+			if len(a.alone) > 0 {
+				a.tryAlone(ctx)
+				e.noteAccount(a, true)
+			}
 		}
 	}
 	close(ended)

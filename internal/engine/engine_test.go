@@ -30,6 +30,7 @@ type rig struct {
 	sinks   []plan.Sink
 	limit   int64
 	newest  bool
+	exclude []string // mailboxes
 	opts    engine.Options
 	ctx     context.Context // of the run; nil: the test's
 }
@@ -96,7 +97,7 @@ func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 	p := &plan.Plan{Name: "test", Chain: stages.NewChain(built), Sinks: r.sinks, Concurrency: 4}
 	for _, name := range slices.Sorted(maps.Keys(r.servers)) {
 		p.Sources = append(p.Sources, plan.Source{
-			Name: name, Plugin: "synthetic", Selects: func(message.Mailbox) bool { return true }, Provides: serverProvides &^ r.servers[name].hides,
+			Name: name, Plugin: "synthetic", Selects: func(m message.Mailbox) bool { return !slices.Contains(r.exclude, m.Name) }, Provides: serverProvides &^ r.servers[name].hides,
 			Limit: r.limit, Newest: r.newest, Rules: fmt.Sprint(r.limit, r.newest),
 		})
 	}

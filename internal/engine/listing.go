@@ -204,7 +204,8 @@ func (a *account) number(ctx context.Context, b *box) error {
 // what is saved when all is final.
 func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, first bool) ([]message.Summary, error) {
 	var state message.MailboxState
-	req.State = func(s message.MailboxState) { state = s }
+	stated := false
+	req.State = func(s message.MailboxState) { state, stated = s, true }
 	var sums []message.Summary
 	seen := map[message.ID]bool{}
 	for s, err := range a.source.List(ctx, req) {
@@ -228,7 +229,7 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 	}
 	if first {
 		b.mu.Lock()
-		b.state, b.uidValidity = state, validity
+		b.state, b.stated, b.uidValidity = state, stated, validity
 		b.mu.Unlock()
 	}
 	if validity != b.uidValidity {

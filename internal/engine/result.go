@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -28,7 +29,8 @@ type Account struct {
 type Sum struct {
 	Mailbox     string
 	UIDValidity uint32
-	Server      int64 // the server's own count; -1 unknown
+	Server      int64    // the server's own count; -1 unknown
+	BlindSpots  []string // what the server hides or caps, a sentence each
 	Listed      int64
 	DoneBefore  int64
 	Written     int64
@@ -43,7 +45,8 @@ type Sum struct {
 	Standing  int64            // dead letters of this and earlier runs
 	Skipped   bool             // unchanged since the last run
 	Limited   bool             // a limit ended the listing
-	Complete  bool
+	State     ledger.State     // Complete, Incomplete or NeverListed
+	Complete  bool             // State is Complete
 	Problem   error
 }
 

@@ -27,13 +27,15 @@ type server struct {
 	octets    func(mailbox string, uid uint32) []byte
 	lanes     int
 
-	gone     map[uint32]bool // listed, but Fetch says Gone
-	refuse   map[uint32]bool // Fetch says Message
-	cut      map[uint32]int  // how often the body still breaks off
-	killer   map[uint32]bool // the process dies when it is fetched
-	midway   map[uint32]bool // … and this one when half of its body has come
-	hides    message.Needs   // what its listings don't tell
-	dieAfter int64           // the process dies once after so many bodies; 0: never
+	gone     map[uint32]bool  // listed, but Fetch says Gone
+	refuse   map[uint32]bool  // Fetch says Message
+	cut      map[uint32]int   // how often the body still breaks off
+	killer   map[uint32]bool  // the process dies when it is fetched
+	midway   map[uint32]bool  // … and this one when half of its body has come
+	hides    message.Needs    // what its listings don't tell
+	hidden   map[string]int64 // messages that it counts and doesn't list
+	blind    []string         // what it says that it hides
+	dieAfter int64            // the process dies once after so many bodies; 0: never
 	openErr  error
 
 	opened  atomic.Int64
@@ -69,7 +71,7 @@ func (s *server) uids(mailbox string) []uint32 {
 
 func (s *server) state(mailbox string) message.MailboxState {
 	n := len(s.uids(mailbox))
-	return message.MailboxState{Messages: int64(n), Bytes: -1, UIDValidity: 7, Content: fmt.Sprintf("7/%d/%d", s.count[mailbox], n), Flags: "1"}
+	return message.MailboxState{Messages: int64(n) + s.hidden[mailbox], BlindSpots: s.blind, Bytes: -1, UIDValidity: 7, Content: fmt.Sprintf("7/%d/%d", s.count[mailbox], n), Flags: "1"}
 }
 
 const serverProvides = message.NeedSize | message.NeedInternalDate | message.NeedFlags | message.NeedHeaders | message.NeedStructure

@@ -15,6 +15,8 @@ type Epoch struct {
 	Settled     []Settled
 	Checkpoints map[TargetID][]byte
 	Boxes       map[Box]BoxState
+	Accounts    []Account // those that began or ended
+	Mailboxes   []Mailbox // those that the epoch touched, as they now stand
 }
 
 // Settled is a message with all its fates as they now are: a fate that isn't
@@ -45,7 +47,7 @@ func (l *Ledger) Commit(ctx context.Context, e Epoch) error {
 				return err
 			}
 		}
-		return nil
+		return w.stand(e.Accounts, e.Mailboxes)
 	})
 }
 

@@ -35,7 +35,7 @@ func hint(err error) string {
 func TestNotOurs(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, statements, want string }{
-		{"a newer version", fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = 99; CREATE TABLE x (y)", applicationID), "its format is version 99, this program knows 1"},
+		{"a newer version", fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = 99; CREATE TABLE x (y)", applicationID), fmt.Sprintf("its format is version 99, this program knows %d", schemaVersion)},
 		{"another program's database", "CREATE TABLE message (id)", "isn't a ledger"},
 		{"another program's numbers", "PRAGMA user_version = 1; PRAGMA application_id = 5", "isn't a ledger"},
 	}

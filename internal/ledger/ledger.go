@@ -61,10 +61,28 @@ func Open(ctx context.Context, dir, name string) (*Ledger, error) {
 	return l, nil
 }
 
-func (l *Ledger) open(ctx context.Context) error {
-	// FULL: a commit survives a power cut, not only a crash (I3). Damage is
-	// to be an error, not a wrong answer: cell_size_check.
-	q := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}}
+// View opens the ledger of the pipeline called name in dir for reading, beside
+// a run that may hold its lock: every answer is as of some commit. Whatever
+// writes fails. When there is no ledger yet, the error is a fault.Config that
+// wraps fs.ErrNotExist.
+func View(ctx context.Context, dir, name string) (*Ledger, error) {
+	l := &Ledger{path: filepath.Join(dir, name+".db"), boxes: map[boxKey]Box{}}
+	if _, err := os.Stat(l.path); err != nil {
+		return nil, fault.Wrap(fault.Config, err, "open the ledger").(*fault.Error).
+			WithKey("state").WithHint("there is one after the first run: pipeline run")
+	}
+	err := l.connect(url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "query_only(1)", "cache_size(-8000)", "cell_size_check(1)"}})
+	if err == nil {
+		err = l.known(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// connect makes the pool of connections.
+func (l *Ledger) connect(q url.Values) error {
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: l.path}).EscapedPath()+"?"+q.Encode())
 	if err != nil {
 		return l.wrap(err, "open")
@@ -72,16 +90,37 @@ func (l *Ledger) open(ctx context.Context) error {
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
 	l.db = db
-	var id, version, tables int
-	err = db.QueryRowContext(ctx, "SELECT application_id, user_version, (SELECT COUNT(*) FROM sqlite_master) FROM pragma_application_id, pragma_user_version").
-		Scan(&id, &version, &tables)
-	switch {
-	case err != nil:
+	return nil
+}
+
+func (l *Ledger) open(ctx context.Context) error {
+	// FULL: a commit survives a power cut, not only a crash (I3). Damage is
+	// to be an error, not a wrong answer: cell_size_check.
+	err := l.connect(url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}})
+	if err != nil {
+		return err
+	}
+	var empty bool
+	err = l.db.QueryRowContext(ctx, "SELECT application_id = 0 AND user_version = 0 AND NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id, pragma_user_version").Scan(&empty)
+	if err != nil {
 		return l.wrap(err, "open")
-	case id == 0 && version == 0 && tables == 0:
+	}
+	if empty {
 		if err := l.create(ctx); err != nil {
 			return err
 		}
+	}
+	return l.known(ctx)
+}
+
+// known makes sure that the file is a ledger that this program knows, and
+// reads what is always wanted of it.
+func (l *Ledger) known(ctx context.Context) error {
+	var id, version int
+	err := l.db.QueryRowContext(ctx, "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version").Scan(&id, &version)
+	switch {
+	case err != nil:
+		return l.wrap(err, "open")
 	case id != applicationID:
 		return fault.New(fault.Config, "ledger %s: the file isn't a ledger", l.path).
 			WithKey("state").WithHint("move it aside, or name another state directory")
@@ -89,10 +128,10 @@ func (l *Ledger) open(ctx context.Context) error {
 		return fault.New(fault.Config, "ledger %s: its format is version %d, this program knows %d", l.path, version, schemaVersion).
 			WithKey("state").WithHint("use the program that wrote it, or a new state directory")
 	}
-	if err := db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'pipeline'").Scan(&l.pipeline); err != nil {
+	if err := l.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'pipeline'").Scan(&l.pipeline); err != nil {
 		return l.wrap(err, "read the pipeline's id")
 	}
-	err = db.QueryRowContext(ctx, "SELECT COALESCE(MAX(id), 0) FROM box").Scan(&l.lastBox)
+	err = l.db.QueryRowContext(ctx, "SELECT COALESCE(MAX(id), 0) FROM box").Scan(&l.lastBox)
 	return l.wrap(err, "read the mailboxes")
 }
 
@@ -116,6 +155,9 @@ func (l *Ledger) Close() error {
 	var err error
 	if l.db != nil {
 		err = l.db.Close()
+	}
+	if l.lock == nil {
+		return err // a View
 	}
 	// A child that is being forked at this moment has the file too, and the
 	// lock with it, until it is another program: closing alone isn't enough.

@@ -1,7 +1,7 @@
 package ledger
 
 // schemaVersion is raised with every change that an older program can't read.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // applicationID marks the file as a ledger for SQLite and file(1): "mHl1".
 const applicationID = 0x6d486c31
@@ -84,6 +84,27 @@ CREATE TABLE suspect (
 CREATE TABLE remembered (
 	key TEXT PRIMARY KEY,
 	value BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE account (
+	source TEXT PRIMARY KEY,
+	run INTEGER NOT NULL,
+	began INTEGER NOT NULL,
+	ended INTEGER NOT NULL,
+	state INTEGER NOT NULL,
+	until INTEGER NOT NULL,
+	error TEXT NOT NULL,
+	hint TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE mailbox (
+	source TEXT NOT NULL,
+	mailbox TEXT NOT NULL,
+	run INTEGER NOT NULL,
+	state INTEGER NOT NULL,
+	uid_validity INTEGER NOT NULL,
+	server INTEGER NOT NULL,
+	listed INTEGER NOT NULL,
+	sums TEXT NOT NULL,
+	PRIMARY KEY (source, mailbox)
 ) WITHOUT ROWID;
 CREATE TABLE run (
 	id INTEGER PRIMARY KEY,
