@@ -133,6 +133,17 @@ func check(name, books string, o Owner, occupied func() (string, error)) (mark, 
 	return true, thing != "", nil
 }
 
+// Marked returns the id of the pipeline and the name of the sink that the
+// marker in books names; both are empty when there is no marker. Errors are of
+// class Config or Full.
+func Marked(books string) (pipeline, sink string, err error) {
+	m, err := readMarker(books)
+	if m == nil || err != nil {
+		return "", "", err
+	}
+	return m.Pipeline, m.Sink, nil
+}
+
 // readMarker returns nil when there is none.
 func readMarker(books string) (*marker, error) {
 	path := filepath.Join(books, markerName)

@@ -46,6 +46,25 @@ type dirCheckpoint struct {
 	Manifest int64 `json:"manifest"`
 }
 
+// CommittedManifest returns up to which octet of the manifest a checkpoint of a
+// directory target vouches for; ok is false for another sink's checkpoint.
+func CommittedManifest(checkpoint []byte) (length int64, ok bool) {
+	var cp struct {
+		Version  int    `json:"v"`
+		Manifest *int64 `json:"manifest"`
+	}
+	if json.Unmarshal(checkpoint, &cp) != nil || cp.Version != 1 || cp.Manifest == nil || *cp.Manifest < 0 {
+		return 0, false
+	}
+	return *cp.Manifest, true
+}
+
+// DirCheckpoint returns the checkpoint of a directory target whose manifest
+// has that length: for who makes a ledger anew from manifests.
+func DirCheckpoint(manifest int64) ([]byte, error) {
+	return json.Marshal(dirCheckpoint{Version: 1, Manifest: manifest})
+}
+
 // OpenDir claims the directory root and rolls its manifest
 // back to the checkpoint that was committed last; nil: none was. A rewrite
 // starts without a checkpoint.

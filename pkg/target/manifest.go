@@ -56,39 +56,131 @@ type idJSON struct {
 // The error is of class Full or Config and ends the sequence.
 func Manifest(root string) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
-		path := filepath.Join(root, filepath.FromSlash(ManifestName))
-		f, err := os.Open(path)
-		if err != nil {
-			yield(Row{}, DiskError(err, "read the manifest %s", path))
-			return
-		}
-		defer f.Close()
-		dec := json.NewDecoder(bufio.NewReader(f))
-		for n := 1; ; n++ {
-			var j rowJSON
-			err := dec.Decode(&j)
-			if err == io.EOF {
-				return
-			}
-			uidl := j.ID.UIDL
-			if err == nil && j.ID.UIDLHex != "" {
-				var raw []byte
-				raw, err = hex.DecodeString(j.ID.UIDLHex)
-				uidl = string(raw)
+		for l, err := range ManifestLines(root) {
+			if err == nil && l.Err != nil {
+				err = fault.New(fault.Config, "the manifest %s, row %d: %w", ManifestPath(root), l.Number, l.Err)
 			}
 			if err != nil {
-				yield(Row{}, fault.New(fault.Config, "the manifest %s, row %d: %w", path, n, err))
+				yield(Row{}, err)
 				return
 			}
-			id := message.ID{
-				Source: j.ID.Source, Mailbox: j.ID.Mailbox, UIDValidity: j.ID.UIDValidity, UID: j.ID.UID,
-				UIDL: uidl, HeaderHash: j.ID.HeaderHash, Ordinal: j.ID.Ordinal,
-			}
-			if !yield(Row{ID: id, Path: j.Path, Size: j.Size, SHA256: j.SHA256}, nil) {
+			if !yield(l.Row, nil) {
 				return
 			}
 		}
 	}
+}
+
+// ManifestPath returns where the manifest of the directory target root stands.
+func ManifestPath(root string) string { return filepath.Join(root, filepath.FromSlash(ManifestName)) }
+
+// ManifestLine is a line of a manifest as it is found.
+type ManifestLine struct {
+	Row    Row
+	Err    error // the line isn't a row
+	Number int   // from 1
+	Offset int64 // of its first octet
+	End    int64 // behind its line end
+}
+
+// maxRow bounds the line that is read as a row (I5): ids and paths are far
+// shorter.
+const maxRow = 1 << 20
+
+// ManifestLines returns the lines of a directory target's manifest, those too
+// that aren't rows: for who looks for what is wrong. The error is of class
+// Full or Config and ends the sequence.
+func ManifestLines(root string) iter.Seq2[ManifestLine, error] {
+	return func(yield func(ManifestLine, error) bool) {
+		path := ManifestPath(root)
+		f, err := os.Open(path)
+		if err != nil {
+			yield(ManifestLine{}, DiskError(err, "read the manifest %s", path))
+			return
+		}
+		defer f.Close()
+		r := bufio.NewReaderSize(f, 256<<10)
+		var l ManifestLine
+		for {
+			text, err := readLine(r)
+			if err == io.EOF && len(text) == 0 {
+				return
+			}
+			if err != nil && err != io.EOF && !errors.Is(err, errLongRow) {
+				yield(ManifestLine{}, DiskError(err, "read the manifest %s", path))
+				return
+			}
+			l.Number++
+			l.Offset, l.End = l.End, l.End+int64(len(text))
+			l.Row, l.Err = parseRow(text)
+			switch {
+			case errors.Is(err, errLongRow):
+				l.Err = err
+			case err == io.EOF:
+				l.Err = errors.New("it is cut short")
+			}
+			if !yield(l, nil) {
+				return
+			}
+		}
+	}
+}
+
+var errLongRow = errors.New("it is longer than any row")
+
+// readLine returns a line with its end; one that is far too long in pieces.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	text, err := r.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return text, err
+	}
+	long := append([]byte(nil), text...)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		if len(long) > maxRow {
+			return long, errLongRow
+		}
+		text, err = r.ReadSlice('\n')
+		long = append(long, text...)
+	}
+	return long, err
+}
+
+// ManifestRow returns the row that stands at an offset of the manifest of the
+// directory target root.
+func ManifestRow(root string, offset int64) (Row, error) {
+	path := ManifestPath(root)
+	f, err := os.Open(path)
+	if err != nil {
+		return Row{}, DiskError(err, "read the manifest %s", path)
+	}
+	defer f.Close()
+	text, err := readLine(bufio.NewReader(io.NewSectionReader(f, offset, maxRow)))
+	if err != nil {
+		return Row{}, DiskError(err, "read the manifest %s", path)
+	}
+	return parseRow(text)
+}
+
+func parseRow(line []byte) (Row, error) {
+	var j rowJSON
+	if err := json.Unmarshal(line, &j); err != nil {
+		return Row{}, err
+	}
+	uidl := j.ID.UIDL
+	if j.ID.UIDLHex != "" {
+		raw, err := hex.DecodeString(j.ID.UIDLHex)
+		if err != nil {
+			return Row{}, err
+		}
+		uidl = string(raw)
+	}
+	return Row{
+		ID: message.ID{
+			Source: j.ID.Source, Mailbox: j.ID.Mailbox, UIDValidity: j.ID.UIDValidity, UID: j.ID.UID,
+			UIDL: uidl, HeaderHash: j.ID.HeaderHash, Ordinal: j.ID.Ordinal,
+		},
+		Path: j.Path, Size: j.Size, SHA256: j.SHA256,
+	}, nil
 }
 
 // appendRow appends a row as a line. It is written by hand: it stands on the

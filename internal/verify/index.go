@@ -1,0 +1,255 @@
+package verify
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/target"
+)
+
+// indexLine is what is read of a line of an index (docs/reference/index.md).
+type indexLine struct {
+	ID        string            `json:"id"`
+	Source    string            `json:"source"`
+	Mailbox   string            `json:"mailbox"`
+	MessageID string            `json:"message_id"`
+	Subject   string            `json:"subject"`
+	Date      string            `json:"date"`
+	From      []indexAddress    `json:"from"`
+	Octets    *int64            `json:"octets"`
+	SHA256    string            `json:"sha256"`
+	Files     map[string]string `json:"files"`
+}
+
+type indexAddress struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+}
+
+// indexPoint is the checkpoint of an index: how much of it is committed.
+type indexPoint struct {
+	Version    int    `json:"v"`
+	Generation int64  `json:"generation"`
+	Length     *int64 `json:"length"`
+	Pending    int64  `json:"pending"`
+}
+
+// idText returns a message's id as the index has it (docs/reference/index.md).
+func idText(id message.ID) string {
+	s := id.String()
+	if id.HeaderHash != "" {
+		s += ";HEADER=" + id.HeaderHash
+	}
+	if id.Ordinal != 0 {
+		s += fmt.Sprintf(";ORDINAL=%d", id.Ordinal)
+	}
+	return s
+}
+
+// readIndex reads the lines of a record sink.
+func (v *verifier) readIndex(ctx context.Context, k *kept) error {
+	path := k.plan.Prepared.Target
+	var cp indexPoint
+	if k.target.Checkpoint == nil {
+		k.gone = true // nothing was ever committed
+		return nil
+	}
+	if json.Unmarshal(k.target.Checkpoint, &cp) != nil || cp.Length == nil || cp.Version != 1 {
+		k.gone = true
+		k.result.Note = "not checked: the index isn't of a form that is known here"
+		return nil
+	}
+	books := filepath.Join(filepath.Dir(path), target.Books, filepath.Base(path))
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		k.gone = true
+		v.found(-1, Finding{Kind: Missing, Place: Target, Sink: k.plan.Name, Count: k.result.Messages}, "the index %s isn't there", path)
+		return nil
+	}
+	if err != nil {
+		return target.DiskError(err, "read the index %s", path)
+	}
+	defer f.Close()
+	v.checkIndexMarker(k, books)
+	known := make(map[uint64]int32, len(v.table.items))
+	for n := range v.table.items {
+		known[k.hash(idText(v.table.id(int32(n))))] = int32(n)
+	}
+	length := *cp.Length
+	if to, ok := swapped(books, cp); ok {
+		length = to
+	}
+	rest, err := v.readLines(ctx, k, io.LimitReader(f, length), known, false)
+	if err != nil {
+		return err
+	}
+	if rest > 0 {
+		// Lines that replace others wait beside the index until its sink is
+		// closed: after a crash, that is the next run.
+		return nil
+	}
+	if cp.Pending > 0 {
+		if p, err := os.Open(filepath.Join(books, fmt.Sprintf("pending-%d.jsonl", cp.Generation))); err == nil {
+			defer p.Close()
+			if _, err := v.readLines(ctx, k, io.LimitReader(p, cp.Pending), known, true); err != nil {
+				return err
+			}
+		}
+	}
+	if k.target.Dirty {
+		return nil
+	}
+	if info, err := f.Stat(); err == nil && info.Size() > length {
+		v.found(-1, Finding{Kind: Extra, Place: Index, Sink: k.plan.Name},
+			"the index has %d octets behind the %d that were committed", info.Size()-length, length)
+	}
+	return nil
+}
+
+// swapped returns the length of the generation that took the place of the one
+// that the ledger knows.
+func swapped(books string, cp indexPoint) (int64, bool) {
+	var s struct {
+		From indexPoint `json:"from"`
+		To   indexPoint `json:"to"`
+	}
+	b, err := os.ReadFile(filepath.Join(books, "swap.json"))
+	if err != nil || json.Unmarshal(b, &s) != nil || s.From.Length == nil || s.To.Length == nil {
+		return 0, false
+	}
+	same := s.From.Generation == cp.Generation && *s.From.Length == *cp.Length && s.From.Pending == cp.Pending
+	return *s.To.Length, same
+}
+
+func (v *verifier) checkIndexMarker(k *kept, books string) {
+	pipeline, sink, err := target.Marked(books)
+	f := Finding{Kind: Missing, Place: Target, Sink: k.plan.Name}
+	switch {
+	case err != nil:
+		f.Kind = Changed
+		v.found(-1, f, "%v", err)
+	case pipeline == "":
+		v.found(-1, f, "the marker of the index %s isn't there", k.plan.Prepared.Target)
+	case pipeline != v.o.Ledger.Pipeline() || sink != k.plan.Name:
+		f.Kind = Changed
+		v.found(-1, f, "the index %s is marked as that of sink %s of pipeline %s", k.plan.Prepared.Target, sink, pipeline)
+	}
+}
+
+// readLines holds each line against the ledger. It returns how many lines
+// couldn't be read.
+func (v *verifier) readLines(ctx context.Context, k *kept, in io.Reader, known map[uint64]int32, replacing bool) (bad int, err error) {
+	r := bufio.NewReaderSize(in, 1<<20)
+	for number := 1; ctx.Err() == nil; number++ {
+		text, err := r.ReadSlice('\n')
+		var long []byte
+		for errors.Is(err, bufio.ErrBufferFull) {
+			long = append(long, text...)
+			text, err = r.ReadSlice('\n')
+		}
+		if long != nil {
+			text = append(long, text...)
+		}
+		if err == io.EOF && len(text) == 0 {
+			return bad, nil
+		}
+		if err != nil && err != io.EOF {
+			return bad, target.DiskError(err, "read the index %s", k.plan.Prepared.Target)
+		}
+		k.result.Lines++
+		var l indexLine
+		bound := json.Unmarshal(text, &l)
+		if bound == nil && !bytes.HasSuffix(text, []byte("\n")) {
+			bound = errors.New("it is cut short")
+		}
+		if bound != nil || l.ID == "" {
+			bad++
+			why := "it has no id"
+			if bound != nil {
+				why = bound.Error()
+			}
+			k.broken = append(k.broken, brokenLine{number, why})
+			continue
+		}
+		v.line(k, &l, number, known, replacing)
+	}
+	return bad, ctx.Err()
+}
+
+// line holds one line against the ledger.
+func (v *verifier) line(k *kept, l *indexLine, number int, known map[uint64]int32, replacing bool) {
+	at := Finding{Kind: Extra, Place: Index, Sink: k.plan.Name, Source: l.Source, Mailbox: l.Mailbox, ID: l.ID, Subject: l.Subject, Date: l.Date}
+	if len(l.From) > 0 {
+		at.From = l.From[0].Address
+	}
+	n, ok := known[k.hash(l.ID)]
+	if !ok {
+		v.found(-1, at, "line %d: neither the ledger nor a manifest has this message", number)
+		return
+	}
+	r, it := k.row(n), &v.table.items[n]
+	if r.line && !replacing {
+		v.found(n, at, "line %d: the message stands there twice", number)
+		return
+	}
+	r.line, r.seen = true, true
+	if !it.known || r.stale {
+		return
+	}
+	it.line = lineHead(l)
+	if what := v.differs(l, it, n); what != "" {
+		at.Kind = Changed
+		r.bad = true
+		v.found(n, at, "line %d: %s", number, what)
+	}
+}
+
+func lineHead(l *indexLine) uint64 {
+	var from []string
+	for _, a := range l.From {
+		from = append(from, a.Name, a.Address)
+	}
+	return headHash(l.Subject, l.MessageID, from)
+}
+
+// differs says what of a line isn't what the ledger has.
+func (v *verifier) differs(l *indexLine, it *item, n int32) string {
+	switch {
+	case it.hashed && l.SHA256 != "" && l.SHA256 != hex.EncodeToString(it.sum[:]) && !v.ledgerIsWrong(l.SHA256, n):
+		return "its sha256 isn't that of the ledger"
+	case it.octets >= 0 && l.Octets != nil && *l.Octets != it.octets:
+		return fmt.Sprintf("it says %d octets, the ledger %d", *l.Octets, it.octets)
+	}
+	for _, k := range v.sinks {
+		if k.plan.Prepared.Record || int(n) >= len(k.rows) || !k.rows[n].written || k.rows[n].told == 0 {
+			continue
+		}
+		if k.hash(l.Files[k.plan.Name]) != k.rows[n].told {
+			return fmt.Sprintf("its file in %s isn't the one of the ledger", k.plan.Name)
+		}
+	}
+	return ""
+}
+
+// ledgerIsWrong reports whether a manifest of the server's octets agrees with
+// the index: then it is the ledger that differs, which is said where the file
+// is read.
+func (v *verifier) ledgerIsWrong(sum string, n int32) bool {
+	for _, k := range v.sinks {
+		if k.exact && int(n) < len(k.rows) && k.rows[n].row && hex.EncodeToString(k.rows[n].sum[:]) == sum {
+			return true
+		}
+	}
+	return false
+}
+
