@@ -252,4 +252,3 @@ func (v *verifier) ledgerIsWrong(sum string, n int32) bool {
 	}
 	return false
 }
-

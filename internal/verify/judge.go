@@ -55,7 +55,7 @@ func (v *verifier) judgeRow(k *kept, n int32, r *row) {
 	if k.plan.Prepared.Record {
 		if !r.line && !r.stale {
 			at.Place = Index
-			v.found(n, at, "it has no line")
+			v.found(n, at, "the index has no line of it")
 		}
 		return
 	}

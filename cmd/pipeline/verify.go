@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/job"
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/verify"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/source"
+)
+
+type verifyFlags struct {
+	sample  string
+	offline bool
+	json    bool
+	rebuild bool
+}
+
+func (c *command) verifyCommand() *cobra.Command {
+	var f verifyFlags
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Hold the export against its manifests, the ledger and what the servers have now",
+		Long: `Hold the export against its manifests, the ledger and what the servers have now.
+
+Every file is read and hashed again. What is missing, changed or extra is told
+for each mailbox, each message by its subject, date, sender and id. Nothing is
+changed, but with --rebuild: it makes a lost ledger anew from the manifests.
+
+Exit codes: 0 all holds; 1 something doesn't; 4 nothing was found, but a server
+couldn't be asked.`,
+		Example: `  pipeline verify                 # all of it
+  pipeline verify --sample 1%     # read every hundredth file, ask the servers
+  pipeline verify --offline       # ask no server`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.verify(cmd.Context(), f) },
+	}
+	cmd.Flags().StringVar(&f.sample, "sample", "100%", "the share of the files that are read again; all are looked for in any case")
+	cmd.Flags().BoolVar(&f.offline, "offline", false, "ask no server")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print what was found as JSON (docs/reference/verify.md)")
+	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "make the ledger anew from the sinks' manifests; the old one must be out of the way")
+	return cmd
+}
+
+// share reads a share as in 1% or 0.01.
+func share(s string) (float64, error) {
+	number, percent := strings.CutSuffix(strings.TrimSpace(s), "%")
+	x, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if percent {
+		x /= 100
+	}
+	if err != nil || !(x > 0 && x <= 1) {
+		return 0, fault.New(fault.Config, "--sample %s: expected a share of the files, above 0 and up to 100%%", s).WithHint("as in --sample 1%%")
+	}
+	return x, nil
+}
+
+func (c *command) verify(ctx context.Context, f verifyFlags) (err error) {
+	sample, err := share(f.sample)
+	if err != nil {
+		return err
+	}
+	ctx, stop, release := c.signals(ctx)
+	defer release()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // there is nothing to finish: the first interrupt ends it
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	j, l, closeJob, err := c.prepared(ctx, f.offline)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeJob()) }()
+	o := verify.Options{Plan: j.Plan, Ledger: l, Sample: sample}
+	if !f.offline {
+		o.OpenSource = func(ctx context.Context, s *plan.Source) (source.Opened, error) { return j.OpenSource(ctx, s, false) }
+	}
+	r, err := verify.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		enc := json.NewEncoder(c.out)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+	} else {
+		verify.Text(c.out, r)
+	}
+	switch {
+	case len(r.Findings) > 0:
+		return exit(engine.ExitStopped)
+	case r.Unasked():
+		return exit(engine.ExitIncomplete)
+	}
+	return nil
+}
+
+// prepared loads the file with its plan, of the sinks alone when no server will
+// be asked, and opens the ledger. What it returns is closed with the function,
+// which comes without an error only.
+func (c *command) prepared(ctx context.Context, offline bool) (*job.Job, *ledger.Ledger, func() error, error) {
+	j, err := c.load(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	end := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+		defer cancel()
+		return j.Close(ctx)
+	}
+	l, err := j.OpenLedger(ctx)
+	if err == nil {
+		err = j.Check(ctx)
+	}
+	switch {
+	case err != nil:
+	case offline:
+		err = j.PrepareOffline(ctx)
+	default:
+		err = j.Prepare(ctx)
+	}
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, end())
+	}
+	return j, l, end, nil
+}
