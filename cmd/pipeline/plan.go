@@ -17,11 +17,14 @@ func (c *command) planCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx := cmd.Context()
-			j, err := c.load(ctx)
+			j, err := c.load()
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(ctx))) }()
+			if err := j.Settle(ctx); err != nil {
+				return err
+			}
 			if err := j.Check(ctx); err != nil {
 				return err
 			}

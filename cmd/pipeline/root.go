@@ -150,6 +150,6 @@ func (c *command) logger() *slog.Logger {
 }
 
 // load reads the file and starts nothing.
-func (c *command) load(ctx context.Context) (*job.Job, error) {
-	return job.Load(ctx, job.Options{File: c.file, Plugins: c.plugins, Values: c.values, Log: c.logger()})
+func (c *command) load() (*job.Job, error) {
+	return job.Load(job.Options{File: c.file, Plugins: c.plugins, Values: c.values, Log: c.logger()})
 }

@@ -61,7 +61,7 @@ Exit codes:
 func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	ctx, stop, release := c.signals(ctx)
 	defer release()
-	j, err := c.load(ctx)
+	j, err := c.load()
 	if err != nil {
 		return err
 	}
@@ -70,6 +70,9 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 		defer cancel()
 		err = errors.Join(err, j.Close(ctx))
 	}()
+	if err := j.Settle(ctx); err != nil {
+		return err
+	}
 	l, err := j.OpenLedger(ctx)
 	if err != nil {
 		return err
@@ -102,6 +105,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	result, err := engine.Run(ctx, stop, opts)
 	c.screen.through(c.err)
 	display.Close()
+	result.Accounts = append(result.Accounts, j.BadRows()...)
 	if !f.quiet && ctx.Err() == nil { // else most of what it counts was cut short
 		report.Text(c.out, result)
 	}

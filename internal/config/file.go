@@ -43,13 +43,18 @@ type Concurrency struct {
 }
 
 type sourceDoc struct {
-	Name      string            `json:"name" required:"true" pattern:"[a-z0-9][a-z0-9._-]*" doc:"names the source in the ledger and in file names for ever; unique" example:"alice"`
+	Name      string            `json:"name" required:"true" doc:"names the source in the ledger and in file names for ever; unique; with foreach it holds references to the row" example:"alice|${row:user}"`
+	Foreach   *foreachDoc       `json:"foreach" doc:"makes many sources of this one, one for each row of a table"`
 	Plugin    string            `json:"plugin" required:"true" pattern:"[a-z0-9][a-z0-9-]*" doc:"NAME of the executable pipeline-source-NAME" example:"imap"`
 	Config    json.RawMessage   `json:"config" doc:"the plugin's own keys; values may hold references"`
 	Mailboxes mailboxesDoc      `json:"mailboxes" doc:"which mailboxes are exported"`
 	Order     string            `json:"order" enum:"oldest,newest" default:"oldest" doc:"which messages of a mailbox come first"`
 	Limit     *int              `json:"limit" min:"1" doc:"at most so many messages of this source, in its order"`
 	Vars      map[string]string `json:"vars" doc:"words of your own for filters, the index and file names; values may hold references" example:"{\"custodian\": \"Ann\"}"`
+}
+
+type foreachDoc struct {
+	CSV string `json:"csv" required:"true" doc:"path of a CSV file with a header, from the folder of this file; ${row:COLUMN} reads a row in name, vars and config" example:"accounts.csv"`
 }
 
 type mailboxesDoc struct {
@@ -77,9 +82,30 @@ type File struct {
 	Sources     []Source
 	Stages      []*stages.Stage
 	Sinks       []Sink
+	BadRows     []BadRow // of the tables, in their order
 
 	root *node
 }
+
+// BadRow is a row of a table that makes no source. It is one account that
+// fails, and stops no other (I6).
+type BadRow struct {
+	At   string // as in "accounts.csv:17"
+	Name string // of the source that it would make; "" when it has none
+	Err  error  // names no value
+}
+
+// Error returns the row's trouble in a line that begins with its place.
+func (r BadRow) Error() string {
+	text := r.Err.Error()
+	if strings.HasPrefix(text, r.At+": ") {
+		return text
+	}
+	return r.At + ": " + text
+}
+
+// Unwrap returns Err.
+func (r BadRow) Unwrap() error { return r.Err }
 
 // Source is one source of the file.
 type Source struct {
@@ -90,6 +116,10 @@ type Source struct {
 	Newest    bool              // newest first
 	Limit     int               // 0: none
 	Vars      map[string]string // as written until Settle
+	Key       string            // where it stands in the file, as in "sources[0]"
+	Row       string            // where the row stands that made it, as in "accounts.csv:17"; "" for one of its own
+
+	cells map[string]string
 }
 
 // Sink is one sink of the file.
@@ -148,6 +178,11 @@ func Load(path string) (*File, error) {
 // Parse reads a file's text; path is for its errors and its default name. The
 // error is Problems.
 func Parse(path string, data []byte) (*File, error) {
+	return ParseWith(path, data, os.ReadFile)
+}
+
+// ParseWith is Parse for a file whose tables are read by readFile.
+func ParseWith(path string, data []byte, readFile func(path string) ([]byte, error)) (*File, error) {
 	r := &reader{file: path}
 	root := r.read(data)
 	if root == nil || r.over {
@@ -158,7 +193,7 @@ func Parse(path string, data []byte) (*File, error) {
 		r.fail(root.line, root.column, "", "expected a mapping with version, sources and sinks, found %s", root.kind)
 		return nil, r.problems
 	}
-	b := &builder{reader: r, root: root, said: map[string]bool{}}
+	b := &builder{reader: r, root: root, readFile: readFile, said: map[string]bool{}, tables: map[string]*table{}}
 	for _, p := range r.problems {
 		b.said[p.Key] = true
 	}
@@ -173,8 +208,10 @@ func Parse(path string, data []byte) (*File, error) {
 // builder makes a File of nodes.
 type builder struct {
 	*reader
-	root *node
-	said map[string]bool // keys that something is wrong with already
+	root     *node
+	readFile func(path string) ([]byte, error)
+	said     map[string]bool   // keys that something is wrong with already
+	tables   map[string]*table // by the source's key; nil where a table can't be read
 }
 
 // at reports a problem of a key, at its value.
@@ -205,6 +242,12 @@ func (b *builder) build(path string) *File {
 		b.at("timezone", "%q is no timezone: expected one as in UTC or Europe/Berlin", doc.Timezone)
 	} else {
 		f.Timezone = loc
+	}
+	for i, d := range doc.Sources {
+		if d.Foreach != nil {
+			key := fmt.Sprintf("sources[%d]", i)
+			b.tables[key] = b.table(key+".foreach.csv", d.Foreach.CSV)
+		}
 	}
 	b.references("", b.root)
 	b.sources(f, doc.Sources)
@@ -263,63 +306,32 @@ func (b *builder) references(key string, n *node) {
 		b.at(key, "%v", err)
 		return
 	}
-	if t.reads("store") && !strings.Contains(key, ".config") {
+	if t.has("store") && !strings.Contains(key, ".config") {
 		b.at(key, "${store:…} is for secrets in config: it isn't read here")
 	}
-	if t.reads("row") {
-		b.at(key, "${row:…} stands only in a source that is expanded from a table: there is none here")
+	source := ofSource.FindString(key)
+	table, foreach := b.tables[source]
+	if key == source+".name" && !foreach {
+		b.at(key, "a reference isn't evaluated here, but with foreach")
+		return
+	}
+	for ref := range t.references() {
+		switch {
+		case ref.kind != "row" && key == source+".name":
+			b.at(key, "a name is made of the row alone: expected ${row:COLUMN}")
+		case ref.kind != "row":
+		case !foreach:
+			b.at(key, "${row:…} stands only in a source with foreach")
+		case table != nil && table.lacks(ref.name) != "":
+			b.at(key, "%s", table.lacks(ref.name))
+		}
 	}
 }
 
-var evaluated = regexp.MustCompile(`^(state$|sources\[\d+\]\.vars\.|(sources|sinks)\[\d+\]\.config[.\[])`)
-
-// reads reports whether the template has a reference of that kind.
-func (t template) reads(kind string) bool {
-	for _, p := range t {
-		if p.ref == nil {
-			continue
-		}
-		if p.ref.kind == kind || p.ref.path.reads(kind) || p.ref.preset != nil && p.ref.preset.reads(kind) {
-			return true
-		}
-		if slices.ContainsFunc(p.ref.words, func(w template) bool { return w.reads(kind) }) {
-			return true
-		}
-	}
-	return false
-}
-
-func (b *builder) sources(f *File, docs []sourceDoc) {
-	if len(docs) == 0 && b.root.get("sources") != nil {
-		b.at("sources", "expected at least one source")
-	}
-	names := map[string]int{}
-	for i, d := range docs {
-		key := fmt.Sprintf("sources[%d]", i)
-		b.unique(names, d.Name, key, i)
-		s := Source{Name: d.Name, Plugin: d.Plugin, Newest: d.Order == "newest", Vars: d.Vars, Config: b.plugin(key)}
-		if d.Limit != nil {
-			s.Limit = *d.Limit
-		}
-		for _, list := range []struct {
-			name     string
-			patterns []string
-		}{{"include", d.Mailboxes.Include}, {"exclude", d.Mailboxes.Exclude}} {
-			for j, p := range list.patterns {
-				if err := checkPattern(p); err != nil {
-					b.at(fmt.Sprintf("%s.mailboxes.%s[%d]", key, list.name, j), "%v", err)
-				}
-			}
-		}
-		s.Mailboxes = &Matcher{Include: d.Mailboxes.Include, Exclude: d.Mailboxes.Exclude}
-		for name := range d.Vars {
-			if !varForm.MatchString(name) {
-				b.at(key+".vars."+name, "expected a name of letters, digits and _, since expressions read it as vars.NAME")
-			}
-		}
-		f.Sources = append(f.Sources, s)
-	}
-}
+var (
+	evaluated = regexp.MustCompile(`^(state$|sources\[\d+\]\.(name$|vars\.)|(sources|sinks)\[\d+\]\.config[.\[])`)
+	ofSource  = regexp.MustCompile(`^sources\[\d+\]`)
+)
 
 var varForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
@@ -444,11 +456,11 @@ func (f *File) Place(key string, err error) error {
 func (f *File) Chain() *stages.Chain { return stages.NewChain(f.Stages) }
 
 // Settle evaluates the references in State and in the sources' Vars. Call it
-// once, before a run; lint and the like leave them as they are. The error is
-// Problems.
+// once, before a run; lint leaves them as they are. A row whose vars can't be
+// evaluated becomes a bad row. The error is Problems.
 func (f *File) Settle(ctx context.Context, v Values) error {
 	var problems Problems
-	settle := func(key string) string {
+	settle := func(key string, v Values) string {
 		n, line, column, whole := f.root.locate(key)
 		if !whole {
 			return ""
@@ -460,14 +472,22 @@ func (f *File) Settle(ctx context.Context, v Values) error {
 		return s
 	}
 	if f.root.get("state") != nil {
-		f.State = settle("state")
+		f.State = settle("state", v)
 	}
-	for i := range f.Sources {
-		vars := f.Sources[i].Vars
-		for name := range vars {
-			vars[name] = settle(fmt.Sprintf("sources[%d].vars.%s", i, name))
+	f.Sources = slices.DeleteFunc(f.Sources, func(s Source) bool {
+		before := len(problems)
+		v := v
+		v.Row = s.cells
+		for name := range s.Vars {
+			s.Vars[name] = settle(s.Key+".vars."+name, v)
 		}
-	}
+		if s.Row == "" || len(problems) == before {
+			return false
+		}
+		f.BadRows = append(f.BadRows, BadRow{s.Row, s.Name, problems[before]})
+		problems = problems[:before]
+		return true
+	})
 	if len(problems) > 0 {
 		problems.sort()
 		return problems

@@ -227,10 +227,10 @@ func TestErrorsWithTheirPlaces(t *testing.T) {
 			`4:33: stages[0].filter: no source has the variable custodan; did you mean "custodian"?`}},
 		{"references", "version: 1\nname: ${env:X}\nsinks: [{name: b, plugin: eml, config: {a: ['${evn:X}', '${env:}', '${env:X', '${row:x}', '$${fine}', '${exec:}']}}]\nsources: [{name: a, plugin: imap, limit: '${env:N}'}]", []string{
 			`2:7: name: "${env:X}" isn't allowed: expected what matches [a-z0-9][a-z0-9._-]*`,
-			`3:45: sinks[0].config.a[0]: "${evn:X" is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command} or ${store:NAME}; write $${ for a plain ${`,
+			`3:45: sinks[0].config.a[0]: "${evn:X" is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command}, ${row:COLUMN} or ${store:NAME}; write $${ for a plain ${`,
 			`3:57: sinks[0].config.a[1]: ${env:}: expected a name`,
 			`3:68: sinks[0].config.a[2]: the } of "${env:X" is missing`,
-			`3:79: sinks[0].config.a[3]: ${row:…} stands only in a source that is expanded from a table: there is none here`,
+			`3:79: sinks[0].config.a[3]: ${row:…} stands only in a source with foreach`,
 			`3:103: sinks[0].config.a[5]: ${exec:} names no command`,
 			`4:42: sources[0].limit: expected a whole number, found a string`}},
 		{"a reference in an expression", bare("stages: [{name: a, filter: 'size < ${env:N}'}]"), []string{`4:28: stages[0].filter: a reference isn't evaluated here: it may stand in state, in a source's vars and in config`}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"os/exec"
 	"strings"
@@ -58,7 +59,7 @@ type reference struct {
 	name   string   // env, row
 	path   template // file; store: the name
 	words  []template
-	preset *template // env: after :-
+	preset *template // env and row: after :-
 	source string    // as it was written, for errors
 }
 
@@ -84,6 +85,68 @@ func (t template) constant() (string, bool) {
 		b.WriteString(p.literal)
 	}
 	return b.String(), true
+}
+
+// references yields every reference of the template, those within others too.
+func (t template) references() iter.Seq[*reference] {
+	return func(yield func(*reference) bool) { t.each(yield) }
+}
+
+func (t template) each(yield func(*reference) bool) bool {
+	for _, p := range t {
+		if p.ref == nil {
+			continue
+		}
+		if !yield(p.ref) || !p.ref.path.each(yield) || p.ref.preset != nil && !p.ref.preset.each(yield) {
+			return false
+		}
+		for _, w := range p.ref.words {
+			if !w.each(yield) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// only reports whether all references of the template are of that kind.
+func (t template) only(kind string) bool {
+	for ref := range t.references() {
+		if ref.kind != kind {
+			return false
+		}
+	}
+	return true
+}
+
+// has reports whether a reference of the template is of that kind.
+func (t template) has(kind string) bool {
+	for ref := range t.references() {
+		if ref.kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// unset returns an error when a variable isn't set that the template will need.
+func (t template) unset(v Values) error {
+	for _, p := range t {
+		if p.ref == nil {
+			continue
+		}
+		if p.ref.kind == "env" {
+			if _, ok := v.LookupEnv(p.ref.name); !ok && p.ref.preset == nil {
+				return p.ref.notSet()
+			}
+		}
+		for _, inner := range append([]template{p.ref.path}, p.ref.words...) {
+			if err := inner.unset(v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 type templateParser struct {
@@ -154,7 +217,7 @@ func (p *templateParser) reference() (*reference, error) {
 	case "exec":
 		err = p.command(ref)
 	default:
-		return nil, fmt.Errorf("%q is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command} or ${store:NAME}; write $${ for a plain ${", snippet(p.s[start:]))
+		return nil, fmt.Errorf("%q is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command}, ${row:COLUMN} or ${store:NAME}; write $${ for a plain ${", snippet(p.s[start:]))
 	}
 	if err != nil {
 		return nil, err
@@ -173,14 +236,18 @@ func (p *templateParser) named(ref *reference) error {
 		p.i++
 	}
 	ref.name = p.s[start:p.i]
-	if ref.name == "" || strings.ContainsAny(ref.name, "${ \t\n=") {
+	refused := "${ \t\n="
+	if ref.kind == "row" {
+		refused = "${\n" // a column's name may have spaces
+	}
+	if ref.name == "" || strings.ContainsAny(ref.name, refused) {
 		return fmt.Errorf("${%s:%s}: expected a name", ref.kind, ref.name)
 	}
 	if !strings.HasPrefix(p.s[p.i:], ":") {
 		return nil
 	}
-	if ref.kind != "env" || !strings.HasPrefix(p.s[p.i:], ":-") {
-		return fmt.Errorf("${%s:%s: what follows the name isn't understood: a default is written ${env:%s:-default}", ref.kind, ref.name, ref.name)
+	if !strings.HasPrefix(p.s[p.i:], ":-") {
+		return fmt.Errorf("${%s:%s: what follows the name isn't understood: a default is written ${%s:%s:-default}", ref.kind, ref.name, ref.kind, ref.name)
 	}
 	p.i += 2
 	preset, err := p.parse("}")
@@ -255,6 +322,10 @@ func (t template) eval(ctx context.Context, v Values) (string, error) {
 	return b.String(), nil
 }
 
+func (r *reference) notSet() error {
+	return fmt.Errorf("the environment variable %s isn't set: set it, or give a default as ${env:%s:-…}", r.name, r.name)
+}
+
 func (r *reference) eval(ctx context.Context, v Values) (string, error) {
 	switch r.kind {
 	case "env":
@@ -264,10 +335,13 @@ func (r *reference) eval(ctx context.Context, v Values) (string, error) {
 		if r.preset != nil {
 			return r.preset.eval(ctx, v)
 		}
-		return "", fmt.Errorf("the environment variable %s isn't set: set it, or give a default as ${env:%s:-…}", r.name, r.name)
+		return "", r.notSet()
 	case "row":
 		s, ok := v.Row[r.name]
-		if !ok {
+		switch {
+		case s == "" && r.preset != nil:
+			return r.preset.eval(ctx, v)
+		case !ok:
 			return "", fmt.Errorf("there is no column %s", r.name)
 		}
 		return s, nil

@@ -22,6 +22,26 @@ type PluginConfig struct {
 	file string
 	base string // path of the key config, as in "sources[0].config"
 	node *node
+
+	pattern *PluginConfig     // as the file has it, of one that a row made
+	row     string            // where that row stands; "" without one
+	cells   map[string]string // of the row
+}
+
+// ofRow returns the config for a row of a table.
+func (c *PluginConfig) ofRow(at string, cells map[string]string) *PluginConfig {
+	made := *c
+	made.pattern, made.row, made.cells = c, at, cells
+	return &made
+}
+
+// Pattern returns the config as it stands in the file, the same for all rows
+// of a table; of one that no row made, itself.
+func (c *PluginConfig) Pattern() *PluginConfig {
+	if c.pattern != nil {
+		return c.pattern
+	}
+	return c
 }
 
 // Secret gives the value of a secret as it is now. Errors name the reference,
@@ -61,22 +81,41 @@ func (c *PluginConfig) Resolve(ctx context.Context, schemaJSON []byte, v Values)
 }
 
 // CheckWith checks the config against its plugin's JSON Schema, offline: nothing
-// is evaluated, and what a reference will give is taken as right. The error is
-// Problems.
+// is evaluated, and what a reference will give is taken as right, but for
+// references to a row: those are known. The error is Problems.
 func (c *PluginConfig) CheckWith(s *PluginSchema) error {
-	list, err := s.check(c.plain(), nil)
+	var b bytes.Buffer
+	var known func(path []string) bool
+	var put func(b *bytes.Buffer, n *node, path []string) bool
+	if c.row != "" {
+		from := map[string]bool{} // paths of what the row gives
+		known = func(path []string) bool { return from[strings.Join(path, "\x00")] }
+		put = func(b *bytes.Buffer, n *node, path []string) bool {
+			if n.kind != text || !strings.Contains(n.value, "${") {
+				return false
+			}
+			t, err := parseTemplate(n.value)
+			if err != nil || !t.only("row") {
+				return false
+			}
+			value, err := t.eval(context.Background(), Values{Row: c.cells})
+			if err != nil {
+				return false // the pattern's mistake
+			}
+			from[strings.Join(path, "\x00")] = true
+			writeTyped(b, s, path, value, n.plain)
+			return true
+		}
+	}
+	c.node.json(&b, nil, put)
+	list, err := s.check(b.Bytes(), known)
 	if err != nil {
 		return err
 	}
-	list = slices.DeleteFunc(list, func(f found) bool { return !f.missing && f.unknown == "" && c.open(f.path) })
+	list = slices.DeleteFunc(list, func(f found) bool {
+		return !f.missing && f.unknown == "" && c.open(f.path) && (known == nil || !known(f.path))
+	})
 	return c.problems(list)
-}
-
-// plain is the config as JSON with its references as they stand.
-func (c *PluginConfig) plain() []byte {
-	var b bytes.Buffer
-	c.node.json(&b, nil, nil)
-	return b.Bytes()
 }
 
 // open reports whether the value at a path has a reference in it.
@@ -109,6 +148,7 @@ func (c *PluginConfig) open(path []string) bool {
 // plugin. Secrets stay references, evaluated whenever the plugin asks. The
 // error is Problems: a variable that isn't set, a value that doesn't fit.
 func (c *PluginConfig) ResolveWith(ctx context.Context, s *PluginSchema, v Values) (*Resolved, error) {
+	v.Row = c.cells
 	r := &Resolved{Secrets: map[string]Secret{}, Stores: map[string]Store{}}
 	var problems Problems
 	var b bytes.Buffer
@@ -129,6 +169,9 @@ func (c *PluginConfig) ResolveWith(ctx context.Context, s *PluginSchema, v Value
 				if keep := t.store(v); keep != nil {
 					r.Stores[ref] = keep
 				}
+			}
+			if err := unset(n.value, v); err != nil {
+				problems = append(problems, c.problem(n.line, n.column, key, err.Error()))
 			}
 			written[at] = []byte(`"secret"`)
 			return true
@@ -168,6 +211,42 @@ func (c *PluginConfig) ResolveWith(ctx context.Context, s *PluginSchema, v Value
 		return nil, err
 	}
 	return r, nil
+}
+
+// unset returns an error when a text has a reference to an environment
+// variable that isn't set. It evaluates nothing: a secret is only asked for
+// when it is needed, but what can't come is told before anything starts.
+func unset(text string, v Values) error {
+	if !strings.Contains(text, "${env:") {
+		return nil
+	}
+	t, err := parseTemplate(text)
+	if err != nil {
+		return err
+	}
+	return t.unset(v)
+}
+
+// Runs reports whether ResolveWith runs commands: a ${exec:} stands where no
+// secret does.
+func (c *PluginConfig) Runs(s *PluginSchema) bool {
+	runs := false
+	var b bytes.Buffer
+	c.node.json(&b, nil, func(_ *bytes.Buffer, n *node, path []string) bool {
+		if n.kind == text && strings.Contains(n.value, "${exec:") && !s.secret(path) {
+			t, err := parseTemplate(n.value)
+			runs = runs || err == nil && t.has("exec")
+		}
+		return false
+	})
+	return runs
+}
+
+// OfRow reports whether an error of ResolveWith or CheckWith is about what a
+// row gives, and not about the file: then no other row has it.
+func OfRow(err error) bool {
+	var ps Problems
+	return errors.As(err, &ps) && !slices.ContainsFunc(ps, func(p Problem) bool { return p.Line > 0 })
 }
 
 func evalText(ctx context.Context, n *node, v Values) (string, error) {
@@ -268,6 +347,10 @@ func (c *PluginConfig) problem(line, column int, key, text string) Problem {
 		if key[0] == '[' {
 			full = c.base + key
 		}
+	}
+	if n, _, _, whole := c.node.locate(key); c.row != "" && whole && strings.Contains(n.value, "${row:") {
+		// The file has the column; the value is the row's.
+		return Problem{c.row, 0, 0, full, text}
 	}
 	return Problem{c.file, line, column, full, text}
 }

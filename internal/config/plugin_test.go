@@ -252,11 +252,27 @@ func TestResolveErrorsNameThePlaceAndNeverAValue(t *testing.T) {
 			}
 		})
 	}
-	c, schema := plugin(t, "address: x\npassword: ${env:NONE}")
-	r, err := c.ResolveWith(t.Context(), schema, values(nil))
+}
+
+// A secret is asked for when it is needed, but what can't come is told early.
+func TestSecretsThatCannotCome(t *testing.T) {
+	t.Parallel()
+	c, schema := plugin(t, "address: x\npassword: ${env:NONE}\ntls: {key: '${exec:vault ${env:WHO}}'}\ntokens: {a: '${env:NONE:-${env:X}}', b: '${file:/never/read}'}")
+	_, err := c.ResolveWith(t.Context(), schema, values(nil))
+	want := []string{
+		`8:17: sources[0].config.password: the environment variable NONE isn't set: set it, or give a default as ${env:NONE:-…}`,
+		`9:18: sources[0].config.tls.key: the environment variable WHO isn't set: set it, or give a default as ${env:WHO:-…}`,
+	}
+	if diff := cmp.Diff(want, problems(err)); diff != "" {
+		t.Error(diff)
+	}
+	// It may still go away before it is asked for.
+	env := map[string]string{"NONE": "1", "WHO": "2"}
+	r, err := c.ResolveWith(t.Context(), schema, values(env))
 	if err != nil {
 		t.Fatal(err)
 	}
+	delete(env, "NONE")
 	_, err = r.Secrets["password"](t.Context())
 	if err == nil || !fault.Is(err, fault.Config) || !strings.HasPrefix(err.Error(), "x.yaml:8:17: sources[0].config.password: the environment variable NONE isn't set") {
 		t.Errorf("got %v", err)

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/mailhaul/pipeline/internal/config"
+	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
@@ -35,35 +36,29 @@ type Options struct {
 type Job struct {
 	File   *config.File
 	Plan   *plan.Plan
+	folder string // of the file
 	values config.Values
 	host   *pluginhost.Host
 	ledger *ledger.Ledger // nil: nothing is remembered
 
 	described map[string]pluginhost.Description // by kind and name
+	schemas   map[string]*config.PluginSchema   // the same
 	sources   map[string]pluginhost.SessionSpec // by the source's name
 	sinks     map[string]pluginhost.SessionSpec
 	spool     *message.Spool
 }
 
-// Load reads the file and finds its plugins. It starts nothing.
-func Load(ctx context.Context, o Options) (*Job, error) {
+// Load reads the file and finds its plugins. It starts nothing and evaluates
+// nothing.
+func Load(o Options) (*Job, error) {
 	f, err := config.Load(o.File)
 	if err != nil {
-		return nil, err
-	}
-	if err := f.Settle(ctx, o.Values); err != nil {
 		return nil, err
 	}
 	folder, err := filepath.Abs(filepath.Dir(o.File))
 	if err != nil {
 		return nil, fmt.Errorf("find the folder of %s: %w", o.File, err)
 	}
-	if !filepath.IsAbs(f.State) {
-		f.State = filepath.Join(folder, f.State)
-	}
-	// Beside the ledger, not in it: who may read a ledger may not log in (I9).
-	store := secrets.Store{Dir: filepath.Join(f.State, "secrets")}
-	o.Values.ReadStore, o.Values.WriteStore = store.Read, store.Write
 	ho := pluginhost.FromEnvironment(o.Plugins)
 	ho.Log, ho.WorkDir = o.Log, folder
 	host, err := pluginhost.New(ho)
@@ -71,12 +66,28 @@ func Load(ctx context.Context, o Options) (*Job, error) {
 		return nil, err
 	}
 	return &Job{
-		File: f, values: o.Values, host: host,
+		File: f, folder: folder, values: o.Values, host: host,
+		schemas:   map[string]*config.PluginSchema{},
 		described: map[string]pluginhost.Description{},
 		sources:   map[string]pluginhost.SessionSpec{},
 		sinks:     map[string]pluginhost.SessionSpec{},
 		spool:     &message.Spool{},
 	}, nil
+}
+
+// Settle evaluates the references in the file's state and vars: what a run
+// must know before anything else.
+func (j *Job) Settle(ctx context.Context) error {
+	if err := j.File.Settle(ctx, j.values); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(j.File.State) {
+		j.File.State = filepath.Join(j.folder, j.File.State)
+	}
+	// Beside the ledger, not in it: who may read a ledger may not log in (I9).
+	store := secrets.Store{Dir: filepath.Join(j.File.State, "secrets")}
+	j.values.ReadStore, j.values.WriteStore = store.Read, store.Write
+	return nil
 }
 
 // Spool is where the run's bodies wait.
@@ -103,22 +114,12 @@ func (j *Job) Close(ctx context.Context) error {
 
 // Check holds every plugin's config against the schema that the plugin
 // publishes. It evaluates no reference and uses no network. All that is wrong
-// comes back at once.
+// comes back at once, but for what is wrong with one row of a table: that is
+// added to the file's BadRows, and the row's source taken out.
 func (j *Job) Check(ctx context.Context) error {
 	var all config.Problems
 	var others []error
-	absent := map[string]bool{} // plugins: 3,000 sources may name one
-	check := func(kind pluginhost.Kind, plugin, key string, c *config.PluginConfig) {
-		d, err := j.describe(ctx, kind, plugin)
-		if err != nil {
-			name := kind.String() + " " + plugin
-			if !absent[name] {
-				others = append(others, j.File.Place(key+".plugin", err))
-			}
-			absent[name] = true
-			return
-		}
-		err = c.Check(d.Schema)
+	take := func(err error) {
 		var ps config.Problems
 		switch {
 		case errors.As(err, &ps):
@@ -127,11 +128,49 @@ func (j *Job) Check(ctx context.Context) error {
 			others = append(others, err)
 		}
 	}
-	for i := range j.File.Sources {
-		check(pluginhost.Source, j.File.Sources[i].Plugin, fmt.Sprintf("sources[%d]", i), j.File.Sources[i].Config)
+	absent := map[string]bool{} // plugins: 3,000 sources may name one
+	schema := func(kind pluginhost.Kind, plugin, key string) *config.PluginSchema {
+		name := kind.String() + " " + plugin
+		if absent[name] {
+			return nil
+		}
+		s, err := j.schema(ctx, kind, plugin)
+		if err != nil {
+			others = append(others, j.File.Place(key+".plugin", err))
+			absent[name] = true
+		}
+		return s
 	}
+	patterns := map[*config.PluginConfig]bool{} // what stands for many sources, and whether it is right
+	j.eachSource(func(s *config.Source) error {
+		if right, seen := patterns[s.Config.Pattern()]; seen && !right {
+			return nil
+		} else if !seen {
+			sc := schema(pluginhost.Source, s.Plugin, s.Key)
+			if sc != nil {
+				err := s.Config.Pattern().CheckWith(sc)
+				take(err)
+				right = err == nil
+			}
+			patterns[s.Config.Pattern()] = right
+			if !right || s.Row == "" {
+				return nil
+			}
+		}
+		if s.Row == "" {
+			return nil
+		}
+		sc, err := j.schema(ctx, pluginhost.Source, s.Plugin)
+		if err != nil {
+			return err
+		}
+		return s.Config.CheckWith(sc)
+	})
 	for i := range j.File.Sinks {
-		check(pluginhost.Sink, j.File.Sinks[i].Plugin, fmt.Sprintf("sinks[%d]", i), j.File.Sinks[i].Config)
+		s := &j.File.Sinks[i]
+		if sc := schema(pluginhost.Sink, s.Plugin, fmt.Sprintf("sinks[%d]", i)); sc != nil {
+			take(s.Config.CheckWith(sc))
+		}
 	}
 	if len(all) > 0 {
 		others = append([]error{all}, others...)
@@ -139,16 +178,35 @@ func (j *Job) Check(ctx context.Context) error {
 	return errors.Join(others...)
 }
 
+// eachSource calls f for each source. An error is that source's alone: it is
+// added to the file's BadRows, and the source is taken out.
+func (j *Job) eachSource(f func(*config.Source) error) {
+	kept := j.File.Sources[:0]
+	for i := range j.File.Sources {
+		s := &j.File.Sources[i]
+		if err := f(s); err != nil {
+			j.File.BadRows = append(j.File.BadRows, config.BadRow{At: s.Row, Name: s.Name, Err: err})
+			continue
+		}
+		kept = append(kept, *s)
+	}
+	j.File.Sources = kept
+}
+
 // Prepare evaluates the references, asks each sink where it writes, and makes
 // the plan. Check comes before it.
 func (j *Job) Prepare(ctx context.Context) error {
 	p := &plan.Plan{Name: j.File.Name, Chain: j.File.Chain(), Concurrency: j.File.Concurrency.Sources}
 	var errs []error
-	for i := range j.File.Sources {
-		s, err := j.planSource(ctx, &j.File.Sources[i])
+	j.eachSource(func(s *config.Source) error {
+		planned, err := j.planSource(ctx, s)
+		if err != nil && s.Row != "" && config.OfRow(err) {
+			return err
+		}
 		errs = append(errs, err)
-		p.Sources = append(p.Sources, s)
-	}
+		p.Sources = append(p.Sources, planned)
+		return nil
+	})
 	for i := range j.File.Sinks {
 		s, err := j.planSink(ctx, &j.File.Sinks[i])
 		errs = append(errs, err)
@@ -167,27 +225,35 @@ func (j *Job) planSource(ctx context.Context, s *config.Source) (plan.Source, er
 	if err != nil {
 		return plan.Source{}, err
 	}
-	resolved, err := s.Config.Resolve(ctx, d.Schema, j.values)
+	sc, err := j.schema(ctx, pluginhost.Source, s.Plugin)
 	if err != nil {
 		return plan.Source{}, err
 	}
-	j.sources[s.Name] = j.session(s.Name, s.Plugin, resolved)
+	// With a command in it, it is evaluated when the source is opened: a plan
+	// of 3,000 sources runs no 3,000 commands.
+	if !s.Config.Runs(sc) {
+		resolved, err := s.Config.ResolveWith(ctx, sc, j.values)
+		if err != nil {
+			return plan.Source{}, err
+		}
+		j.sources[s.Name] = j.session(s.Name, s.Plugin, resolved)
+	}
 	rules, err := s.Fingerprint()
 	if err != nil {
 		return plan.Source{}, err
 	}
 	return plan.Source{
-		Name: s.Name, Plugin: s.Plugin, Selects: s.Mailboxes.Match, Newest: s.Newest, Limit: int64(s.Limit),
+		Name: s.Name, Plugin: s.Plugin, Row: s.Row, Selects: s.Mailboxes.Match, Newest: s.Newest, Limit: int64(s.Limit),
 		Vars: s.Vars, Provides: d.Provides, Rules: rules,
 	}, nil
 }
 
 func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
-	d, err := j.describe(ctx, pluginhost.Sink, s.Plugin)
+	sc, err := j.schema(ctx, pluginhost.Sink, s.Plugin)
 	if err != nil {
 		return plan.Sink{}, err
 	}
-	resolved, err := s.Config.Resolve(ctx, d.Schema, j.values)
+	resolved, err := s.Config.ResolveWith(ctx, sc, j.values)
 	if err != nil {
 		return plan.Sink{}, err
 	}
@@ -236,6 +302,24 @@ func (j *Job) describe(ctx context.Context, kind pluginhost.Kind, name string) (
 		j.described[key] = d
 	}
 	return d, err
+}
+
+// schema reads the schema of a plugin's config, once.
+func (j *Job) schema(ctx context.Context, kind pluginhost.Kind, name string) (*config.PluginSchema, error) {
+	key := kind.String() + " " + name
+	if s := j.schemas[key]; s != nil {
+		return s, nil
+	}
+	d, err := j.describe(ctx, kind, name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := config.ParseSchema(d.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s: %w", name, err)
+	}
+	j.schemas[key] = s
+	return s, nil
 }
 
 func (j *Job) prepared(ctx context.Context, session pluginhost.SessionSpec, fingerprint string) (pluginhost.Prepared, error) {
@@ -306,4 +390,18 @@ func named(what, name string, names []string) error {
 		names = append(names[:most:most], fmt.Sprintf("and %d more", more))
 	}
 	return err.WithHint("it has: %s", strings.Join(names, ", "))
+}
+
+// BadRows returns the rows of tables that make no source, as accounts that
+// failed before they began.
+func (j *Job) BadRows() []engine.Account {
+	var out []engine.Account
+	for _, r := range j.File.BadRows {
+		name := r.Name
+		if name == "" {
+			name = r.At
+		}
+		out = append(out, engine.Account{Source: name, Err: r.Err})
+	}
+	return out
 }

@@ -18,7 +18,14 @@ const closePatience = 10 * time.Second
 
 // OpenSource implements engine.Plugins.
 func (j *Job) OpenSource(ctx context.Context, s *plan.Source, isolated bool) (source.Opened, error) {
-	opened, err := j.host.OpenSource(ctx, j.sources[s.Name], isolated)
+	session, ok := j.sources[s.Name]
+	if !ok {
+		var err error
+		if session, err = j.late(ctx, s.Name); err != nil {
+			return source.Opened{}, err
+		}
+	}
+	opened, err := j.host.OpenSource(ctx, session, isolated)
 	if err != nil {
 		return opened, j.placeSource(s.Name, err)
 	}
@@ -34,11 +41,36 @@ func (j *Job) OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isol
 	return sinkSession{session}, nil
 }
 
-func (j *Job) placeSource(name string, err error) error {
+// late evaluates a config that runs commands. A command's answer may change
+// between two openings, so nothing is kept.
+func (j *Job) late(ctx context.Context, name string) (pluginhost.SessionSpec, error) {
+	s := j.source(name)
+	if s == nil {
+		return pluginhost.SessionSpec{}, fault.New(fault.Bug, "source %s was planned and isn't in the file", name)
+	}
+	sc, err := j.schema(ctx, pluginhost.Source, s.Plugin)
+	if err != nil {
+		return pluginhost.SessionSpec{}, err
+	}
+	resolved, err := s.Config.ResolveWith(ctx, sc, j.values)
+	if err != nil {
+		return pluginhost.SessionSpec{}, err
+	}
+	return j.session(name, s.Plugin, resolved), nil
+}
+
+func (j *Job) source(name string) *config.Source {
 	for i := range j.File.Sources {
 		if j.File.Sources[i].Name == name {
-			return place(j.File.Sources[i].Config, err)
+			return &j.File.Sources[i]
 		}
+	}
+	return nil
+}
+
+func (j *Job) placeSource(name string, err error) error {
+	if s := j.source(name); s != nil {
+		return place(s.Config, err)
 	}
 	return err
 }

@@ -23,6 +23,7 @@ type Plan struct {
 type Source struct {
 	Name     string
 	Plugin   string
+	Row      string // where the row stands that made it; "" without a table
 	Selects  func(message.Mailbox) bool
 	Newest   bool
 	Limit    int64 // messages of the listing, over all mailboxes; 0: none
