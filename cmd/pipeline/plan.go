@@ -32,6 +32,12 @@ func (c *command) planCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprint(c.out, plan.Explain(j.Plan))
+			for i, r := range j.File.BadRows {
+				if i == 0 {
+					fmt.Fprintln(c.out)
+				}
+				fmt.Fprintf(c.out, "left out: %v\n", r)
+			}
 			return nil
 		},
 	}

@@ -217,7 +217,23 @@ func (j *Job) Prepare(ctx context.Context) error {
 	}
 	p.Settle()
 	j.Plan = p
-	return p.Check()
+	return j.place(p.Check())
+}
+
+// place puts errors that name a key of the file at its place.
+func (j *Job) place(err error) error {
+	many, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err
+	}
+	var out []error
+	for _, e := range many.Unwrap() {
+		if f := fault.As(e); f != nil && f.Class == fault.Config && f.Key != "" {
+			e = j.File.Place(f.Key, e)
+		}
+		out = append(out, e)
+	}
+	return errors.Join(out...)
 }
 
 func (j *Job) planSource(ctx context.Context, s *config.Source) (plan.Source, error) {

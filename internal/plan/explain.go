@@ -8,48 +8,118 @@ import (
 	"github.com/mailhaul/pipeline/pkg/message"
 )
 
+// mostNames is how many accounts of a table are named.
+const mostNames = 3
+
 // Explain says in words what a run will ask of whom, as EXPLAIN does for a
-// query.
+// query. Sources that a table made and that are asked the same are one.
 func Explain(p *Plan) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pipeline %s\n", p.Name)
-	for i := range p.Sources {
-		s := &p.Sources[i]
-		fmt.Fprintf(&b, "source %s (%s)\n", s.Name, s.Plugin)
-		fmt.Fprintf(&b, "  list   %s, of every message that isn't done\n", s.FirstNeeds)
-		if s.Newest {
-			fmt.Fprintf(&b, "         newest first\n")
-		}
-		if s.Limit > 0 {
-			fmt.Fprintf(&b, "         at most %d messages\n", s.Limit)
-		}
-		for _, level := range p.Chain.Levels() {
-			if more := level & s.Provides &^ s.FirstNeeds; more != 0 {
-				fmt.Fprintf(&b, "  then   %s, of those that are still wanted\n", more)
-			}
-		}
-		if p.Fetches() {
-			fmt.Fprintf(&b, "  fetch  %s, of those that a sink gets\n", s.FetchNeeds)
-		} else {
-			fmt.Fprintf(&b, "  fetch  nothing: no sink takes bodies\n")
-		}
+	for _, g := range p.groups() {
+		fmt.Fprintf(&b, "\n%s\n", g.title())
+		explainSource(&b, p, g.sources[0])
 	}
 	for _, st := range p.Chain.Stages() {
-		fmt.Fprintf(&b, "stage %s (%s)\n  %s\n", st.Name, st.Kind, where(p, st))
+		fmt.Fprintf(&b, "\nstage %s (%s)\n", st.Name, st.Kind)
+		explainStage(&b, p, st)
 	}
 	for i := range p.Sinks {
-		s := &p.Sinks[i]
-		kind := "gets bodies"
-		if s.Prepared.Record {
-			kind = "gets a record of each message, no body"
-		}
-		fmt.Fprintf(&b, "sink %s (%s)\n  writes to %s\n  %s\n", s.Name, s.Plugin, s.Prepared.Target, kind)
-		if s.When != nil {
-			fmt.Fprintf(&b, "  when   %s\n", s.When.Text())
-		}
+		fmt.Fprintf(&b, "\nsink %s (%s)\n", p.Sinks[i].Name, p.Sinks[i].Plugin)
+		explainSink(&b, &p.Sinks[i])
 	}
 	return b.String()
 }
+
+// group is a source, or those of one table that are asked the same.
+type group struct {
+	table   string
+	sources []*Source
+}
+
+func (p *Plan) groups() []*group {
+	type alike struct {
+		table, plugin         string
+		newest                bool
+		limit                 int64
+		provides, first, with message.Needs
+	}
+	var out []*group
+	seen := map[alike]*group{}
+	for i := range p.Sources {
+		s := &p.Sources[i]
+		table := s.Table()
+		key := alike{table, s.Plugin, s.Newest, s.Limit, s.Provides, s.FirstNeeds, s.FetchNeeds}
+		if g := seen[key]; g != nil && table != "" {
+			g.sources = append(g.sources, s)
+			continue
+		}
+		g := &group{table: table, sources: []*Source{s}}
+		seen[key] = g
+		out = append(out, g)
+	}
+	return out
+}
+
+func (g *group) title() string {
+	if g.table == "" {
+		return fmt.Sprintf("source %s (%s)", g.sources[0].Name, g.sources[0].Plugin)
+	}
+	var names []string
+	for _, s := range g.sources[:min(mostNames, len(g.sources))] {
+		names = append(names, s.Name)
+	}
+	if more := len(g.sources) - mostNames; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return fmt.Sprintf("sources of %s (%s), %d accounts: %s", g.table, g.sources[0].Plugin, len(g.sources), strings.Join(names, ", "))
+}
+
+func explainSource(b *strings.Builder, p *Plan, s *Source) {
+	listed := "the ids"
+	if s.FirstNeeds != 0 {
+		listed = "ids and " + s.FirstNeeds.String()
+	}
+	order := "oldest"
+	if s.Newest {
+		order = "newest"
+	}
+	fmt.Fprintf(b, "  list   %s of every message, %s first, in mailboxes that have changed\n", listed, order)
+	if s.Limit > 0 {
+		fmt.Fprintf(b, "         at most %d messages\n", s.Limit)
+	}
+	for _, level := range p.Chain.Levels() {
+		if more := level & s.Provides &^ s.FirstNeeds; more != 0 {
+			fmt.Fprintf(b, "  then   %s, of those that aren't done and that no stage has dropped yet\n", more)
+		}
+	}
+	if p.Fetches() {
+		fmt.Fprintf(b, "  fetch  %s, of those that a sink gets\n", s.FetchNeeds)
+	} else {
+		fmt.Fprintf(b, "  fetch  nothing: no sink takes bodies\n")
+	}
+}
+
+func explainStage(b *strings.Builder, p *Plan, st *stages.Stage) {
+	if st.Filter != nil {
+		fmt.Fprintf(b, "  %-6s %s\n", st.Kind, oneLine(st.Filter.Program.Text()))
+	}
+	fmt.Fprintf(b, "  %s\n", where(p, st))
+}
+
+func explainSink(b *strings.Builder, s *Sink) {
+	if s.When != nil {
+		fmt.Fprintf(b, "  when   %s\n", oneLine(s.When.Text()))
+	}
+	fmt.Fprintf(b, "  target %s\n", s.Prepared.Target)
+	if s.Prepared.Record {
+		fmt.Fprintf(b, "  gets   a record of what became of each message, no body\n")
+	} else {
+		fmt.Fprintf(b, "  gets   bodies\n")
+	}
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // where says at what point a stage judges.
 func where(p *Plan, st *stages.Stage) string {
@@ -57,6 +127,9 @@ func where(p *Plan, st *stages.Stage) string {
 		return "counts in the order of the listing"
 	}
 	needs := st.Needs()
+	if needs == 0 {
+		return "reads nothing of a message: judged from the listing, before any body is fetched"
+	}
 	for i := range p.Sources {
 		if needs&^p.Sources[i].Provides != 0 {
 			return fmt.Sprintf("reads %s: from source %s only the body tells", needs, p.Sources[i].Name)

@@ -4,6 +4,8 @@
 package plan
 
 import (
+	"strings"
+
 	"github.com/mailhaul/pipeline/internal/expression"
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -33,6 +35,14 @@ type Source struct {
 	FirstNeeds message.Needs // asked of every message
 	FetchNeeds message.Needs // asked with the body
 	Rules      string        // fingerprint of selection, order and limit
+}
+
+// Table returns the name of the table that made the source, "" without one.
+func (s *Source) Table() string {
+	if i := strings.LastIndexByte(s.Row, ':'); i >= 0 {
+		return s.Row[:i]
+	}
+	return ""
 }
 
 // Sink is one sink of the plan.
