@@ -280,14 +280,14 @@ func dropBlanks(r rune) rune {
 }
 
 // decodeName decodes a display name: encoded words, single blanks, and one
-// pair of quotes that stood inside a word.
+// pair of quotes that stood inside a word. Single quotes are letters.
 func decodeName(s string) string {
 	s = decodeWords(strings.TrimSpace(s), nil)
 	if strings.ContainsAny(s, "\t\r\n") || strings.Contains(s, "  ") {
 		s = strings.Join(strings.Fields(s), " ")
 	}
 	s = strings.TrimSpace(s)
-	if len(s) > 1 && (s[0] == '"' && s[len(s)-1] == '"' || s[0] == '\'' && s[len(s)-1] == '\'') {
+	if len(s) > 1 && s[0] == '"' && s[len(s)-1] == '"' {
 		s = strings.TrimSpace(s[1 : len(s)-1])
 	}
 	return s

@@ -278,6 +278,11 @@ var addressCases = []struct {
 	{"name alone", "Undisclosed Recipients", []Address{{"Undisclosed Recipients", ""}}},
 	{"name in brackets", "<Undisclosed Recipients>", []Address{{"Undisclosed Recipients", ""}}},
 	{"no address in brackets", "MAILER-DAEMON <>", []Address{{"MAILER-DAEMON", ""}}},
+	{"comment behind a name", "Bob Example (Example Inc.) <a@b.c>", []Address{{"Bob Example", "a@b.c"}}},
+	{"comment behind the brackets", "Bob <a@b.c> (work)", []Address{{"Bob", "a@b.c"}}},
+	{"comment before the brackets", "(Bob) <a@b.c>", []Address{{"Bob", "a@b.c"}}},
+	{"a name and a comment, no address", "Mail Delivery Subsystem (MTA)", []Address{{"Mail Delivery Subsystem", ""}}},
+	{"single quotes are letters (RFC 5322 §3.2.3)", "'Bob' <a@b.c>", []Address{{"'Bob'", "a@b.c"}}},
 	{"commas alone", ",, ,", nil},
 	{"empty", "", nil},
 }
