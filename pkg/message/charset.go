@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/htmlindex"
 	"golang.org/x/text/encoding/ianaindex"
+	"golang.org/x/text/encoding/japanese"
 	"golang.org/x/text/encoding/korean"
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/encoding/unicode/utf32"
@@ -125,6 +126,13 @@ func DecodeCharset(charset string, b []byte) (text, used string, known bool) {
 	}
 	if name == "utf-16" && len(b) >= 2 && !hasBOM(b) && looksLittleEndian(b) {
 		enc = unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)
+	}
+	if name == "iso-2022-jp" && !isASCII(b) {
+		// It has seven bits only: the label lies. EUC-JP is hardly ever met by
+		// chance; Shift_JIS is, so it isn't tried.
+		if out, err := japanese.EUCJP.NewDecoder().Bytes(b); err == nil && !utf8.Valid(b) && !bytes.ContainsRune(out, utf8.RuneError) {
+			return string(out), "euc-jp", true
+		}
 	}
 	if enc == nil {
 		text, used = guessCharset(b)

@@ -128,6 +128,8 @@ func TestDecodeCharset(t *testing.T) {
 		{"windows-874", "\xb7", "ท", "windows-874", true},
 		{"shift_jis", "\x82\xa0", "あ", "shift_jis", true},
 		{"cp932", "\x82\xa0", "あ", "shift_jis", true},
+		{"iso-2022-jp", "\xa4\xa2\xa4\xa4", "あい", "euc-jp", true},
+		{"iso-2022-jp", "\u3042", "あ", "utf-8", true},
 		{"iso-2022-jp", "\x1b$B$\"\x1b(B", "あ", "iso-2022-jp", true},
 		{"euc-jp", "\xa4\xa2", "あ", "euc-jp", true},
 		{"ks_c_5601-1987", "\xc7\xd1", "한", "ks_c_5601-1987", true},
