@@ -137,6 +137,7 @@ func (b *builder) attachment(a *attachment) {
 // reportParts are the parts of reports that are fields, and whether in groups.
 var reportParts = map[string]bool{
 	"message/delivery-status": true, "message/feedback-report": false, "message/disposition-notification": false,
+	"message/external-body": false,
 }
 
 // describe sets what the part's header says, and whether it is shown within
@@ -172,8 +173,10 @@ func (b *builder) show(o *mapi.Object, inline bool) {
 
 // inHTML reports whether the HTML shows the part with this content id, and
 // returns the id in the form in which the HTML names it. Only what the HTML
-// names is inline: many programs give every part a Content-ID. A cid URL may be
-// percent-encoded (RFC 2392 §2).
+// names is inline: many programs give every part a Content-ID. Whether it lies
+// in a multipart/related doesn't matter: Outlook shows it in the HTML, and
+// listing it again would show it twice (MSG86 of msglint, which is stricter here
+// than the checklist's E3). A cid URL may be percent-encoded (RFC 2392 §2).
 func (b *builder) inHTML(id string) (string, bool) {
 	if b.htmlNames == "" {
 		return id, false

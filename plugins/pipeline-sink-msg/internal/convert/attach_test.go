@@ -1,6 +1,7 @@
 package convert_test
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,48 @@ func TestWinmail(t *testing.T) {
 	o = converted(t, named(t, "corrupt winmail.dat"), convert.Envelope{}, convert.Options{})
 	if len(o.Attachments) != 1 || o.Attachments[0].Text(0x370E) != "application/octet-stream" || string(o.Attachments[0].Binary(0x3701)) != string(winmail()[:60]) {
 		t.Error("a corrupt one isn't kept as it is")
+	}
+}
+
+// TestFieldParts: parts that are fields are written in one form, whatever wrote
+// them; only white space changes, and what is no field stays.
+func TestFieldParts(t *testing.T) {
+	t.Parallel()
+	long := "X-Long: smtp; 550 5.1.1 a text that is longer than the seventy-eight columns of a line; it is folded"
+	for _, tc := range []struct{ name, mediaType, in, want string }{
+		{"groups stand apart", "message/delivery-status", "Reporting-MTA: dns; mx\r\n\r\nAction: failed\r\n", "Reporting-MTA: dns; mx\n\n\nAction: failed\n\n"},
+		{"a long field is folded", "message/delivery-status", long + "\r\n", "X-Long: smtp;\n 550 5.1.1 a text that is longer than the seventy-eight columns of a line;\n it is folded\n\n"},
+		{"a blank at the end stays", "message/delivery-status", "Diagnostic-Code: smtp; \r\n", "Diagnostic-Code: smtp; \n\n"},
+		{"what isn't ASCII isn't folded", "message/delivery-status", "X-Name: " + strings.Repeat("é ", 50) + "\r\n", "X-Name: " + strings.Repeat("é ", 50) + "\n\n"},
+		{"one group", "message/feedback-report", "Feedback-Type: abuse\r\nVersion: 1\r\n", "Feedback-Type: abuse\nVersion: 1\n\n"},
+		{"one group, an empty line behind it", "message/feedback-report", "Version: 1\r\n\r\n", "Version: 1\n\n"},
+		{"one group, and a text that stays", "message/disposition-notification", "Disposition: x\r\n\r\nDisposition:  y\r\n", "Disposition: x\n\nDisposition:  y\n"},
+		{"a reference", "message/external-body", "Content-ID: <a@b>\r\n\r\n", "Content-ID: <a@b>\n\n"},
+		{"a fragment is no field", "message/partial", "a: b\r\n\r\n\r\nc", "a: b\r\n\r\n\r\nc"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			mail := sampleHeader + "Content-Type: " + tc.mediaType + "\r\n\r\n" + tc.in
+			o := converted(t, mail, convert.Envelope{}, convert.Options{})
+			if got := string(o.Attachments[0].Binary(0x3701)); got != tc.want {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestLongNames: a name loses what MS-OXCMAIL takes out, and nothing else.
+func TestLongNames(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`what?.txt`: "what?.txt", `a*b.txt`: "a*b.txt", `../../etc/passwd`: "....etcpasswd", `C:\\TEMP\\x.png`: "CTEMPx.png",
+		`<i>"x|y":z`: "ixyz", "tab\there": "tabhere",
+	} {
+		mail := sampleHeader + "Content-Type: application/pdf\r\nContent-Disposition: attachment; filename*=utf-8''" + url.PathEscape(strings.ReplaceAll(in, `\\`, `\`)) + "\r\n\r\nx"
+		o := converted(t, mail, convert.Envelope{}, convert.Options{})
+		if got := o.Attachments[0].Text(0x3707); got != want {
+			t.Errorf("%q is called %q, want %q", in, got, want)
+		}
 	}
 }
 

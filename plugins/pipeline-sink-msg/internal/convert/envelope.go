@@ -219,9 +219,10 @@ func sensitivity(v string) int32 {
 	return 0
 }
 
-// threading sets the ids that tie mails together.
+// threading sets the ids that tie mails together, each as it stands in the mail
+// (MS-OXOMSG §2.2.1.12): what follows an id in its field isn't ours to judge.
 func (b *builder) threading() {
-	b.o.String(pidMessageID, b.h.MessageID())
+	b.o.String(pidMessageID, b.h.Text("Message-ID"))
 	b.o.String(pidInReplyTo, b.h.Text("In-Reply-To"))
 	b.o.String(pidReferences, b.h.Text("References"))
 }

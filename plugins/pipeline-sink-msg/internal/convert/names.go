@@ -8,18 +8,19 @@ import (
 	"github.com/mailhaul/pipeline/pkg/message"
 )
 
-// longName makes a file name that Windows takes: no controls, none of
-// "*/:<>?\| (MSG checklist E2), at most 255 UTF-16 units.
+// longName drops what MS-OXCMAIL takes out of a file name (MSG checklist E2):
+// controls and "/:<>\|. It leaves * and ?, so they stay. At most 255 UTF-16
+// units are kept.
 func longName(s string) string {
 	ok := len(s) <= 200
 	for i := 0; ok && i < len(s); i++ {
-		ok = s[i] >= ' ' && strings.IndexByte(`"*/:<>?\|`, s[i]) < 0
+		ok = s[i] >= ' ' && s[i] != 0x7F && strings.IndexByte(forbidden, s[i]) < 0
 	}
 	if ok {
 		return s
 	}
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7F || strings.ContainsRune(`"*/:<>?\|`, r) {
+		if r < ' ' || r == 0x7F || strings.ContainsRune(forbidden, r) {
 			return -1
 		}
 		return r
@@ -38,6 +39,9 @@ func longName(s string) string {
 	}
 	return stem + ext
 }
+
+// forbidden are the characters that no long name may have.
+const forbidden = `"/:<>\|`
 
 // extension returns the name's end from its last dot; empty when it has none.
 func extension(name string) string {

@@ -10,10 +10,11 @@ import (
 // wrote them: line ends are LF, each group of fields ends with an empty line and
 // another one stands between groups, and fields longer than 78 columns are
 // folded at the highest break there is (RFC 5322 §2.2.3): behind a semicolon,
-// else behind a comma, else before a blank. Only white space changes. The
-// readers that this package is checked against compare reports in this form,
-// not by their octets. In a report of one group (RFC 5965, RFC 8098) what
-// follows it stays as it is.
+// else behind a comma, else before a blank. Only white space changes, which
+// means nothing there (RFC 3464 §2.1.1). The readers that this package is
+// checked against compare reports in this form, not by their octets. In a report
+// of one group (RFC 5965, RFC 8098, RFC 2046 §5.2.3) what follows it stays as it
+// is.
 func canonicalStatus(raw []byte, grouped bool) []byte {
 	text := lineEnds.Replace(string(raw))
 	var out bytes.Buffer
@@ -33,7 +34,7 @@ func canonicalStatus(raw []byte, grouped bool) []byte {
 			break
 		}
 		if !grouped {
-			out.WriteString(strings.Join(lines[i+1:], "\n") + "\n")
+			out.WriteString(strings.Join(lines[i+1:], "\n"))
 			break
 		}
 		out.WriteByte('\n')
@@ -79,6 +80,7 @@ func (f *folder) field(value string, continued []string) {
 	if len(continued) > 0 {
 		f.newline()
 	}
+	f.words = append(f.words, foldWord{" ", ""})
 	f.newline()
 }
 
