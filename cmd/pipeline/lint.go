@@ -16,7 +16,7 @@ func (c *command) lintCommand() *cobra.Command {
 		Short: "Check the file, and each plugin's config in it, without any network",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			j, err := c.load()
+			j, err := c.read()
 			if err != nil {
 				return err
 			}

@@ -17,14 +17,11 @@ func (c *command) planCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx := cmd.Context()
-			j, err := c.load()
+			j, err := c.load(ctx)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(ctx))) }()
-			if err := j.Settle(ctx); err != nil {
-				return err
-			}
 			if err := j.Check(ctx); err != nil {
 				return err
 			}

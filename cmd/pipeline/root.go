@@ -149,7 +149,17 @@ func (c *command) logger() *slog.Logger {
 	return slog.New(&warnings{w: c.screen})
 }
 
-// load reads the file and starts nothing.
-func (c *command) load() (*job.Job, error) {
+// read reads the file; it starts nothing and evaluates nothing.
+func (c *command) read() (*job.Job, error) {
 	return job.Load(job.Options{File: c.file, Plugins: c.plugins, Values: c.values, Log: c.logger()})
+}
+
+// load reads the file and evaluates what a run must know first. It starts
+// nothing.
+func (c *command) load(ctx context.Context) (*job.Job, error) {
+	j, err := c.read()
+	if err != nil {
+		return nil, err
+	}
+	return j, j.Settle(ctx)
 }

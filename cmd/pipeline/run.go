@@ -61,7 +61,7 @@ Exit codes:
 func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	ctx, stop, release := c.signals(ctx)
 	defer release()
-	j, err := c.load()
+	j, err := c.load(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,9 +70,6 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 		defer cancel()
 		err = errors.Join(err, j.Close(ctx))
 	}()
-	if err := j.Settle(ctx); err != nil {
-		return err
-	}
 	l, err := j.OpenLedger(ctx)
 	if err != nil {
 		return err
