@@ -225,14 +225,65 @@ func (s *Set) TakeLast(n int64) Set {
 }
 
 // All calls f for each UID in ascending order, until it returns false.
-func (s Set) All(f func(uint32) bool) {
-	for _, r := range s {
-		for u := uint64(r.First); u <= uint64(r.Last); u++ {
+func (s Set) All(f func(uint32) bool) { s.Each(false, f) }
+
+// TakeThrough removes the UIDs up to uid and returns them, as TakeFirst does.
+func (s *Set) TakeThrough(uid uint32) Set {
+	n := 0
+	for n < len(*s) && (*s)[n].Last <= uid {
+		n++
+	}
+	page := slices.Clone((*s)[:n])
+	*s = (*s)[n:]
+	if len(*s) > 0 && (*s)[0].First <= uid {
+		page = append(page, Range{(*s)[0].First, uid})
+		(*s)[0].First = uid + 1
+	}
+	return page
+}
+
+// TakeFrom removes the UIDs from uid on and returns them.
+func (s *Set) TakeFrom(uid uint32) Set {
+	n := len(*s)
+	for n > 0 && (*s)[n-1].First >= uid {
+		n--
+	}
+	page := slices.Clone((*s)[n:])
+	*s = (*s)[:n]
+	if n > 0 && (*s)[n-1].Last >= uid {
+		page = append(Set{{uid, (*s)[n-1].Last}}, page...)
+		(*s)[n-1].Last = uid - 1
+	}
+	return page
+}
+
+// Or returns what is in either set.
+func (s Set) Or(t Set) Set {
+	out := append(slices.Clone(s), t...)
+	out.normalise()
+	return out
+}
+
+// Each is All in either order. It reports whether f never returned false.
+func (s Set) Each(descending bool, f func(uint32) bool) bool {
+	if !descending {
+		for _, r := range s {
+			for u := uint64(r.First); u <= uint64(r.Last); u++ {
+				if !f(uint32(u)) {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	for i := len(s) - 1; i >= 0; i-- {
+		for u := uint64(s[i].Last); u >= uint64(s[i].First); u-- {
 			if !f(uint32(u)) {
-				return
+				return false
 			}
 		}
 	}
+	return true
 }
 
 // Chunks returns the set as text for commands, each at most limit octets long

@@ -30,8 +30,8 @@ type lister struct {
 	validity uint32
 	items    string
 	slow     mailnet.Backoff
-	whole    bool // the search found all that there is
-	vain     int  // messages that were asked again for an item without success
+	found    findings
+	vain     int // messages that were asked again for an item without success
 }
 
 // List yields summaries a page at a time.
@@ -54,19 +54,26 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 			l.pool.Put(l.conn)
 		}
 	}()
-	var all imapdata.Set
 	err = l.retry(ctx, func() error {
 		st, err := l.examine(ctx, l.conn, l.req.Mailbox)
 		if err != nil {
 			return err
 		}
-		all, err = l.search(ctx, st)
+		l.validity = st.state().UIDValidity
+		l.found, err = l.find(ctx, st)
+		if err == nil && l.req.State != nil && l.disagrees(st) {
+			// Mail may have come or gone in between.
+			if st, err = l.examine(ctx, l.conn, l.req.Mailbox); err != nil {
+				return err
+			}
+			l.found, err = l.find(ctx, st)
+		}
 		if err == nil && l.req.State != nil {
-			l.req.State(st.state())
+			state := st.state()
+			state.BlindSpots = l.blindSpots(st)
+			l.req.State(state)
 			l.req.State = nil
 		}
-		l.validity = st.state().UIDValidity
-		l.whole = all.Count() == st.messages
 		return err
 	})
 	if err != nil {
@@ -74,9 +81,10 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 	}
 	l.items = fetchItems(l.Source, l.req.Needs, "")
 	if l.items == "(UID)" {
-		return l.bare(all, yield)
+		l.bare(yield)
+		return nil
 	}
-	return l.pages(ctx, l.choose(all), yield)
+	return l.pages(ctx, yield)
 }
 
 // retry runs f until it succeeds, on a new connection each time that one
@@ -116,71 +124,89 @@ func (l *lister) reopen(ctx context.Context, cause error) error {
 	})
 }
 
+// page is a run of messages: those of which more is asked, and between them
+// those that are known to fail a condition.
+type page struct{ all, wanted imapdata.Set }
+
+// nextPage takes the next page off what was chosen and off what of it is
+// wanted.
+func (l *lister) nextPage(chosen, wanted *imapdata.Set) (p page) {
+	if l.req.Newest {
+		p.wanted = wanted.TakeLast(pageSize)
+	} else {
+		p.wanted = wanted.TakeFirst(pageSize)
+	}
+	switch {
+	case len(*wanted) == 0:
+		p.all, *chosen = *chosen, nil
+	case l.req.Newest:
+		p.all = chosen.TakeFrom(p.wanted[0].First)
+	default:
+		p.all = chosen.TakeThrough(p.wanted[len(p.wanted)-1].Last)
+	}
+	return p
+}
+
 // pages asks for one page while the one before is handed out.
-func (l *lister) pages(ctx context.Context, all imapdata.Set, yield func(message.Summary, error) bool) error {
+func (l *lister) pages(ctx context.Context, yield func(message.Summary, error) bool) error {
 	release := l.conn.Net().CloseOn(ctx)
 	defer func() { release() }()
-	next := func() imapdata.Set {
-		if l.req.Newest {
-			return all.TakeLast(pageSize)
-		}
-		return all.TakeFirst(pageSize)
-	}
-	page := next()
-	tags := l.ask(page)
-	for len(page) > 0 {
-		sums, err := l.collect(page, tags)
-		if err != nil || len(sums) < int(page.Count()) || l.incomplete(sums) {
-			if sums, err = l.mend(ctx, page, sums, err); err != nil {
+	chosen, wanted := slices.Clone(l.found.chosen), l.found.wanted()
+	p := l.nextPage(&chosen, &wanted)
+	tags := l.ask(p.wanted)
+	for len(p.all) > 0 {
+		sums, err := l.collect(p.wanted, tags)
+		if err != nil || len(sums) < int(p.wanted.Count()) || l.incomplete(sums) {
+			if sums, err = l.mend(ctx, p.wanted, sums, err); err != nil {
 				return err
 			}
 			release()
 			release = l.conn.Net().CloseOn(ctx)
 		}
-		page = next()
-		tags = l.ask(page)
-		if l.req.Newest {
-			slices.Reverse(sums)
-		}
-		for i := range sums {
-			if !yield(sums[i], nil) {
-				if len(tags) > 0 {
-					l.conn.Close() // answers are under way that nobody will read
-				}
-				return nil
+		done := p
+		p = l.nextPage(&chosen, &wanted)
+		tags = l.ask(p.wanted)
+		if !l.hand(done, sums, yield) {
+			if len(tags) > 0 {
+				_ = l.conn.Close() // answers are under way that nobody will read
 			}
-			sums[i] = message.Summary{}
+			return nil
 		}
 	}
 	return nil
 }
 
+// hand yields a page in its order: false when the consumer broke off.
+func (l *lister) hand(p page, sums []message.Summary, yield func(message.Summary, error) bool) bool {
+	if l.req.Newest {
+		slices.Reverse(sums)
+	}
+	at := 0
+	return p.all.Each(l.req.Newest, func(uid uint32) bool {
+		if !p.wanted.Has(uid) {
+			s := l.summary(uid)
+			s.Fails = l.found.fails(uid)
+			return yield(s, nil)
+		}
+		if at == len(sums) || sums[at].ID.UID != uid {
+			return true // it went away while it was asked for
+		}
+		s := sums[at]
+		sums[at] = message.Summary{}
+		at++
+		return yield(s, nil)
+	})
+}
+
 // bare yields ids and sequence numbers: the search has told all.
-func (l *lister) bare(all imapdata.Set, yield func(message.Summary, error) bool) error {
-	rank := all.Ranks()
-	one := func(uid uint32) bool {
+func (l *lister) bare(yield func(message.Summary, error) bool) {
+	l.found.chosen.Each(l.req.Newest, func(uid uint32) bool {
 		s := l.summary(uid)
-		if l.whole {
-			s.SequenceNumber = rank(uid)
+		if s.Fails = l.found.fails(uid); s.Fails == 0 {
+			s.SequenceNumber = l.found.number(uid)
 		}
 		return yield(s, nil)
-	}
-	all = l.choose(all)
-	if !l.req.Newest {
-		all.All(one)
-		return nil
-	}
-	for i := len(all) - 1; i >= 0; i-- {
-		for u := all[i].Last; ; u-- {
-			if !one(u) {
-				return nil
-			}
-			if u == all[i].First {
-				break
-			}
-		}
-	}
-	return nil
+	})
 }
 
 func (l *lister) summary(uid uint32) message.Summary {

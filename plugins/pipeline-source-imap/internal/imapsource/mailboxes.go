@@ -250,7 +250,9 @@ func (s *Source) onceFrom(found []listed) bool {
 	if slices.ContainsFunc(found, func(l listed) bool { return slices.Contains(l.SpecialUse, "all") }) {
 		return true
 	}
-	s.log.Warn("blind spot: All Mail is hidden from IMAP: mail without a label can't be seen, and mail with several labels comes several times; show it in Gmail's settings under Labels")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hidesAll = true
 	return false
 }
 

@@ -51,7 +51,7 @@ func (l *lister) mend(ctx context.Context, page imapdata.Set, have []message.Sum
 		}
 		if first {
 			// What is gone by now isn't missing.
-			there, err := searchUIDs(ctx, l.conn, "UID "+set.String())
+			there, _, err := searchUIDs(ctx, l.conn, "UID "+set.String())
 			if err != nil && l.conn.Broken() {
 				cause = err
 				work = append(work, set)

@@ -105,7 +105,7 @@ func (f *fetcher) nextWork() imapdata.Set {
 // gone answers the ids that the server has no more, by a fresh search.
 func (f *fetcher) gone(ctx context.Context, set imapdata.Set) error {
 	for _, c := range set.Chunks(setLimit) {
-		there, err := searchUIDs(ctx, f.conn, "UID "+c.Text)
+		there, _, err := searchUIDs(ctx, f.conn, "UID "+c.Text)
 		if err != nil {
 			if f.conn.Broken() {
 				return err

@@ -32,8 +32,11 @@ type Source struct {
 	// throttling, and not for how long.
 	rest time.Duration
 
-	mu   sync.Mutex
-	raws map[string]string // name -> the octets that the server calls it by
+	mu     sync.Mutex
+	raws   map[string]string // name -> the octets that the server calls it by
+	sought sought
+
+	hidesAll bool // Gmail's All Mail isn't shown
 }
 
 // Opener returns the plugin's Open. All its sessions share tokens.
