@@ -59,7 +59,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 	flags.StringVarP(&c.file, "config", "c", "pipeline.yaml", "the pipeline file")
 	flags.StringArrayVar(&c.plugins, "plugin-dir", nil, "look for plugins here too, before PATH; may be given more than once")
 	flags.BoolVar(&c.debug, "debug", false, "show the log of the command and its plugins")
-	root.AddCommand(c.runCommand(), c.planCommand(), c.lintCommand(), c.demoCommand(), c.verifyCommand(), c.versionCommand())
+	root.AddCommand(c.runCommand(), c.planCommand(), c.lintCommand(), c.demoCommand(), c.verifyCommand(), c.versionCommand(), c.lsCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return engine.ExitDone

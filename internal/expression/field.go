@@ -21,6 +21,16 @@ type Field struct {
 	get func(s *message.Summary) (any, bool)
 }
 
+// Value returns the field of a message, and false when the message has none or
+// its summary wasn't asked for it: text, []string, int, time.Time, bool or
+// []Attachment.
+func (f *Field) Value(s *message.Summary) (any, bool) {
+	if !s.Have.Has(f.Needs) || f.Needs.Has(message.NeedHeaders) && s.Header == nil {
+		return nil, false
+	}
+	return f.get(s)
+}
+
 // Attachment is one element of the field attachments.
 type Attachment struct {
 	Name      string `expr:"name" json:"name"`
@@ -154,7 +164,8 @@ func decodedSize(p *message.Part) int64 {
 	case p.EncodedSize < 0:
 		return 0
 	case p.Encoding == "base64":
-		return p.EncodedSize / 78 * 57 // lines of 76 and CRLF hold 57 octets
+		// Lines of 76 and CRLF hold 57 octets, the last may be shorter.
+		return p.EncodedSize/78*57 + p.EncodedSize%78/4*3
 	default:
 		return p.EncodedSize
 	}

@@ -59,6 +59,16 @@ func Load(o Options) (*Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the folder of %s: %w", o.File, err)
 	}
+	j, err := newJob(o, folder)
+	if err != nil {
+		return nil, err
+	}
+	j.File = f
+	return j, nil
+}
+
+// newJob returns a job without a file. Plugins work in the folder.
+func newJob(o Options, folder string) (*Job, error) {
 	ho := pluginhost.FromEnvironment(o.Plugins)
 	ho.Log, ho.WorkDir = o.Log, folder
 	host, err := pluginhost.New(ho)
@@ -66,7 +76,7 @@ func Load(o Options) (*Job, error) {
 		return nil, err
 	}
 	return &Job{
-		File: f, folder: folder, values: o.Values, host: host,
+		folder: folder, values: o.Values, host: host,
 		schemas:   map[string]*config.PluginSchema{},
 		described: map[string]pluginhost.Description{},
 		sources:   map[string]pluginhost.SessionSpec{},

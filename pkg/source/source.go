@@ -90,9 +90,9 @@ type Source interface {
 
 // ListRequest asks for summaries of one mailbox.
 type ListRequest struct {
-	Mailbox string
+	Mailbox string // empty: the only one, where a source has one; else fault.Gone
 	Needs   message.Needs
-	IDs     []message.ID // only these; nil: all. Those that aren't there are left out.
+	IDs     []message.ID // only these; nil: all; empty: none, for the State alone. Those that aren't there are left out.
 	After   *message.ID  // go on after this id, in the order of Order; nil: from the start
 	Limit   int          // at most so many; 0: all
 	Newest  bool         // newest first, else oldest first

@@ -40,6 +40,7 @@ var importRules = []importRule{
 	{from: "internal/relay/...", may: []string{"pkg/message", "pkg/fault"}, why: "it passes octets on, whoever reads them"},
 	{from: "internal/expression/...", may: []string{"pkg/..."}, why: "an expression reads one message"},
 	{from: "internal/config/...", may: []string{"pkg/...", "internal/expression", "internal/stages/..."}, why: "the file is checked offline, before anything starts"},
+	{from: "internal/browse/...", may: []string{"pkg/...", "internal/config", "internal/expression"}, why: "who only looks needs no run, and is tested without a plugin process"},
 	{from: "internal/plan/...", may: []string{"pkg/...", "internal/config", "internal/expression", "internal/stages/..."}, why: "a plan is made of the file and of what plugins say of themselves"},
 	{from: "internal/pluginhost/...", may: []string{"pkg/...", "internal/wire/...", "internal/faultpoint", "."}, why: "it starts processes and speaks the wire, whatever they are for"},
 	{from: "internal/ledger/...", may: []string{"pkg/...", "internal/faultpoint", "."}, why: "the ledger remembers, it decides nothing"},

@@ -45,6 +45,9 @@ func (s *Source) List(ctx context.Context, req source.ListRequest) iter.Seq2[mes
 }
 
 func (l *lister) run(ctx context.Context, yield func(message.Summary, error) bool) error {
+	if l.req.Mailbox == "" {
+		return fault.New(fault.Gone, "an IMAP server has many mailboxes, and none without a name")
+	}
 	var err error
 	if l.conn, err = l.pool.Reach(ctx, opened(l.req.Mailbox)); err != nil {
 		return err

@@ -142,12 +142,17 @@ func (l *lister) indices() (iter.Seq[int], error) {
 		wanted = func(i int) bool { return only[i] && selected(i) }
 	}
 	return func(yield func(int) bool) {
-		count := 0
+		count, skip := 0, l.req.Skip
 		for i := from; i >= 0 && i < n && (l.req.Limit == 0 || count < l.req.Limit); i += step {
-			if wanted(i) {
-				if count++; !yield(i) {
-					return
-				}
+			if !wanted(i) {
+				continue
+			}
+			if skip > 0 {
+				skip--
+				continue
+			}
+			if count++; !yield(i) {
+				return
 			}
 		}
 	}, nil
