@@ -24,8 +24,9 @@ TIMEOUT  ?= 10m
 FUZZTIME ?= 1m
 CRASHES  ?= 500
 BENCH    ?= .
+ROUNDS   ?= 5
 
-.PHONY: help build demo test race crash lint format modules generated bench fuzz proto deps tools clean
+.PHONY: help build demo test race crash lint format modules generated bench microbench fuzz proto deps tools clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -71,7 +72,13 @@ generated: $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
 	PROTOC_GEN_BIN=$(CURDIR)/$(TOOLS) sh proto/generate.sh "$$out"; \
 	diff -r -I '^//.*protoc ' "$$out" internal/pluginpb || { echo "internal/pluginpb isn't what proto/ gives; run: make proto"; exit 1; }
 
-bench: ## Run all benchmarks
+# BENCH_OUT should be on a file system like the one that exports go to: see
+# bench/METHODOLOGY.md.
+bench: ## Compare whole exports with other programs, into bin/bench.md
+	@mkdir -p $(BIN)
+	BENCH_ROUNDS=$(ROUNDS) BENCH_RESULT=$(CURDIR)/$(BIN)/bench.md $(GO) test -count=1 -timeout 3h -v ./bench
+
+microbench: ## Run the Go benchmarks of all packages
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 1h ./...
 
 fuzz: ## Run every fuzz target for FUZZTIME (1m)
