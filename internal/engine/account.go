@@ -18,8 +18,8 @@ import (
 
 // Patience of an account with its server.
 const (
-	maxTries  = 5               // in a row, without a message in between
-	parkAfter = 5 * time.Minute // a longer wait ends the account for this run
+	maxTries  = 5           // in a row, without a message in between
+	parkAfter = time.Minute // a longer wait parks the account, where the plan doesn't say
 )
 
 // account is one source in this run.
@@ -39,7 +39,8 @@ type account struct {
 	began    bool
 	started  time.Time
 	err      error
-	until    time.Time
+	until    time.Time // parked: until then
+	budget   budget
 
 	mu       sync.Mutex
 	changed  sync.Cond
@@ -52,7 +53,7 @@ type account struct {
 }
 
 func newAccount(e *Engine, p *plan.Source) *account {
-	a := &account{e: e, plan: p, attempts: map[message.ID]int{}}
+	a := &account{e: e, plan: p, attempts: map[message.ID]int{}, budget: budget{now: time.Now}}
 	a.changed.L = &a.mu
 	return a
 }
@@ -75,6 +76,10 @@ func (a *account) run(ctx context.Context) {
 		}
 		tries++
 		wait, again := a.patience(err, tries)
+		if again && wait > a.e.parkAfter() {
+			a.park(err, wait)
+			return
+		}
 		if !again {
 			a.err = err
 			a.e.note(Event{Kind: AccountFailed, Source: a.plan.Name, Err: err})
@@ -100,11 +105,14 @@ func (a *account) patience(err error, tries int) (time.Duration, bool) {
 	wait := max(backoff(tries), f.RetryAfter)
 	switch f.Class {
 	case fault.Throttled:
-		if wait > parkAfter {
-			a.until = a.e.opts.Now().Add(wait)
-			return 0, false
+		if tries == 1 && f.RetryAfter > 0 {
+			wait = f.RetryAfter // it knows best
 		}
-		return wait, tries <= maxTries
+		// To be asked to slow down is no failure, however often.
+		if tries > maxTries {
+			wait = max(wait, a.e.parkAfter()+time.Minute)
+		}
+		return wait, true
 	case fault.Unavailable, fault.Crashed:
 		// Where nothing ever worked, trying for long only hides the reason.
 		if !a.began {
@@ -113,6 +121,13 @@ func (a *account) patience(err error, tries int) (time.Duration, bool) {
 		return wait, tries <= maxTries
 	}
 	return 0, false
+}
+
+func (e *Engine) parkAfter() time.Duration {
+	if e.plan.ParkAfter > 0 {
+		return e.plan.ParkAfter
+	}
+	return parkAfter
 }
 
 // pass opens a session and works on every mailbox that isn't complete. It
@@ -125,9 +140,19 @@ func (a *account) pass(ctx context.Context) error {
 	a.source = opened.Source
 	defer opened.Source.Close()
 	a.notes(opened)
+	if err := a.openBudget(ctx, opened.Budget); err != nil {
+		return err
+	}
+	if err := a.budget.exhausted(); err != nil {
+		return err
+	}
+	// The first lane was taken when the account was started.
+	extra := a.e.hosts.take(a.plan.Host, opened.Lanes-1)
+	defer a.e.hosts.give(a.plan.Host, extra)
+	opened.Lanes = 1 + extra
 	a.lanes = newLanes(func() int {
 		if l, ok := opened.Source.(source.Laner); ok {
-			return l.Lanes()
+			return min(l.Lanes(), opened.Lanes)
 		}
 		return opened.Lanes
 	})
@@ -150,6 +175,9 @@ func (a *account) pass(ctx context.Context) error {
 		})
 	}
 	a.drain(ctx)
+	if err == nil && a.queue.isDropped() && !a.e.stopped() {
+		err = a.budget.exhausted()
+	}
 	if err != nil {
 		a.forget()
 		return err

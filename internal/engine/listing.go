@@ -27,7 +27,7 @@ func (a *account) listAll(ctx context.Context) error {
 		return err
 	}
 	for _, b := range a.boxes {
-		if a.e.stopped() {
+		if a.e.stopped() || a.queue.isDropped() {
 			return nil
 		}
 		if b.final() && !a.countsAcross() {
@@ -113,7 +113,7 @@ func (a *account) list(ctx context.Context, b *box) error {
 		size = pageLong
 	}
 	var after *message.ID
-	for !a.e.stopped() {
+	for !a.e.stopped() && !a.queue.isDropped() {
 		page, err := a.page(ctx, b, after, size)
 		if err != nil {
 			return err
