@@ -33,8 +33,10 @@ type account struct {
 
 	boxes    []*box
 	excluded []string
-	chain    *stages.Run // of the pass: limits count anew in each
-	counted  int64       // by the source's own limit, in this pass
+	chain    *stages.Run        // of the pass: limits count anew in each
+	counted  int64              // by the source's own limit, in this pass
+	pushed   []stages.Pushed    // what the server is asked in the place of stages
+	where    []source.Condition // the same, as the source is asked
 	progress atomic.Int64
 	began    bool
 	started  time.Time
@@ -53,7 +55,12 @@ type account struct {
 }
 
 func newAccount(e *Engine, p *plan.Source) *account {
-	a := &account{e: e, plan: p, attempts: map[message.ID]int{}, budget: budget{now: time.Now}}
+	pushed := e.plan.Conditions(p, e.now)
+	where := make([]source.Condition, len(pushed))
+	for i, c := range pushed {
+		where[i] = source.Condition(c.Condition)
+	}
+	a := &account{e: e, plan: p, pushed: pushed, where: where, attempts: map[message.ID]int{}, budget: budget{now: time.Now}}
 	a.changed.L = &a.mu
 	return a
 }

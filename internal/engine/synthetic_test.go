@@ -39,6 +39,8 @@ type server struct {
 	openErr  error
 	opening  func(n int64) error // asked at the nth opening, from 1
 	budget   source.Budget
+	searches bool   // it leaves out the summaries of what fails a condition on the size
+	misleads bool   // it says that messages fail a condition that isn't there
 	calls    *gauge // of List and Fetch at once; may be shared
 
 	opened  atomic.Int64
@@ -137,12 +139,35 @@ func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[mess
 				return
 			}
 			n++
+			if fails := s.search(req, uid); fails > 0 {
+				if !yield(message.Summary{ID: message.ID{Mailbox: req.Mailbox, UIDValidity: 7, UID: uid}, Fails: fails}, nil) {
+					return
+				}
+				continue
+			}
 			s.listed.Add(1)
 			if !yield(s.summary(req.Mailbox, uid, req.Needs), nil) {
 				return
 			}
 		}
 	}
+}
+
+// search returns 1 + the index of a condition that the message fails.
+func (s *session) search(req source.ListRequest, uid uint32) int {
+	if s.misleads {
+		return len(req.Where) + 1
+	}
+	if !s.searches {
+		return 0
+	}
+	size := int64(len(s.octets(req.Mailbox, uid)))
+	for i, c := range req.Where {
+		if c.Field == "size" && (c.Op == ">" && size <= c.Size || c.Op == "<" && size >= c.Size) {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 func (s *session) summary(mailbox string, uid uint32, needs message.Needs) message.Summary {

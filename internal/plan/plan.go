@@ -88,3 +88,18 @@ func (p *Plan) Settle() {
 		s.FetchNeeds = message.NeedBody | fetch&s.Provides&^(message.NeedHeaders|message.NeedStructure)
 	}
 }
+
+// Conditions returns what the source's server may be asked in the place of
+// stages: those of the chain whose field the source has.
+func (p *Plan) Conditions(s *Source, now time.Time) []stages.Pushed {
+	needs := map[string]message.Needs{
+		"date": message.NeedHeaders, "internal_date": message.NeedInternalDate, "size": message.NeedSize, "flags": message.NeedFlags,
+	}
+	var out []stages.Pushed
+	for _, c := range p.Chain.Conditions(now) {
+		if need := needs[c.Field]; need != 0 && s.Provides.Has(need) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
