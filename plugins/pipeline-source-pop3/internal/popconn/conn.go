@@ -38,6 +38,9 @@ func (c *Conn) Has(capability string) bool {
 	return ok
 }
 
+// Capable reports whether the server said what it can at all.
+func (c *Conn) Capable() bool { return len(c.caps) > 0 }
+
 // Net returns the network connection, for CloseOn.
 func (c *Conn) Net() *mailnet.Conn { return c.net }
 

@@ -69,9 +69,6 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 		if err == nil {
 			err = f.run(ctx, batches)
 		}
-		if err != nil || f.ended {
-			s.failed.Store(true)
-		}
 		if err != nil && !f.ended {
 			yield(source.Fetched{}, err)
 		}
@@ -177,7 +174,7 @@ func (f *fetcher) ready(ctx context.Context, release *func()) (err error) {
 	if f.sess != nil {
 		return nil
 	}
-	if f.sess, err = f.pool.Reach(ctx, nil); err != nil {
+	if f.sess, err = f.reach(ctx); err != nil {
 		f.sess = nil
 		return err
 	}
@@ -223,6 +220,8 @@ func (f *fetcher) ask(ctx context.Context) error {
 		}
 		// Noted first: when the sending fails it is asked for again.
 		f.flight = append(f.flight, asked{id, at})
+		f.sess.fetched = true
+		f.take(f.sess, id)
 		if err := f.sess.Send("RETR " + strconv.Itoa(int(f.sess.drop.nums[at]))); err != nil {
 			return err
 		}

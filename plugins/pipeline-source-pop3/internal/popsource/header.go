@@ -38,6 +38,9 @@ func (s *Source) headers(ctx context.Context, sess *session, n int, at func(n in
 	sent := 0
 	for done := 0; done < n; done++ {
 		if sent-done <= most/2 {
+			if verb == "RETR " {
+				sess.fetched, sess.takes.other = true, true
+			}
 			for ; sent < n && sent-done < most; sent++ {
 				if err := sess.Send(verb + strconv.Itoa(int(sess.drop.nums[at(sent)])) + tail); err != nil {
 					return err

@@ -52,6 +52,9 @@ func headerHash(raw []byte) (sum [sha256.Size]byte) {
 // the headers of those that have no unique id. Only with anew is the server
 // asked whatever was known before.
 func (s *Source) identify(ctx context.Context, sess *session, anew bool) error {
+	if err := s.stock(ctx, sess); err != nil {
+		return err
+	}
 	if sess.drop.identified && !anew {
 		return nil
 	}

@@ -57,10 +57,10 @@ func TestIdentity(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { o.Source.Close() })
-			if said := len(o.Notes) > 0; said != (tt.weak > 0) {
-				t.Errorf("the notes are %q", o.Notes)
-			}
 			s := o.Source.(*Source)
+			if blind := mailbox(t, s).State.BlindSpots; (len(blind) > 0) != (tt.weak > 0) {
+				t.Errorf("what it says of the mailbox is %q", blind)
+			}
 			ids := idsOf(list(t, s, source.ListRequest{}))
 			weak := 0
 			seen := map[message.ID]bool{}

@@ -42,11 +42,14 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 			l.pool.Put(l.sess)
 		}
 	}()
+	if l.req.IDs != nil && len(l.req.IDs) == 0 {
+		return l.stat(ctx)
+	}
 	if err := l.choose(ctx); err != nil {
 		return err
 	}
 	if l.req.State != nil {
-		l.req.State(l.drop.state())
+		l.req.State(l.Source.state(l.drop))
 	}
 	todo, err := l.indices()
 	if err != nil {
@@ -65,6 +68,50 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 		}
 	}
 	return nil
+}
+
+// stat tells the state for a listing of nothing: by STAT alone, one round trip
+// whatever the maildrop.
+func (l *lister) stat(ctx context.Context) (err error) {
+	if l.sess, err = l.pool.Reach(ctx, nil); err != nil {
+		return err
+	}
+	for try := 0; ; try++ {
+		st, err := l.askStat(ctx)
+		if err == nil {
+			if l.req.State != nil {
+				l.req.State(st)
+			}
+			return nil
+		}
+		if !l.sess.Broken() || try == mailnet.MaxReconnects || ctx.Err() != nil {
+			return err
+		}
+		if l.sess, err = l.pool.Again(ctx, l.sess, err, &l.slow); err != nil {
+			l.sess = nil
+			return err
+		}
+	}
+}
+
+func (l *lister) askStat(ctx context.Context) (message.MailboxState, error) {
+	release := l.sess.Net().CloseOn(ctx)
+	defer release()
+	if l.sess.drop == nil {
+		text, err := l.sess.Do("STAT")
+		if err == nil {
+			if count, octets := readStat(text); count >= 0 {
+				return message.MailboxState{Messages: count, Bytes: octets}, nil
+			}
+		} else if !isRefused(err) {
+			return message.MailboxState{}, err
+		}
+		// A server whose STAT says nothing has told nothing yet.
+		if err := l.stock(ctx, l.sess); err != nil {
+			return message.MailboxState{}, err
+		}
+	}
+	return l.Source.state(l.sess.drop), nil
 }
 
 // choose finds the maildrop to list, with every message identified: that of
@@ -100,7 +147,7 @@ func (l *lister) choose(ctx context.Context) error {
 // retry runs f until it succeeds, on a new session each time that one breaks.
 func (l *lister) retry(ctx context.Context, f func() error) (err error) {
 	if l.sess == nil {
-		if l.sess, err = l.pool.Reach(ctx, nil); err != nil {
+		if l.sess, err = l.reach(ctx); err != nil {
 			return err
 		}
 	}
@@ -109,7 +156,7 @@ func (l *lister) retry(ctx context.Context, f func() error) (err error) {
 		if err == nil || errors.Is(err, errEnded) || !l.sess.Broken() || try == mailnet.MaxReconnects || ctx.Err() != nil {
 			return err
 		}
-		if l.sess, err = l.pool.Again(ctx, l.sess, err, &l.slow); err != nil {
+		if l.sess, err = l.again(ctx, l.sess, err, &l.slow); err != nil {
 			l.sess = nil
 			return err
 		}

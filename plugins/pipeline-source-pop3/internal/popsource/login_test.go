@@ -157,7 +157,7 @@ func TestLogin(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&c)
 			}
-			openSource(t, c)
+			mailbox(t, openSource(t, c))
 			got := server.Commands()
 			got = got[1:slices.Index(got, "STAT")]
 			same := len(got) == len(tt.want)

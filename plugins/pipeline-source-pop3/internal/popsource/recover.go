@@ -91,7 +91,7 @@ func (f *fetcher) lose(ctx context.Context, cause error) error {
 		return fault.Wrap(fault.Unavailable, cause, "fetch messages: the connection ended on each of %d messages in a row", len(f.held))
 	}
 	f.log.Info("a connection was lost, going on with another", "cause", cause.Error())
-	sess, err := f.pool.Again(ctx, f.sess, cause, &f.slow)
+	sess, err := f.again(ctx, f.sess, cause, &f.slow)
 	f.sess = sess
 	return err
 }

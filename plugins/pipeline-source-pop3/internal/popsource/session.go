@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-pop3/internal/popconn"
 )
 
@@ -16,34 +17,76 @@ import (
 // session: each reads UIDL before its first RETR, and they never leave it.
 type session struct {
 	*popconn.Conn
-	drop   *drop
-	own    bool // the weak messages were identified on this very session
-	opened time.Time
+	drop    *drop // nil: stock was not taken yet
+	own     bool  // the weak messages were identified on this very session
+	opened  time.Time
+	fetched bool  // something was RETRieved: QUIT may have an effect beyond DELE
+	takes   takes // with advance: what was
 }
 
-// openSession logs in and takes stock.
+// openSession logs in. What is in the maildrop is asked for when it matters: a
+// count alone needs no listing.
 func (s *Source) openSession(ctx context.Context) (*session, error) {
 	began := time.Now()
 	c, err := popconn.Open(ctx, s.settings)
 	if err != nil {
 		return nil, err
 	}
-	sess := &session{Conn: c, opened: began}
-	release := c.Net().CloseOn(ctx)
+	return &session{Conn: c, opened: began}, nil
+}
+
+// reach returns a session that has taken stock. A server that isn't there for
+// a moment is waited for.
+func (s *Source) reach(ctx context.Context) (*session, error) {
+	sess, err := s.pool.Reach(ctx, nil)
+	return s.stocked(ctx, sess, err, new(mailnet.Backoff))
+}
+
+// again replaces a session that broke by one that has taken stock.
+func (s *Source) again(ctx context.Context, sess *session, cause error, slow *mailnet.Backoff) (*session, error) {
+	next, err := s.pool.Again(ctx, sess, cause, slow)
+	return s.stocked(ctx, next, err, slow)
+}
+
+// stocked takes stock on a session that the pool gave, or on two others when it
+// breaks at that. Waiting for longer is the host's.
+func (s *Source) stocked(ctx context.Context, sess *session, err error, slow *mailnet.Backoff) (*session, error) {
+	for try := 0; err == nil; try++ {
+		cause := s.stock(ctx, sess)
+		if cause == nil {
+			return sess, nil
+		}
+		if !sess.Broken() || try == 2 || ctx.Err() != nil {
+			s.pool.Put(sess)
+			return nil, cause
+		}
+		sess, err = s.pool.Again(ctx, sess, cause, slow)
+	}
+	return nil, err
+}
+
+// stock makes sure that a session knows what is in the maildrop.
+func (s *Source) stock(ctx context.Context, sess *session) error {
+	if sess.drop != nil {
+		return nil
+	}
+	release := sess.Net().CloseOn(ctx)
 	defer release()
-	if sess.drop, err = s.takeStock(c); err != nil {
-		_ = c.Close()
-		return nil, fault.Wrap(fault.Unavailable, err, "ask what is in the maildrop")
+	d, err := s.takeStock(sess.Conn)
+	if err != nil {
+		_ = sess.Close()
+		return fault.Wrap(fault.Unavailable, err, "ask what is in the maildrop")
 	}
 	s.mu.Lock()
-	if s.known != nil && s.known.print == sess.drop.print && s.known.count == sess.drop.count && s.known.octets == sess.drop.octets {
-		sess.drop = s.known // the same: one copy will do, and what was learnt of it
+	defer s.mu.Unlock()
+	if s.known != nil && s.known.print == d.print && s.known.count == d.count && s.known.octets == d.octets {
+		d = s.known // the same: one copy will do, and what was learnt of it
 	}
-	if sess.drop.identified {
-		s.known = sess.drop
+	if d.identified {
+		s.known = d
 	}
-	s.mu.Unlock()
-	return sess, nil
+	sess.drop = d
+	return nil
 }
 
 // window returns how many commands may be under way on a connection: one,

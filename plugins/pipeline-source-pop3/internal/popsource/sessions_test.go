@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/mailnet"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/test/popscript"
@@ -112,57 +113,6 @@ func TestSecondSessionEndsFirst(t *testing.T) {
 	}
 }
 
-// TestAdvance: QUIT is sent where the user wants it and nothing failed, and in
-// no other case (I3, I7).
-func TestAdvance(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name    string
-		advance bool
-		leave   bool // the consumer breaks off
-		capa    []string
-		quits   int
-	}{
-		{"read only", false, false, nil, 0},
-		{"advance", true, false, nil, 1},
-		{"advance, broken off", true, true, nil, 0},
-		{"advance, headers by RETR", true, false, []string{"UIDL"}, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			server := popscript.Start(t, popscript.Script{Messages: samples(3), CAPA: tt.capa, Command: func(c *popscript.Conn, verb, args string) bool {
-				if verb == "TOP" && tt.capa != nil {
-					c.Write("-ERR unknown command\r\n")
-					return true
-				}
-				return false
-			}})
-			c := plainConfig(server.Addr)
-			c.Advance = tt.advance
-			s := openSource(t, c)
-			ids := idsOf(list(t, s, source.ListRequest{Needs: message.NeedHeaders}))
-			for got, err := range s.Fetch(t.Context(), source.FetchRequest{Mailbox: inbox, Needs: message.NeedBody, IDs: slices.Values([][]message.ID{ids})}) {
-				if err != nil || got.Err != nil {
-					t.Fatal(err, got.Err)
-				}
-				if tt.leave {
-					break
-				}
-			}
-			s.Close()
-			quits := 0
-			for _, command := range server.Commands() {
-				if command == "QUIT" {
-					quits++
-				}
-			}
-			if quits != tt.quits {
-				t.Errorf("%d times QUIT, want %d: %q", quits, tt.quits, server.Commands())
-			}
-		})
-	}
-}
-
 // TestResume: a second source fetches what the first didn't, by unique id,
 // though messages came and went.
 func TestResume(t *testing.T) {
@@ -189,8 +139,9 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestOneRoundTrip: where the server takes commands ahead, the state of the
-// maildrop costs one round trip: STAT, LIST and UIDL travel together.
+// TestOneRoundTrip: a count is one command, STAT. Where the server takes
+// commands ahead the state of the maildrop is one round trip, too: STAT, LIST
+// and UIDL travel together.
 func TestOneRoundTrip(t *testing.T) {
 	t.Parallel()
 	const rtt = 100 * time.Millisecond
@@ -201,13 +152,22 @@ func TestOneRoundTrip(t *testing.T) {
 		return false
 	}})
 	s := openSource(t, plainConfig(server.Addr))
+	began := len(server.Commands())
+	var st message.MailboxState
+	if none := list(t, s, source.ListRequest{IDs: []message.ID{}, State: func(x message.MailboxState) { st = x }}); len(none) != 0 || st.Messages != 3 || st.Bytes != octetsOf(3) {
+		t.Errorf("%d messages and %+v for a listing of none", len(none), st)
+	}
+	if got := server.Commands()[began:]; !slices.Equal(got, []string{"STAT"}) {
+		t.Errorf("a count is %q, want STAT alone", got)
+	}
+	mailbox(t, s)
 	got := server.Commands()
 	if want := []string{"STAT", "LIST", "UIDL"}; !slices.Equal(got[len(got)-3:], want) {
 		t.Errorf("the last commands are %q, want %q", got, want)
 	}
-	mailbox(t, s)
+	list(t, s, source.ListRequest{Needs: message.NeedSize})
 	if more := server.Commands(); len(more) != len(got) {
-		t.Errorf("the mailbox's state cost %q more", more[len(got):])
+		t.Errorf("a listing behind the mailbox's state costs %q more", more[len(got):])
 	}
 }
 
@@ -269,11 +229,11 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%v (%+v), want a fault of key %q", err, f, tt.key)
 		}
 	}
-	c := Config{Provider: "gmail", Username: "a", Password: plainConfig("").Password, Connections: 50}
+	c := Config{Account: mailnet.Account{Provider: "gmail", Username: "a", Password: plainConfig("").Password}, Connections: 50}
 	if err := c.Validate(); err != nil || c.Address != "pop.gmail.com:995" || c.Connections != 10 {
 		t.Errorf("gmail: %+v, %v", c, err)
 	}
-	if got := c.url(); got != "pop://a@pop.gmail.com" {
+	if got := c.URL(mailnet.POP3); got != "pop://a@pop.gmail.com" {
 		t.Errorf("the url is %q", got)
 	}
 }

@@ -42,13 +42,11 @@ type Source struct {
 	doubt atomic.Int64
 	// topless is set when the server turned out to know no TOP.
 	topless atomic.Bool
-	// failed is set when a fetch didn't come to its end: such a session
-	// changes nothing on the server (I3).
-	failed atomic.Bool
 
 	mu      sync.Mutex
-	known   *drop // the last that is identified
-	listing *drop // what List pages over
+	known   *drop            // the last that is identified
+	listing *drop            // what List pages over
+	fates   map[uint64]*fate // with advance: by id
 }
 
 // Opener returns the plugin's Open. All its sessions share tokens.
@@ -68,7 +66,7 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{config: c, settings: c.settings(tokens), log: log, spool: env.Spool, rest: 5 * time.Second}
+	s := &Source{config: c, settings: c.settings(tokens), log: log, spool: env.Spool, rest: 5 * time.Second, fates: map[uint64]*fate{}}
 	if len(c.Select.UIDLs) > 0 {
 		s.uidls = map[string]bool{}
 		for _, u := range c.Select.UIDLs {
@@ -86,7 +84,10 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 	if err != nil {
 		return source.Opened{}, err
 	}
-	notes := s.notes(first)
+	var notes []string
+	if first.Capable() && !first.Has("UIDL") {
+		notes = append(notes, "the server knows no UIDL: each message is known by the sha256 of its header, which takes one TOP a message")
+	}
 	if c.Connections > 1 {
 		note, err := s.second(ctx, &first)
 		if err != nil {
@@ -97,7 +98,11 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 		}
 	}
 	s.pool.Put(first)
-	return source.Opened{Source: s, Lanes: s.pool.Size(), Provides: Provides, URL: c.url(), Notes: notes}, nil
+	budget := source.Budget{Bytes: max(0, c.Budget.Bytes.Octets), Per: c.Budget.Bytes.Per}
+	return source.Opened{
+		Source: s, Lanes: s.pool.Size(), Provides: Provides, URL: c.URL(mailnet.POP3), Notes: notes,
+		Budget: budget, Finishes: c.Advance,
+	}, nil
 }
 
 // second tries one more session beside the first. Some servers lock the
@@ -126,61 +131,36 @@ func (s *Source) second(ctx context.Context, first **session) (note string, err 
 	return fmt.Sprintf("the server grants one session at a time: going on with 1 of %d connections (%s)", s.config.Connections, err.Error()), nil
 }
 
-// notes is what the user should know of the maildrop.
-func (s *Source) notes(sess *session) (notes []string) {
-	d := sess.drop
-	if weak := len(d.weakOnes); weak > 0 {
-		why := "are without a unique id of their own (UIDL missing, doubled or invalid)"
-		if s.config.Identity == "headers" {
-			why = "are known by their headers (identity: headers)"
-		}
-		notes = append(notes, fmt.Sprintf("%d of %d messages %s: each is recognised by the sha256 of its header, which takes one TOP a message", weak, d.len(), why))
+// state returns what the host keeps of the maildrop, with what the server hides
+// of it.
+func (s *Source) state(d *drop) message.MailboxState {
+	st := d.state()
+	if weak := len(d.weakOnes); weak > 0 && s.config.Identity != "headers" {
+		st.BlindSpots = append(st.BlindSpots, fmt.Sprintf("%d of %d messages have no unique id of their own (UIDL missing, doubled or invalid): each is known by the sha256 of its header, which takes one TOP a message", weak, d.len()))
 	}
 	if d.count >= 0 && d.count != int64(d.len()) {
-		notes = append(notes, fmt.Sprintf("the server counts %d messages and lists %d", d.count, d.len()))
+		st.BlindSpots = append(st.BlindSpots, fmt.Sprintf("the server counts %d messages and lists %d", d.count, d.len()))
 	}
 	if s.config.Provider == "gmail" || s.config.Provider == "google-workspace" {
-		notes = append(notes, "Gmail lists some 250 conversations a POP3 session and leaves out what was popped before: recent: true lists the last 30 days, advance: true goes on to the next, the imap plugin lists everything")
+		st.BlindSpots = append(st.BlindSpots, "Gmail lists some 250 conversations a POP3 session and leaves out what was popped before: recent: true lists the last 30 days, advance: true goes on to the next, the imap plugin lists everything")
 	}
-	return notes
+	return st
 }
 
 // Lanes returns how many sessions the server grants.
 func (s *Source) Lanes() int { return s.pool.Size() }
 
-// end ends a session that rests: by hanging up, so that nothing changes on the
-// server (I7), or with QUIT where the user wants that and nothing failed.
-func (s *Source) end(sess *session) {
-	// Without TOP headers were read by RETR: QUIT would tell the server of
-	// messages that nobody exported.
-	if !s.config.Advance || s.failed.Load() || s.topless.Load() {
-		_ = sess.Close()
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := sess.Quit(ctx); err != nil {
-		s.log.Warn("the session's end was not confirmed", "answer", err.Error())
-	}
-}
-
-// Close ends all sessions.
-func (s *Source) Close() error {
-	s.pool.Close()
-	return nil
-}
-
 // Mailboxes yields the one mailbox that there is.
 func (s *Source) Mailboxes(ctx context.Context) iter.Seq2[message.Mailbox, error] {
 	return func(yield func(message.Mailbox, error) bool) {
-		sess, err := s.pool.Reach(ctx, nil)
+		sess, err := s.reach(ctx)
 		if err != nil {
 			yield(message.Mailbox{}, err)
 			return
 		}
 		d := sess.drop
 		s.pool.Put(sess)
-		yield(message.Mailbox{Name: inbox, Selectable: true, State: d.state()}, nil)
+		yield(message.Mailbox{Name: inbox, Selectable: true, State: s.state(d)}, nil)
 	}
 }
 

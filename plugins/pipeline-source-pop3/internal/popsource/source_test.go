@@ -22,10 +22,10 @@ import (
 
 // plainConfig is a config for a server of the tests without TLS.
 func plainConfig(address string) Config {
-	return Config{
-		Address: address, Security: mailnet.None, Username: "alice", Password: spec.Plain(dovecot.Password), Connections: 1,
+	return Config{Connections: 1, Account: mailnet.Account{
+		Address: address, Security: mailnet.None, Username: "alice", Password: spec.Plain(dovecot.Password),
 		Timeouts: mailnet.Timeouts{Connect: 5 * time.Second, Read: 20 * time.Second, Write: 20 * time.Second},
-	}
+	}}
 }
 
 func openSource(t testing.TB, c Config) *Source {
