@@ -87,7 +87,8 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 			}
 		}
 	}
-	number, err := l.BeginRun(ctx, time.Now())
+	began := time.Now()
+	number, err := l.BeginRun(ctx, began)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,9 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	display := progress.New(c.err, c.terminal() && !f.quiet, stats, c.logger())
 	opts.Events = display.Event
 	c.screen.through(display)
+	watch := report.StartWatch(stats)
 	result, err := engine.Run(ctx, stop, opts)
+	series := watch.Stop()
 	c.screen.through(c.err)
 	display.Close()
 	result.Accounts = append(result.Accounts, j.BadRows()...)
@@ -107,7 +110,8 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 		report.Text(c.out, result)
 	}
 	code := result.Exit()
-	return errors.Join(l.EndRun(context.WithoutCancel(ctx), number, time.Now(), code), c.conclude(result, code, err))
+	return errors.Join(l.EndRun(context.WithoutCancel(ctx), number, time.Now(), code),
+		c.prove(ctx, ended{j, l, number, began, result, series, code}), c.conclude(result, code, err))
 }
 
 // conclude says how the run ended and what to do about it.

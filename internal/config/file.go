@@ -35,13 +35,13 @@ type document struct {
 	Sources     []sourceDoc     `json:"sources" required:"true" doc:"where messages come from"`
 	Stages      []stages.Config `json:"stages" doc:"what each message passes, in order"`
 	Sinks       []sinkDoc       `json:"sinks" required:"true" doc:"where messages go"`
+	Report      Report          `json:"report" doc:"what a run did, written at its end"`
+	Custody     *Custody        `json:"custody" doc:"evidence of what was exported: manifests, a signed record of each run"`
 }
 
 // Concurrency bounds what a run does at once.
 type Concurrency struct {
-	Sources   int           `json:"sources" default:"24" min:"1" max:"10000" doc:"sources that are exported at once"`
-	PerHost   int           `json:"per_host" default:"100" min:"1" max:"10000" doc:"connections to one host at once, over all sources; the host is that of the config's address or provider"`
-	ParkAfter time.Duration `json:"park_after" default:"1m" min:"1s" doc:"a source that must wait longer for its server is parked: the others go on, and it is taken up again when its wait ends before they do"`
+	Sources int `json:"sources" default:"8" min:"1" max:"10000" doc:"sources that are exported at once"`
 }
 
 type sourceDoc struct {
@@ -85,6 +85,8 @@ type File struct {
 	Stages      []*stages.Stage
 	Sinks       []Sink
 	BadRows     []BadRow // of the tables, in their order
+	Report      Report
+	Custody     *Custody // nil: none is kept
 
 	root *node
 }
@@ -233,7 +235,7 @@ func (b *builder) build(path string) *File {
 	for _, e := range parts(spec.Decode(raw.Bytes(), &doc, nil)) {
 		b.decoding(e)
 	}
-	f := &File{Path: path, Name: doc.Name, State: doc.State, Timezone: time.UTC, Concurrency: doc.Concurrency, root: b.root}
+	f := &File{Path: path, Name: doc.Name, State: doc.State, Timezone: time.UTC, Concurrency: doc.Concurrency, Report: doc.Report, Custody: doc.Custody, root: b.root}
 	if doc.Version != 1 && b.root.get("version") != nil {
 		b.at("version", "this program reads version 1")
 	}
@@ -256,6 +258,7 @@ func (b *builder) build(path string) *File {
 	vars := varNames(doc.Sources)
 	b.stages(f, doc.Stages, vars)
 	b.sinks(f, doc.Sinks, vars)
+	b.proof(f)
 	return f
 }
 

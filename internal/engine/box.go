@@ -116,7 +116,7 @@ func (b *box) sum() Sum {
 		Written: classes[ledger.Written], Dropped: drops, Duplicates: classes[ledger.Duplicate],
 		Unrouted: classes[ledger.Unrouted], DeadLetters: classes[ledger.Dead], Vanished: classes[ledger.Vanished],
 		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.problem,
-		Standing: b.tally()[ledger.Dead],
+		Standing: b.tally()[ledger.Dead], Octets: b.octets,
 	}
 	for _, n := range b.before.classes {
 		s.DoneBefore += n

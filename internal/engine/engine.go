@@ -87,6 +87,23 @@ func (s *Stats) Account(source string) *Counters {
 	return c
 }
 
+// Totals are the counters of all accounts together, as they now stand.
+type Totals struct{ Listed, Todo, Fetched, Octets, Settled int64 }
+
+// Totals adds the counters of all accounts up.
+func (s *Stats) Totals() (t Totals) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.accounts {
+		t.Listed += c.Listed.Load()
+		t.Todo += c.Todo.Load()
+		t.Fetched += c.Fetched.Load()
+		t.Octets += c.Octets.Load()
+		t.Settled += c.Settled.Load()
+	}
+	return t
+}
+
 // Engine is one run.
 type Engine struct {
 	opts    Options
@@ -100,7 +117,6 @@ type Engine struct {
 	outlets  []*outlet
 	targets  []ledger.TargetID
 	accounts []*account
-	hosts    hosts
 	workers  atomic.Int64 // numbers given out
 
 	rules          map[string]string // stage -> fingerprint of the chain up to it
@@ -143,7 +159,7 @@ func Run(ctx context.Context, stop <-chan struct{}, opts Options) (*Result, erro
 	e := &Engine{
 		opts: opts, ctx: ctx, plan: opts.Plan, ledger: opts.Ledger, plugins: opts.Plugins, now: opts.Now(),
 		gate: newGate(), stopping: make(chan struct{}), finished: map[ledger.Box]ledger.BoxState{},
-		standing: newStanding(), hosts: hosts{most: opts.Plan.PerHost, used: map[string]int{}},
+		standing: newStanding(),
 	}
 	if err := e.prepare(ctx); err != nil {
 		return &Result{Err: err}, err
@@ -216,7 +232,12 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 		}
 		committed <- err
 	}()
-	e.eachAccount(func(a *account) { a.resume(ctx) })
+	e.eachAccount(func(a *account) {
+		a.started = time.Now()
+		e.noteAccount(a, false)
+		a.run(ctx)
+		e.noteAccount(a, true)
+	})
 	if ctx.Err() == nil && !e.stopped() {
 		for _, a := range e.accounts {
 			if len(a.alone) > 0 {
@@ -228,6 +249,26 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 	close(ended)
 	err := <-committed
 	return errors.Join(err, e.closeSinks(ctx, err == nil))
+}
+
+// eachAccount runs f for all accounts, as many at once as the plan allows.
+func (e *Engine) eachAccount(f func(*account)) {
+	slots := make(chan struct{}, max(1, e.plan.Concurrency))
+	var wg sync.WaitGroup
+	for _, a := range e.accounts {
+		slots <- struct{}{}
+		if e.stopped() || e.ctx.Err() != nil {
+			<-slots
+			break
+		}
+		e.idle(-1)
+		wg.Go(func() {
+			defer func() { <-slots }()
+			defer e.idle(1)
+			f(a)
+		})
+	}
+	wg.Wait()
 }
 
 // idle counts the accounts that only wait for a commit; with none at work, the

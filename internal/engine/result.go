@@ -41,6 +41,7 @@ type Sum struct {
 	Vanished    int64
 	Pending     int64
 
+	Octets    int64            // of the bodies that came in this run
 	Undecided map[string]int64 // by stage; these are counted above as well
 	Standing  int64            // dead letters of this and earlier runs
 	Skipped   bool             // unchanged since the last run
@@ -113,7 +114,6 @@ const (
 	AccountDone
 	AccountFailed
 	AccountRetried // Err says why, Wait how long
-	AccountParked  // Err says why, Wait how long; it may be taken up again
 	AccountNote    // Text
 	MailboxListed
 	MailboxSkipped

@@ -5,7 +5,6 @@ package plan
 
 import (
 	"strings"
-	"time"
 
 	"github.com/mailhaul/pipeline/internal/expression"
 	"github.com/mailhaul/pipeline/internal/stages"
@@ -19,9 +18,7 @@ type Plan struct {
 	Sources     []Source
 	Chain       *stages.Chain
 	Sinks       []Sink
-	Concurrency int           // accounts at once
-	PerHost     int           // lanes to one host at once, over all accounts; 0: no bound
-	ParkAfter   time.Duration // an account that must wait longer is parked; 0: a minute
+	Concurrency int // accounts at once
 }
 
 // Source is one source of the plan.
@@ -29,7 +26,6 @@ type Source struct {
 	Name     string
 	Plugin   string
 	Row      string // where the row stands that made it; "" without a table
-	Host     string // that it connects to, for PerHost; empty: unknown
 	Selects  func(message.Mailbox) bool
 	Newest   bool
 	Limit    int64 // messages of the listing, over all mailboxes; 0: none
@@ -87,19 +83,4 @@ func (p *Plan) Settle() {
 		}
 		s.FetchNeeds = message.NeedBody | fetch&s.Provides&^(message.NeedHeaders|message.NeedStructure)
 	}
-}
-
-// Conditions returns what the source's server may be asked in the place of
-// stages: those of the chain whose field the source has.
-func (p *Plan) Conditions(s *Source, now time.Time) []stages.Pushed {
-	needs := map[string]message.Needs{
-		"date": message.NeedHeaders, "internal_date": message.NeedInternalDate, "size": message.NeedSize, "flags": message.NeedFlags,
-	}
-	var out []stages.Pushed
-	for _, c := range p.Chain.Conditions(now) {
-		if need := needs[c.Field]; need != 0 && s.Provides.Has(need) {
-			out = append(out, c)
-		}
-	}
-	return out
 }
