@@ -171,24 +171,25 @@ func (a *account) findMailboxes(ctx context.Context) error {
 	for _, b := range a.boxes {
 		known[b.name] = b
 	}
-	var boxes []*box
-	var excluded []string
+	var all []message.Mailbox
 	for m, err := range a.source.Mailboxes(ctx) {
 		if err != nil {
 			return fmt.Errorf("list the mailboxes: %w", err)
 		}
-		if !m.Selectable {
-			continue
-		}
-		if !a.plan.Selects(m) {
-			excluded = append(excluded, m.Name)
-			continue
-		}
+		all = append(all, m)
+	}
+	taken, left := a.plan.Take(all)
+	var boxes []*box
+	var excluded []string
+	for _, m := range left {
+		excluded = append(excluded, m.Name)
+	}
+	for _, m := range taken {
 		b := known[m.Name]
 		if b == nil {
 			b = newBox(a, m)
 		}
-		b.server = m.State
+		b.server, b.among = m.State, plan.Among(m, taken)
 		boxes = append(boxes, b)
 	}
 	// Only now: what an earlier pass did must stay in the sum when this

@@ -11,6 +11,7 @@ import (
 type box struct {
 	account *account
 	name    string
+	among   []string             // those that a message of it may be in as well
 	server  message.MailboxState // what the server said before the listing
 
 	number      ledger.Box

@@ -89,6 +89,9 @@ func merge(to, from *message.Summary) {
 	if from.ObjectID != "" {
 		to.ObjectID = from.ObjectID
 	}
+	if from.Place != "" {
+		to.Place = from.Place
+	}
 	if from.SequenceNumber != 0 {
 		to.SequenceNumber = from.SequenceNumber
 	}

@@ -158,7 +158,7 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 		return nil, err
 	}
 	defer a.lanes.release()
-	req := source.ListRequest{Mailbox: b.name, Needs: a.plan.FirstNeeds, After: after, Limit: size, Newest: a.plan.Newest}
+	req := source.ListRequest{Mailbox: b.name, Needs: a.plan.FirstNeeds, After: after, Limit: size, Newest: a.plan.Newest, Among: b.among}
 	if err := a.number(ctx, b); err != nil {
 		return nil, err
 	}

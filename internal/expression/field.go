@@ -46,7 +46,7 @@ func Fields() []Field {
 	h, s, d, f, g, st := message.NeedHeaders, message.NeedSize, message.NeedInternalDate, message.NeedFlags, message.NeedGmail, message.NeedStructure
 	return []Field{
 		{"source", "text", 0, "name of the source in the file", func(s *message.Summary) (any, bool) { return s.ID.Source, true }},
-		{"mailbox", "text", 0, "the mailbox, with / between levels whatever the server uses", func(s *message.Summary) (any, bool) { return s.ID.Mailbox, true }},
+		{"mailbox", "text", 0, "the mailbox, with / between levels whatever the server uses", func(s *message.Summary) (any, bool) { return s.Folder(), true }},
 		{"uid", "number", 0, "the message's UID; absent where the source has none (POP3)", func(s *message.Summary) (any, bool) { return int(s.ID.UID), s.ID.UID != 0 }},
 		{"uidl", "text", 0, "the message's unique id on a POP3 server; empty elsewhere", func(s *message.Summary) (any, bool) { return s.ID.UIDL, true }},
 		{"object_id", "text", g, "an id that survives moves (EMAILID, X-GM-MSGID); empty where the server has none", func(s *message.Summary) (any, bool) { return s.ObjectID, true }},

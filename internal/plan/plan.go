@@ -37,6 +37,39 @@ type Source struct {
 	Rules      string        // fingerprint of selection, order and limit
 }
 
+// Take selects among the mailboxes that a source has: those that the file
+// asks for, without those that lie within another one of them.
+func (s *Source) Take(all []message.Mailbox) (taken, left []message.Mailbox) {
+	wanted := map[string]bool{}
+	for _, m := range all {
+		wanted[m.Name] = m.Selectable && s.Selects(m)
+	}
+	for _, m := range all {
+		switch {
+		case !m.Selectable:
+		case wanted[m.Name] && !wanted[m.Within]:
+			taken = append(taken, m)
+		default:
+			left = append(left, m)
+		}
+	}
+	return taken, left
+}
+
+// Among returns what List is told of the mailboxes that are taken, for one
+// that Overlaps (source.ListRequest.Among).
+func Among(m message.Mailbox, taken []message.Mailbox) (names []string) {
+	if !m.Overlaps {
+		return nil
+	}
+	for _, t := range taken {
+		if t.Overlaps {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
 // Table returns the name of the table that made the source, "" without one.
 func (s *Source) Table() string {
 	if i := strings.LastIndexByte(s.Row, ':'); i >= 0 {

@@ -172,3 +172,39 @@ func list(err error) []error {
 	}
 	return err.(interface{ Unwrap() []error }).Unwrap()
 }
+
+// TestTake: a mailbox that lies within another one is left out where that one
+// is taken, and only there.
+func TestTake(t *testing.T) {
+	t.Parallel()
+	all := []message.Mailbox{
+		{Name: "INBOX", Selectable: true, Within: "All Mail", Overlaps: true}, {Name: "Work", Selectable: true, Within: "All Mail", Overlaps: true},
+		{Name: "[Gmail]"}, {Name: "All Mail", Selectable: true}, {Name: "Trash", Selectable: true},
+	}
+	for _, tt := range []struct {
+		name, wants, taken, left, among string
+	}{
+		{"all", "INBOX Work [Gmail] All Mail Trash", "All Mail,Trash", "INBOX,Work", ""},
+		{"labels", "INBOX Work Trash", "INBOX,Work,Trash", "All Mail", "INBOX,Work"},
+		{"one label", "Work", "Work", "INBOX,All Mail,Trash", "Work"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := plan.Source{Selects: func(m message.Mailbox) bool { return strings.Contains(tt.wants, m.Name) }}
+			names := func(boxes []message.Mailbox) string {
+				var out []string
+				for _, m := range boxes {
+					out = append(out, m.Name)
+				}
+				return strings.Join(out, ",")
+			}
+			taken, left := s.Take(all)
+			if names(taken) != tt.taken || names(left) != tt.left {
+				t.Errorf("taken are %s, left %s", names(taken), names(left))
+			}
+			if got := strings.Join(plan.Among(taken[0], taken), ","); got != tt.among {
+				t.Errorf("the first is among %s, want %s", got, tt.among)
+			}
+		})
+	}
+}

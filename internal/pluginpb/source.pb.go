@@ -129,6 +129,7 @@ type ListRequest struct {
 	Limit         int32                  `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`   // 0: all
 	Newest        bool                   `protobuf:"varint,7,opt,name=newest,proto3" json:"newest,omitempty"` // newest first, else oldest first
 	Skip          int64                  `protobuf:"varint,8,opt,name=skip,proto3" json:"skip,omitempty"`     // pass over so many, in the order asked for
+	Among         []string               `protobuf:"bytes,10,rep,name=among,proto3" json:"among,omitempty"`   // of a mailbox that overlaps: list each message in one of these only; empty: all that is in it
 	Where         []*Condition           `protobuf:"bytes,9,rep,name=where,proto3" json:"where,omitempty"`    // all must hold; see Summary.fails
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -218,6 +219,13 @@ func (x *ListRequest) GetSkip() int64 {
 		return x.Skip
 	}
 	return 0
+}
+
+func (x *ListRequest) GetAmong() []string {
+	if x != nil {
+		return x.Among
+	}
+	return nil
 }
 
 func (x *ListRequest) GetWhere() []*Condition {
@@ -772,7 +780,7 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\x04R\asession\"z\n" +
 	"\fMailboxBatch\x129\n" +
 	"\tmailboxes\x18\x01 \x03(\v2\x1b.mailhaul.plugin.v1.MailboxR\tmailboxes\x12/\n" +
-	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"\xab\x02\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"\xc1\x02\n" +
 	"\vListRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x18\n" +
 	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x14\n" +
@@ -781,7 +789,9 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\x05after\x18\x05 \x01(\v2\x16.mailhaul.plugin.v1.IDR\x05after\x12\x14\n" +
 	"\x05limit\x18\x06 \x01(\x05R\x05limit\x12\x16\n" +
 	"\x06newest\x18\a \x01(\bR\x06newest\x12\x12\n" +
-	"\x04skip\x18\b \x01(\x03R\x04skip\x123\n" +
+	"\x04skip\x18\b \x01(\x03R\x04skip\x12\x14\n" +
+	"\x05among\x18\n" +
+	" \x03(\tR\x05among\x123\n" +
 	"\x05where\x18\t \x03(\v2\x1d.mailhaul.plugin.v1.ConditionR\x05where\"\x87\x01\n" +
 	"\tCondition\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x0e\n" +

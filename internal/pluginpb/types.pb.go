@@ -285,6 +285,8 @@ type Mailbox struct {
 	SpecialUse    []string               `protobuf:"bytes,2,rep,name=special_use,json=specialUse,proto3" json:"special_use,omitempty"` // RFC 6154, lower case, no backslash
 	Selectable    bool                   `protobuf:"varint,3,opt,name=selectable,proto3" json:"selectable,omitempty"`
 	State         *MailboxState          `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Within        string                 `protobuf:"bytes,5,opt,name=within,proto3" json:"within,omitempty"`      // a mailbox that has all of this one's messages too; a run that takes that leaves this out
+	Overlaps      bool                   `protobuf:"varint,6,opt,name=overlaps,proto3" json:"overlaps,omitempty"` // its messages may be in others of the source; see ListRequest.among
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +347,20 @@ func (x *Mailbox) GetState() *MailboxState {
 		return x.State
 	}
 	return nil
+}
+
+func (x *Mailbox) GetWithin() string {
+	if x != nil {
+		return x.Within
+	}
+	return ""
+}
+
+func (x *Mailbox) GetOverlaps() bool {
+	if x != nil {
+		return x.Overlaps
+	}
+	return false
 }
 
 // MailboxState is what a server says of a mailbox without listing it.
@@ -515,6 +531,7 @@ type Summary struct {
 	Extra          map[string]string      `protobuf:"bytes,12,rep,name=extra,proto3" json:"extra,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Vars           map[string]string      `protobuf:"bytes,13,rep,name=vars,proto3" json:"vars,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Id             *ID                    `protobuf:"bytes,14,opt,name=id,proto3" json:"id,omitempty"`        // in listings; elsewhere Begin has it
+	Place          string                 `protobuf:"bytes,16,opt,name=place,proto3" json:"place,omitempty"`  // mailbox to file it under; empty: that of the id
 	Fails          uint32                 `protobuf:"varint,15,opt,name=fails,proto3" json:"fails,omitempty"` // in listings: 1 + index of a condition that surely fails; then only id is set
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -646,6 +663,13 @@ func (x *Summary) GetId() *ID {
 		return x.Id
 	}
 	return nil
+}
+
+func (x *Summary) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
 }
 
 func (x *Summary) GetFails() uint32 {
@@ -1225,7 +1249,7 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\x04uidl\x18\x05 \x01(\fR\x04uidl\x12\x1f\n" +
 	"\vheader_hash\x18\x06 \x01(\tR\n" +
 	"headerHash\x12\x18\n" +
-	"\aordinal\x18\a \x01(\rR\aordinal\"\x96\x01\n" +
+	"\aordinal\x18\a \x01(\rR\aordinal\"\xca\x01\n" +
 	"\aMailbox\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vspecial_use\x18\x02 \x03(\tR\n" +
@@ -1233,7 +1257,9 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"selectable\x18\x03 \x01(\bR\n" +
 	"selectable\x126\n" +
-	"\x05state\x18\x04 \x01(\v2 .mailhaul.plugin.v1.MailboxStateR\x05state\"\xb4\x01\n" +
+	"\x05state\x18\x04 \x01(\v2 .mailhaul.plugin.v1.MailboxStateR\x05state\x12\x16\n" +
+	"\x06within\x18\x05 \x01(\tR\x06within\x12\x1a\n" +
+	"\boverlaps\x18\x06 \x01(\bR\boverlaps\"\xb4\x01\n" +
 	"\fMailboxState\x12\x1a\n" +
 	"\bmessages\x18\x01 \x01(\x03R\bmessages\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12!\n" +
@@ -1245,7 +1271,7 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\x04Time\x12\x18\n" +
 	"\aseconds\x18\x01 \x01(\x03R\aseconds\x12\x14\n" +
 	"\x05nanos\x18\x02 \x01(\x05R\x05nanos\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x05R\x06offset\"\xbb\x05\n" +
+	"\x06offset\x18\x03 \x01(\x05R\x06offset\"\xd1\x05\n" +
 	"\aSummary\x12\x1b\n" +
 	"\tobject_id\x18\x01 \x01(\tR\bobjectId\x12'\n" +
 	"\x0fsequence_number\x18\x02 \x01(\rR\x0esequenceNumber\x12\x12\n" +
@@ -1262,6 +1288,7 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\x05extra\x18\f \x03(\v2&.mailhaul.plugin.v1.Summary.ExtraEntryR\x05extra\x129\n" +
 	"\x04vars\x18\r \x03(\v2%.mailhaul.plugin.v1.Summary.VarsEntryR\x04vars\x12&\n" +
 	"\x02id\x18\x0e \x01(\v2\x16.mailhaul.plugin.v1.IDR\x02id\x12\x14\n" +
+	"\x05place\x18\x10 \x01(\tR\x05place\x12\x14\n" +
 	"\x05fails\x18\x0f \x01(\rR\x05fails\x1a8\n" +
 	"\n" +
 	"ExtraEntry\x12\x10\n" +

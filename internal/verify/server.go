@@ -52,13 +52,12 @@ func (v *verifier) askServer(ctx context.Context, s *plan.Source, r *SourceResul
 			return fmt.Errorf("list the mailboxes: %w", err)
 		}
 		there[m.Name] = true
-		if m.Selectable && s.Selects(m) {
-			boxes = append(boxes, m)
-		}
+		boxes = append(boxes, m)
 	}
+	boxes, _ = s.Take(boxes)
 	asked := map[string]bool{}
 	for _, m := range boxes {
-		err := v.askMailbox(ctx, s, opened.Source, m, r)
+		err := v.askMailbox(ctx, s, opened.Source, m, plan.Among(m, boxes), r)
 		switch {
 		case err == nil:
 			asked[m.Name] = true
@@ -92,14 +91,14 @@ func (v *verifier) known(box int32) (count int64) {
 }
 
 // askMailbox lists one mailbox.
-func (v *verifier) askMailbox(ctx context.Context, s *plan.Source, from source.Source, m message.Mailbox, r *SourceResult) error {
+func (v *verifier) askMailbox(ctx context.Context, s *plan.Source, from source.Source, m message.Mailbox, among []string, r *SourceResult) error {
 	var after *message.ID
 	var state message.MailboxState
 	var fresh []message.ID
 	var extra int64
 	validity := m.State.UIDValidity
 	for {
-		req := source.ListRequest{Mailbox: m.Name, After: after, Limit: page, State: func(st message.MailboxState) { state = st }}
+		req := source.ListRequest{Mailbox: m.Name, After: after, Limit: page, Among: among, State: func(st message.MailboxState) { state = st }}
 		var ids []message.ID
 		for sum, err := range from.List(ctx, req) {
 			if err != nil {

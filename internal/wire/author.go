@@ -130,6 +130,7 @@ type ListRequest struct {
 	Newest  bool
 	Skip    int
 	Where   []Condition
+	Among   []string
 	State   func(message.MailboxState)
 }
 

@@ -97,7 +97,7 @@ func StateFromPB(p *pluginpb.MailboxState) message.MailboxState {
 func MailboxToPB(m message.Mailbox) *pluginpb.Mailbox {
 	return &pluginpb.Mailbox{
 		Name: m.Name, SpecialUse: valids(m.SpecialUse), Selectable: m.Selectable,
-		State: StateToPB(m.State),
+		State: StateToPB(m.State), Within: valid(m.Within), Overlaps: m.Overlaps,
 	}
 }
 
@@ -105,14 +105,14 @@ func MailboxToPB(m message.Mailbox) *pluginpb.Mailbox {
 func MailboxFromPB(p *pluginpb.Mailbox) message.Mailbox {
 	return message.Mailbox{
 		Name: p.GetName(), SpecialUse: p.GetSpecialUse(), Selectable: p.GetSelectable(),
-		State: StateFromPB(p.GetState()),
+		State: StateFromPB(p.GetState()), Within: p.GetWithin(), Overlaps: p.GetOverlaps(),
 	}
 }
 
 // SummaryToPB converts everything of a summary but its id.
 func SummaryToPB(s *message.Summary) *pluginpb.Summary {
 	out := &pluginpb.Summary{
-		ObjectId: valid(s.ObjectID), SequenceNumber: s.SequenceNumber, Have: uint32(s.Have), Fails: uint32(max(0, s.Fails)),
+		ObjectId: valid(s.ObjectID), Place: valid(s.Place), SequenceNumber: s.SequenceNumber, Have: uint32(s.Have), Fails: uint32(max(0, s.Fails)),
 		Size: s.Size, InternalDate: timeToPB(s.InternalDate),
 		Flags: valids(s.Flags), Keywords: valids(s.Keywords), Labels: valids(s.Labels),
 		Structure: partToPB(s.Structure), Extra: validMap(s.Extra), Vars: validMap(s.Vars),
@@ -131,7 +131,7 @@ func SummaryToPB(s *message.Summary) *pluginpb.Summary {
 // SummaryFromPB converts a summary. It keeps p's memory.
 func SummaryFromPB(p *pluginpb.Summary, id message.ID) message.Summary {
 	s := message.Summary{
-		ID: id, ObjectID: p.GetObjectId(), SequenceNumber: p.GetSequenceNumber(), Fails: int(p.GetFails()),
+		ID: id, ObjectID: p.GetObjectId(), Place: p.GetPlace(), SequenceNumber: p.GetSequenceNumber(), Fails: int(p.GetFails()),
 		Have: message.Needs(p.GetHave()), Size: p.GetSize(), InternalDate: timeFromPB(p.GetInternalDate()),
 		Flags: p.GetFlags(), Keywords: p.GetKeywords(), Labels: p.GetLabels(),
 		Structure: partFromPB(p.GetStructure()), Extra: p.GetExtra(), Vars: p.GetVars(),

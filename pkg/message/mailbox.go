@@ -6,6 +6,14 @@ type Mailbox struct {
 	SpecialUse []string // RFC 6154 names in lower case without the backslash: "sent", "trash", "all", …
 	Selectable bool     // false: a level that holds no messages (\Noselect, \NonExistent)
 	State      MailboxState
+
+	// Within names a mailbox that has all messages of this one too, as
+	// Gmail's All Mail: a run that takes that one leaves this one out.
+	Within string
+	// Overlaps says that a message of this mailbox may be in others of the
+	// source as well: a run's List is told which of them it takes, and lists
+	// each message in one of them (source.ListRequest.Among).
+	Overlaps bool
 }
 
 // MailboxState is what a server says of a mailbox without listing it.

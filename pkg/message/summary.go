@@ -7,6 +7,7 @@ import "time"
 type Summary struct {
 	ID             ID
 	ObjectID       string // survives moves: EMAILID (RFC 8474 §5.1) or Gmail's X-GM-MSGID; may be empty
+	Place          string // mailbox that it is filed under, where that isn't the one that it was listed in (Gmail's labels); usually empty
 	SequenceNumber uint32 // of the session that listed it; 0 when unknown
 	Have           Needs
 	Fails          int // in listings with conditions: 1 + index of one that surely fails; then only ID is set. 0: none
@@ -25,6 +26,15 @@ type Summary struct {
 	Extra map[string]string
 	// Vars are the source's variables from the file, with what stages added.
 	Vars map[string]string
+}
+
+// Folder returns the mailbox that a person would look for the message in:
+// Place, else that of the ID.
+func (s *Summary) Folder() string {
+	if s.Place != "" {
+		return s.Place
+	}
+	return s.ID.Mailbox
 }
 
 // Gmail is what Gmail alone tells (X-GM-EXT-1).

@@ -56,10 +56,10 @@ func (t *Template) Append(b []byte, m *message.Summary) []byte {
 			continue
 		case mailbox:
 			if p.last {
-				b = appendValue(b, or(m.ID.Mailbox, noMailbox))
+				b = appendValue(b, or(m.Folder(), noMailbox))
 				break
 			}
-			b, element = appendLevels(b, element, or(m.ID.Mailbox, noMailbox))
+			b, element = appendLevels(b, element, or(m.Folder(), noMailbox))
 			continue
 		case hash:
 			b = append(b, m.ID.Hash()...)

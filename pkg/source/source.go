@@ -109,6 +109,11 @@ type ListRequest struct {
 	// value that is missing or can't be read is no failure.
 	Where []Condition
 
+	// Among names the mailboxes that the run takes, where the mailbox
+	// Overlaps: a message that is in several of them is listed in one, always
+	// the same. nil: the mailbox as it stands.
+	Among []string
+
 	// State is called once, before the first summary, with what the server
 	// said when it opened the mailbox for this listing. May be nil.
 	State func(message.MailboxState)

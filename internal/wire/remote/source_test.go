@@ -96,7 +96,7 @@ func TestMailboxes(t *testing.T) {
 	t.Parallel()
 	want := []message.Mailbox{
 		{Name: "INBOX", Selectable: true, State: message.MailboxState{Messages: 3, Bytes: -1, UIDValidity: 9, Content: "c", Flags: "f"}},
-		{Name: "Entwürfe/あ", SpecialUse: []string{"drafts"}},
+		{Name: "Entwürfe/あ", SpecialUse: []string{"drafts"}, Within: "Alle Nachrichten", Overlaps: true},
 	}
 	for i := range 5000 {
 		want = append(want, message.Mailbox{Name: fmt.Sprintf("many/%d", i)})
@@ -131,7 +131,7 @@ func TestMailboxes(t *testing.T) {
 func TestList(t *testing.T) {
 	t.Parallel()
 	full := message.Summary{
-		ID: message.ID{Mailbox: "INBOX", UIDValidity: 1, UID: 5}, ObjectID: "M1", SequenceNumber: 2,
+		ID: message.ID{Mailbox: "INBOX", UIDValidity: 1, UID: 5}, ObjectID: "M1", Place: "Projekte/Übung", SequenceNumber: 2,
 		Have: message.AllSummary, Size: 1 << 40,
 		InternalDate: time.Date(2020, 2, 29, 12, 0, 0, 0, time.FixedZone("", 3600)),
 		Flags:        []string{`\Seen`}, Keywords: []string{"bad\xff"}, Labels: []string{"ü"},
@@ -146,7 +146,7 @@ func TestList(t *testing.T) {
 	after := message.ID{Mailbox: "INBOX", UIDValidity: 1, UID: 4}
 	req := source.ListRequest{
 		Mailbox: "INBOX", Needs: message.AllSummary, IDs: []message.ID{full.ID, bare.ID}, After: &after, Limit: 10, Newest: true,
-		Skip: 1 << 20, Where: []source.Condition{
+		Skip: 1 << 20, Among: []string{"INBOX", "Übung"}, Where: []source.Condition{
 			{Field: "date", Op: ">=", Time: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)},
 			{Field: "size", Op: "<", Size: 1 << 40}, {Field: "flags", Op: "has", Flag: `\Seen`},
 		},
@@ -158,7 +158,7 @@ func TestList(t *testing.T) {
 		List: func(_ context.Context, r wire.ListRequest) iter.Seq2[message.Summary, error] {
 			return func(yield func(message.Summary, error) bool) {
 				got := source.ListRequest{
-					Mailbox: r.Mailbox, Needs: r.Needs, IDs: r.IDs, After: r.After, Limit: r.Limit, Newest: r.Newest, Skip: r.Skip,
+					Mailbox: r.Mailbox, Needs: r.Needs, IDs: r.IDs, After: r.After, Limit: r.Limit, Newest: r.Newest, Skip: r.Skip, Among: r.Among,
 				}
 				for _, c := range r.Where {
 					got.Where = append(got.Where, source.Condition(c))

@@ -105,7 +105,7 @@ func (e *encoder) encode(m *message.Message) ([]byte, error) {
 func (e *encoder) line(m *message.Message) line {
 	l := line{
 		SchemaVersion: schemaVersion, ID: idText(m.ID), ObjectID: m.ObjectID,
-		Source: m.ID.Source, Vars: m.Vars, Mailbox: m.ID.Mailbox,
+		Source: m.ID.Source, Vars: m.Vars, Mailbox: m.Folder(),
 		UID: m.ID.UID, UIDValidity: m.ID.UIDValidity, SequenceNumber: m.SequenceNumber, UIDL: m.ID.UIDL,
 		// The server's zone may change with the season; the moment doesn't.
 		InternalDate: rfc3339(m.InternalDate.UTC()),
