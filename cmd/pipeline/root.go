@@ -59,7 +59,18 @@ func execute(ctx context.Context, args []string, s stdio) int {
 	flags.StringVarP(&c.file, "config", "c", "pipeline.yaml", "the pipeline file")
 	flags.StringArrayVar(&c.plugins, "plugin-dir", nil, "look for plugins here too, before PATH; may be given more than once")
 	flags.BoolVar(&c.debug, "debug", false, "show the log of the command and its plugins")
-	root.AddCommand(c.runCommand(), c.planCommand(), c.lintCommand(), c.demoCommand(), c.verifyCommand(), c.versionCommand(), c.lsCommand())
+	addVerbs(root, "Export", c.runCommand(), c.demoCommand())
+	addVerbs(root, "Look before",
+		c.lintCommand(),
+		c.planCommand(),
+		c.lsCommand(),
+	)
+	addVerbs(root, "Look after",
+		c.statusCommand(),
+		c.failedCommand(),
+		c.verifyCommand(),
+	)
+	root.AddCommand(c.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return engine.ExitDone
@@ -73,6 +84,15 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		err = fault.New(fault.Config, "%w", err).WithHint("%s", usageHint(root, args))
 	}
 	return c.fail(err)
+}
+
+// addVerbs adds verbs under a heading of the help.
+func addVerbs(root *cobra.Command, heading string, verbs ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: heading, Title: heading + ":"})
+	for _, v := range verbs {
+		v.GroupID = heading
+	}
+	root.AddCommand(verbs...)
 }
 
 // usageHint says what to do about a command line that cobra refused.

@@ -24,6 +24,7 @@ const closePatience = 15 * time.Second
 type runFlags struct {
 	adopt       []string
 	rewrite     []string
+	only        []string
 	retryFailed bool
 	quiet       bool
 }
@@ -51,6 +52,7 @@ Exit codes:
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), f) },
 	}
+	cmd.Flags().StringArrayVar(&f.only, "only", nil, "run this source alone; may be given more than once")
 	cmd.Flags().StringArrayVar(&f.adopt, "adopt", nil, "take over what this sink's target has, though it isn't this pipeline's")
 	cmd.Flags().StringArrayVar(&f.rewrite, "rewrite", nil, "write everything of this sink anew")
 	cmd.Flags().BoolVar(&f.retryFailed, "retry-failed", false, "try dead letters again")
@@ -73,6 +75,9 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	l, err := j.OpenLedger(ctx)
 	if err != nil {
 		return err
+	}
+	if err := j.Only(f.only); err != nil {
+		return fault.Wrap(fault.Config, err, "--only")
 	}
 	if err := j.Check(ctx); err != nil {
 		return err
@@ -123,7 +128,7 @@ func (c *command) conclude(r *engine.Result, code int, err error) error {
 	case engine.ExitStopped:
 		fmt.Fprintln(c.err, "stopped: what is done stays done; run again to go on")
 	case engine.ExitLetters:
-		fmt.Fprintln(c.err, "done, with dead letters: run with --retry-failed to try them again")
+		fmt.Fprintln(c.err, "done, with dead letters: see them with \"pipeline failed list\", try them again with \"pipeline failed retry\"")
 	case engine.ExitIncomplete:
 		fmt.Fprintln(c.err, "incomplete: run again to go on with what is missing")
 	case engine.ExitParked:

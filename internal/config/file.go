@@ -460,6 +460,21 @@ func (f *File) Place(key string, err error) error {
 // Chain returns the stages as a chain.
 func (f *File) Chain() *stages.Chain { return stages.NewChain(f.Stages) }
 
+// SettleState evaluates the references in State alone: who looks at the ledger
+// needs no more. The error is Problems.
+func (f *File) SettleState(ctx context.Context, v Values) error {
+	if f.root.get("state") == nil {
+		return nil
+	}
+	n, line, column, _ := f.root.locate("state")
+	state, err := evalText(ctx, n, v)
+	if err != nil {
+		return Problems{{f.Path, line, column, "state", err.Error()}}
+	}
+	f.State = state
+	return nil
+}
+
 // Settle evaluates the references in State and in the sources' Vars. Call it
 // once, before a run; lint leaves them as they are. A row whose vars can't be
 // evaluated becomes a bad row. The error is Problems.
@@ -476,8 +491,8 @@ func (f *File) Settle(ctx context.Context, v Values) error {
 		}
 		return s
 	}
-	if f.root.get("state") != nil {
-		f.State = settle("state", v)
+	if err := f.SettleState(ctx, v); err != nil {
+		problems = err.(Problems) //nolint:errorlint // it returns nothing else
 	}
 	f.Sources = slices.DeleteFunc(f.Sources, func(s Source) bool {
 		before := len(problems)

@@ -91,13 +91,27 @@ func (j *Job) Settle(ctx context.Context) error {
 	if err := j.File.Settle(ctx, j.values); err != nil {
 		return err
 	}
+	j.settled()
+	return nil
+}
+
+// State evaluates the references in the file's state alone, and returns the
+// directory: a verb that looks at the ledger needs no more of the file.
+func (j *Job) State(ctx context.Context) (string, error) {
+	if err := j.File.SettleState(ctx, j.values); err != nil {
+		return "", err
+	}
+	j.settled()
+	return j.File.State, nil
+}
+
+func (j *Job) settled() {
 	if !filepath.IsAbs(j.File.State) {
 		j.File.State = filepath.Join(j.folder, j.File.State)
 	}
 	// Beside the ledger, not in it: who may read a ledger may not log in (I9).
 	store := secrets.Store{Dir: filepath.Join(j.File.State, "secrets")}
 	j.values.ReadStore, j.values.WriteStore = store.Read, store.Write
-	return nil
 }
 
 // Spool is where the run's bodies wait.
@@ -394,13 +408,32 @@ func (j *Job) Sink(name string) error {
 	return named("sink", name, names)
 }
 
-// Source returns an error unless the file has a source of that name.
-func (j *Job) Source(name string) error {
-	var names []string
-	for i := range j.File.Sources {
-		names = append(names, j.File.Sources[i].Name)
+// Sources returns the names of the file's sources, in its order; those of rows
+// that made no source aren't among them.
+func (j *Job) Sources() []string {
+	names := make([]string, len(j.File.Sources))
+	for i := range names {
+		names[i] = j.File.Sources[i].Name
 	}
-	return named("source", name, names)
+	return names
+}
+
+// Source returns an error unless the file has a source of that name.
+func (j *Job) Source(name string) error { return named("source", name, j.Sources()) }
+
+// Only leaves out all sources but those, before Check.
+func (j *Job) Only(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	for _, name := range names {
+		if err := j.Source(name); err != nil {
+			return err
+		}
+	}
+	j.File.Sources = slices.DeleteFunc(j.File.Sources, func(s config.Source) bool { return !slices.Contains(names, s.Name) })
+	j.File.BadRows = nil
+	return nil
 }
 
 func named(what, name string, names []string) error {

@@ -209,21 +209,29 @@ func (l *Ledger) each(ctx context.Context, query string, args []any, f func(*sql
 // by source, mailbox, UIDVALIDITY, then UID or the order of discovery. f's
 // error ends it, and is returned as it is. f may call the ledger.
 func (l *Ledger) Letters(ctx context.Context, f func(id message.ID, sink string, letter Letter) error) error {
+	return l.letters(ctx, func(_ int64, _ TargetID, id message.ID, sink string, letter Letter) error {
+		return f(id, sink, letter)
+	})
+}
+
+func (l *Ledger) letters(ctx context.Context, f func(key int64, target TargetID, id message.ID, sink string, letter Letter) error) error {
 	var own error // of f
-	err := l.each(ctx, fmt.Sprintf(`SELECT b.source, b.mailbox, b.uid_validity, CASE WHEN e.key >> %[1]d & 1 THEN 0 ELSE e.key & 0xffffffff END, e.uidl, e.header_hash, e.ordinal,
+	err := l.each(ctx, fmt.Sprintf(`SELECT e.key, e.target, b.source, b.mailbox, b.uid_validity, CASE WHEN e.key >> %[1]d & 1 THEN 0 ELSE e.key & 0xffffffff END, e.uidl, e.header_hash, e.ordinal,
 			COALESCE(t.sink, ''), e.letter
 		FROM letter e JOIN box b ON b.id = e.key >> %[2]d LEFT JOIN target t ON t.id = e.target
 		ORDER BY b.source, b.mailbox, b.uid_validity, e.key, e.target`, numBits, boxBits), nil,
 		func(rows *sql.Rows) error {
+			var key int64
+			var target TargetID
 			var id message.ID
 			var sink string
 			var text sql.RawBytes
-			if err := rows.Scan(&id.Source, &id.Mailbox, &id.UIDValidity, &id.UID, &id.UIDL, &id.HeaderHash, &id.Ordinal, &sink, &text); err != nil {
+			if err := rows.Scan(&key, &target, &id.Source, &id.Mailbox, &id.UIDValidity, &id.UID, &id.UIDL, &id.HeaderHash, &id.Ordinal, &sink, &text); err != nil {
 				return err
 			}
 			letter, err := decodeLetter(text)
 			if err == nil {
-				own = f(id, sink, *letter)
+				own = f(key, target, id, sink, *letter)
 				err = own
 			}
 			return err

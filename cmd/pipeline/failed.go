@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/status"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+func (c *command) failedCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "failed",
+		Short: "Look at dead letters, and try them again",
+		Long: `Look at dead letters, and try them again.
+
+A dead letter is a message that a stage, a sink or its source refused for good;
+the run went on without it. Each has a key, by which it is named here.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.AddCommand(c.failedListCommand(), c.failedShowCommand(), c.failedRetryCommand(), c.failedExportCommand())
+	return cmd
+}
+
+// choiceFlags adds the flags that choose among dead letters.
+func choiceFlags(cmd *cobra.Command, choice *status.Choice) {
+	cmd.Flags().StringArrayVar(&choice.Sources, "source", nil, "of this source; may be given more than once")
+	cmd.Flags().StringArrayVar(&choice.Reasons, "reason", nil, "for this reason; may be given more than once")
+}
+
+func (c *command) failedListCommand() *cobra.Command {
+	var choice status.Choice
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List dead letters by reason",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w := status.NewText(c.out)
+			if asJSON {
+				w = status.NewJSON(c.out)
+			}
+			return c.letters(cmd.Context(), choice, w)
+		},
+	}
+	choiceFlags(cmd, &choice)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line (docs/reference/status.md)")
+	return cmd
+}
+
+func (c *command) letters(ctx context.Context, choice status.Choice, w status.Writer) error {
+	j, state, err := c.peek(ctx)
+	if err != nil {
+		return err
+	}
+	if err := status.Letters(ctx, state, j.File.Name, choice, w.Write); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+func (c *command) failedShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show KEY…",
+		Short: "Show all that is known of a dead letter",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, keys []string) error {
+			j, state, err := c.peek(cmd.Context())
+			if err != nil {
+				return err
+			}
+			left := slices.Clone(keys)
+			first := true
+			err = status.Letters(cmd.Context(), state, j.File.Name, status.Choice{Keys: keys}, func(l status.Letter) error {
+				if !first {
+					fmt.Fprintln(c.out)
+				}
+				first = false
+				l.Show(c.out)
+				left = slices.DeleteFunc(left, func(key string) bool { return key == l.Key })
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			return noLetters(left)
+		},
+	}
+}
+
+// noLetters returns an error when keys are left that no dead letter has.
+func noLetters(keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	return fault.New(fault.Config, "no dead letter has the key %s", keys[0]).WithHint("\"pipeline failed list\" shows the keys")
+}
+
+func (c *command) failedRetryCommand() *cobra.Command {
+	var choice status.Choice
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "retry [KEY…]",
+		Short: "Run the sources of dead letters, and try those again",
+		Long: `Run the sources of dead letters, and try those again: all of them, or those that
+are chosen. It is a run of those sources: what is new there comes too. The exit
+codes are those of "pipeline run".`,
+		Example: `  pipeline failed retry
+  pipeline failed retry --reason too_large
+  pipeline failed retry i3s3jp4tlm`,
+		RunE: func(cmd *cobra.Command, keys []string) error {
+			choice.Keys = keys
+			sources, err := c.release(cmd.Context(), choice)
+			if err != nil {
+				return err
+			}
+			if len(sources) == 0 {
+				fmt.Fprintln(c.out, "no dead letters")
+				return nil
+			}
+			f.only = sources
+			return c.run(cmd.Context(), f)
+		},
+	}
+	choiceFlags(cmd, &choice)
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
+	return cmd
+}
+
+// release makes the dead letters pending, and returns their sources. One whose
+// source is no longer in the file stays.
+func (c *command) release(ctx context.Context, choice status.Choice) (sources []string, err error) {
+	j, err := c.read()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := j.State(ctx); err != nil {
+		return nil, err
+	}
+	l, err := j.OpenLedger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(ctx))) }()
+	left, inFile := slices.Clone(choice.Keys), j.Sources()
+	_, err = l.Release(ctx, func(id message.ID, sink string, letter ledger.Letter) bool {
+		made := status.NewLetter(id, sink, letter)
+		if !choice.Includes(&made) || !slices.Contains(inFile, id.Source) {
+			return false
+		}
+		left = slices.DeleteFunc(left, func(key string) bool { return key == made.Key })
+		if !slices.Contains(sources, id.Source) {
+			sources = append(sources, id.Source)
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sources, noLetters(left)
+}
+
+func (c *command) failedExportCommand() *cobra.Command {
+	var choice status.Choice
+	var file, format string
+	cmd := &cobra.Command{
+		Use:     "export",
+		Short:   "Write dead letters as CSV or JSON, for a spreadsheet or a script",
+		Example: `  pipeline failed export -o failed.csv`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			as, ok := map[string]func(io.Writer) status.Writer{"csv": status.NewCSV, "json": status.NewJSON}[format]
+			if !ok {
+				return fault.New(fault.Config, "--format %s: expected csv or json", format)
+			}
+			if file == "" || file == "-" {
+				return c.letters(cmd.Context(), choice, as(c.out))
+			}
+			out, err := os.Create(file)
+			if err != nil {
+				return fault.Wrap(fault.Config, err, "write the dead letters")
+			}
+			defer func() { err = errors.Join(err, out.Close()) }()
+			return c.letters(cmd.Context(), choice, as(out))
+		},
+	}
+	choiceFlags(cmd, &choice)
+	cmd.Flags().StringVarP(&file, "output", "o", "", "write to this file; - or nothing: to stdout")
+	cmd.Flags().StringVar(&format, "format", "csv", "csv, or json for an object a line")
+	return cmd
+}
