@@ -40,6 +40,8 @@ type account struct {
 	started  time.Time
 	err      error
 	until    time.Time
+	url      string            // of the last session
+	facts    map[string]string // so, too
 
 	mu       sync.Mutex
 	changed  sync.Cond
@@ -159,6 +161,7 @@ func (a *account) pass(ctx context.Context) error {
 
 // notes passes on what the session says of itself.
 func (a *account) notes(opened source.Opened) {
+	a.url, a.facts = opened.URL, opened.Facts
 	a.e.note(Event{Kind: AccountOpened, Source: a.plan.Name, Text: opened.URL})
 	for _, n := range opened.Notes {
 		a.e.note(Event{Kind: AccountNote, Source: a.plan.Name, Text: n})

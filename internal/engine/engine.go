@@ -386,7 +386,7 @@ func (e *Engine) result(err error) *Result {
 		r.Err = e.stopErr
 	}
 	for _, a := range e.accounts {
-		acc := Account{Source: a.plan.Name, Excluded: a.excluded, Err: a.err, Until: a.until, Began: a.began}
+		acc := Account{Source: a.plan.Name, Excluded: a.excluded, Err: a.err, Until: a.until, Began: a.began, URL: a.url, Facts: a.facts}
 		for _, b := range a.boxes {
 			acc.Mailboxes = append(acc.Mailboxes, b.sum())
 		}

@@ -22,6 +22,8 @@ type Account struct {
 	Err       error     // why the account is incomplete
 	Until     time.Time // parked: when to go on
 	Began     bool
+	URL       string            // address of the server, as in "imap://user@host"; empty: never opened
+	Facts     map[string]string // see source.Opened
 }
 
 // Sum is I1 for one mailbox: Listed = DoneBefore + Written + Dropped +

@@ -511,14 +511,15 @@ func (x *SinkState) GetRewrite() bool {
 type OpenResponse struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Error          *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
-	Lanes          uint32                 `protobuf:"varint,2,opt,name=lanes,proto3" json:"lanes,omitempty"`                                           // sources: how many List and Fetch at once
-	Provides       uint32                 `protobuf:"varint,3,opt,name=provides,proto3" json:"provides,omitempty"`                                     // sources: narrower than Describe's; 0: the same
-	Url            string                 `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`                                                // sources: address for ids in text
-	Notes          []string               `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`                                            // what the user should know
-	BudgetOctets   int64                  `protobuf:"varint,6,opt,name=budget_octets,json=budgetOctets,proto3" json:"budget_octets,omitempty"`         // sources: octets of bodies in any period; 0: no bound
-	BudgetPeriodNs int64                  `protobuf:"varint,7,opt,name=budget_period_ns,json=budgetPeriodNs,proto3" json:"budget_period_ns,omitempty"` // sources: that period in nanoseconds
-	Finisher       bool                   `protobuf:"varint,8,opt,name=finisher,proto3" json:"finisher,omitempty"`                                     // sources: Finish may be called
-	Finishes       bool                   `protobuf:"varint,9,opt,name=finishes,proto3" json:"finishes,omitempty"`                                     // sources: Finish is wanted after every commit
+	Lanes          uint32                 `protobuf:"varint,2,opt,name=lanes,proto3" json:"lanes,omitempty"`                                                                           // sources: how many List and Fetch at once
+	Provides       uint32                 `protobuf:"varint,3,opt,name=provides,proto3" json:"provides,omitempty"`                                                                     // sources: narrower than Describe's; 0: the same
+	Url            string                 `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`                                                                                // sources: address for ids in text
+	Notes          []string               `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`                                                                            // what the user should know
+	BudgetOctets   int64                  `protobuf:"varint,6,opt,name=budget_octets,json=budgetOctets,proto3" json:"budget_octets,omitempty"`                                         // sources: octets of bodies in any period; 0: no bound
+	BudgetPeriodNs int64                  `protobuf:"varint,7,opt,name=budget_period_ns,json=budgetPeriodNs,proto3" json:"budget_period_ns,omitempty"`                                 // sources: that period in nanoseconds
+	Finisher       bool                   `protobuf:"varint,8,opt,name=finisher,proto3" json:"finisher,omitempty"`                                                                     // sources: Finish may be called
+	Finishes       bool                   `protobuf:"varint,9,opt,name=finishes,proto3" json:"finishes,omitempty"`                                                                     // sources: Finish is wanted after every commit
+	Facts          map[string]string      `protobuf:"bytes,10,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // sources: what tells the server from another, for the records
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -614,6 +615,13 @@ func (x *OpenResponse) GetFinishes() bool {
 		return x.Finishes
 	}
 	return false
+}
+
+func (x *OpenResponse) GetFacts() map[string]string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
 }
 
 type CloseRequest struct {
@@ -913,7 +921,7 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x05known\x18\x03 \x01(\bR\x05known\x12\x14\n" +
 	"\x05adopt\x18\x04 \x01(\bR\x05adopt\x12\x18\n" +
 	"\arewrite\x18\x05 \x01(\bR\arewriteB\r\n" +
-	"\v_checkpoint\"\xa0\x02\n" +
+	"\v_checkpoint\"\x9d\x03\n" +
 	"\fOpenResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x14\n" +
 	"\x05lanes\x18\x02 \x01(\rR\x05lanes\x12\x1a\n" +
@@ -923,7 +931,13 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\rbudget_octets\x18\x06 \x01(\x03R\fbudgetOctets\x12(\n" +
 	"\x10budget_period_ns\x18\a \x01(\x03R\x0ebudgetPeriodNs\x12\x1a\n" +
 	"\bfinisher\x18\b \x01(\bR\bfinisher\x12\x1a\n" +
-	"\bfinishes\x18\t \x01(\bR\bfinishes\"(\n" +
+	"\bfinishes\x18\t \x01(\bR\bfinishes\x12A\n" +
+	"\x05facts\x18\n" +
+	" \x03(\v2+.mailhaul.plugin.v1.OpenResponse.FactsEntryR\x05facts\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"(\n" +
 	"\fCloseRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\"@\n" +
 	"\rCloseResponse\x12/\n" +
@@ -966,7 +980,7 @@ func file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_mailhaul_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mailhaul_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_mailhaul_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_mailhaul_plugin_v1_plugin_proto_goTypes = []any{
 	(Kind)(0),                // 0: mailhaul.plugin.v1.Kind
 	(*DescribeRequest)(nil),  // 1: mailhaul.plugin.v1.DescribeRequest
@@ -980,30 +994,32 @@ var file_mailhaul_plugin_v1_plugin_proto_goTypes = []any{
 	(*CloseResponse)(nil),    // 9: mailhaul.plugin.v1.CloseResponse
 	(*HostQuestion)(nil),     // 10: mailhaul.plugin.v1.HostQuestion
 	(*HostAnswer)(nil),       // 11: mailhaul.plugin.v1.HostAnswer
-	(*Error)(nil),            // 12: mailhaul.plugin.v1.Error
+	nil,                      // 12: mailhaul.plugin.v1.OpenResponse.FactsEntry
+	(*Error)(nil),            // 13: mailhaul.plugin.v1.Error
 }
 var file_mailhaul_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: mailhaul.plugin.v1.DescribeResponse.kind:type_name -> mailhaul.plugin.v1.Kind
-	12, // 1: mailhaul.plugin.v1.PrepareResponse.error:type_name -> mailhaul.plugin.v1.Error
+	13, // 1: mailhaul.plugin.v1.PrepareResponse.error:type_name -> mailhaul.plugin.v1.Error
 	6,  // 2: mailhaul.plugin.v1.OpenRequest.sink:type_name -> mailhaul.plugin.v1.SinkState
-	12, // 3: mailhaul.plugin.v1.OpenResponse.error:type_name -> mailhaul.plugin.v1.Error
-	12, // 4: mailhaul.plugin.v1.CloseResponse.error:type_name -> mailhaul.plugin.v1.Error
-	12, // 5: mailhaul.plugin.v1.HostAnswer.error:type_name -> mailhaul.plugin.v1.Error
-	1,  // 6: mailhaul.plugin.v1.Plugin.Describe:input_type -> mailhaul.plugin.v1.DescribeRequest
-	3,  // 7: mailhaul.plugin.v1.Plugin.Prepare:input_type -> mailhaul.plugin.v1.PrepareRequest
-	5,  // 8: mailhaul.plugin.v1.Plugin.Open:input_type -> mailhaul.plugin.v1.OpenRequest
-	8,  // 9: mailhaul.plugin.v1.Plugin.Close:input_type -> mailhaul.plugin.v1.CloseRequest
-	11, // 10: mailhaul.plugin.v1.Plugin.Attach:input_type -> mailhaul.plugin.v1.HostAnswer
-	2,  // 11: mailhaul.plugin.v1.Plugin.Describe:output_type -> mailhaul.plugin.v1.DescribeResponse
-	4,  // 12: mailhaul.plugin.v1.Plugin.Prepare:output_type -> mailhaul.plugin.v1.PrepareResponse
-	7,  // 13: mailhaul.plugin.v1.Plugin.Open:output_type -> mailhaul.plugin.v1.OpenResponse
-	9,  // 14: mailhaul.plugin.v1.Plugin.Close:output_type -> mailhaul.plugin.v1.CloseResponse
-	10, // 15: mailhaul.plugin.v1.Plugin.Attach:output_type -> mailhaul.plugin.v1.HostQuestion
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	13, // 3: mailhaul.plugin.v1.OpenResponse.error:type_name -> mailhaul.plugin.v1.Error
+	12, // 4: mailhaul.plugin.v1.OpenResponse.facts:type_name -> mailhaul.plugin.v1.OpenResponse.FactsEntry
+	13, // 5: mailhaul.plugin.v1.CloseResponse.error:type_name -> mailhaul.plugin.v1.Error
+	13, // 6: mailhaul.plugin.v1.HostAnswer.error:type_name -> mailhaul.plugin.v1.Error
+	1,  // 7: mailhaul.plugin.v1.Plugin.Describe:input_type -> mailhaul.plugin.v1.DescribeRequest
+	3,  // 8: mailhaul.plugin.v1.Plugin.Prepare:input_type -> mailhaul.plugin.v1.PrepareRequest
+	5,  // 9: mailhaul.plugin.v1.Plugin.Open:input_type -> mailhaul.plugin.v1.OpenRequest
+	8,  // 10: mailhaul.plugin.v1.Plugin.Close:input_type -> mailhaul.plugin.v1.CloseRequest
+	11, // 11: mailhaul.plugin.v1.Plugin.Attach:input_type -> mailhaul.plugin.v1.HostAnswer
+	2,  // 12: mailhaul.plugin.v1.Plugin.Describe:output_type -> mailhaul.plugin.v1.DescribeResponse
+	4,  // 13: mailhaul.plugin.v1.Plugin.Prepare:output_type -> mailhaul.plugin.v1.PrepareResponse
+	7,  // 14: mailhaul.plugin.v1.Plugin.Open:output_type -> mailhaul.plugin.v1.OpenResponse
+	9,  // 15: mailhaul.plugin.v1.Plugin.Close:output_type -> mailhaul.plugin.v1.CloseResponse
+	10, // 16: mailhaul.plugin.v1.Plugin.Attach:output_type -> mailhaul.plugin.v1.HostQuestion
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_mailhaul_plugin_v1_plugin_proto_init() }
@@ -1023,7 +1039,7 @@ func file_mailhaul_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mailhaul_plugin_v1_plugin_proto_rawDesc), len(file_mailhaul_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -100,6 +100,7 @@ type Session struct {
 	Notes    []string
 	Budget   Budget // of a source
 	Finishes bool   // of a source: Finish is wanted after every commit
+	Facts    map[string]string
 	Close    func() error
 
 	// Of a source.

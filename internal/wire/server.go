@@ -125,7 +125,7 @@ func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 		Lanes: uint32(max(1, session.Lanes)), Provides: uint32(session.Provides),
 		Url: session.URL, Notes: valids(session.Notes),
 		BudgetOctets: session.Budget.Bytes, BudgetPeriodNs: int64(session.Budget.Per),
-		Finisher: session.Finish != nil, Finishes: session.Finishes,
+		Finisher: session.Finish != nil, Finishes: session.Finishes, Facts: validMap(session.Facts),
 	}, nil
 }
 

@@ -2,6 +2,9 @@ package mailnet
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"net"
 	"os"
@@ -36,6 +39,27 @@ func (c *Conn) Address() string { return c.address }
 
 // Secure reports whether TLS protects the connection.
 func (c *Conn) Secure() bool { return c.secure }
+
+// Facts returns what tells the server from another, for source.Opened: the
+// address as dialed, the IP that answered, and where TLS protects the
+// connection its version and the sha256 of the server's certificate.
+func (c *Conn) Facts() map[string]string {
+	f := map[string]string{"address": c.address}
+	if at := c.RemoteAddr(); at != nil {
+		if host, _, err := net.SplitHostPort(at.String()); err == nil {
+			f["ip"] = host
+		}
+	}
+	if tc, ok := c.Conn.(*tls.Conn); ok {
+		st := tc.ConnectionState()
+		f["tls"] = tls.VersionName(st.Version)
+		if len(st.PeerCertificates) > 0 {
+			sum := sha256.Sum256(st.PeerCertificates[0].Raw)
+			f["certificate_sha256"] = hex.EncodeToString(sum[:])
+		}
+	}
+	return f
+}
 
 // Received returns the octets read so far, above TLS.
 func (c *Conn) Received() int64 { return c.received.Load() }

@@ -67,7 +67,7 @@ func unasked(context.Context, string) (string, error) {
 func session(o Opened) *wire.Session {
 	s := &wire.Session{
 		Lanes: o.Lanes, Provides: o.Provides, URL: o.URL, Notes: o.Notes, Close: o.Source.Close,
-		Budget: wire.Budget(o.Budget), Finishes: o.Finishes,
+		Budget: wire.Budget(o.Budget), Finishes: o.Finishes, Facts: o.Facts,
 		Mailboxes: o.Source.Mailboxes,
 		List: func(ctx context.Context, r wire.ListRequest) iter.Seq2[message.Summary, error] {
 			return o.Source.List(ctx, ListRequest{

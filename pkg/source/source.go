@@ -45,6 +45,11 @@ type Opened struct {
 	// parks the account when the budget is used up.
 	Budget Budget
 
+	// Facts tell the server from another in the record of a run, as far as
+	// the source knows: "address" (host:port as dialed), "ip", "tls" (the
+	// version), "certificate_sha256" (hex, of the leaf as it came). Optional.
+	Facts map[string]string
+
 	// Finishes asks for Finish after each commit, for all that became
 	// durable, even when the file wants nothing changed on the server: for a
 	// source whose own memory of what was read moves on. Source must be a

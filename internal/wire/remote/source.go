@@ -33,7 +33,7 @@ func (c *Conn) OpenSource(ctx context.Context, spec Spec) (source.Opened, error)
 	opened := source.Opened{
 		Source: s, Lanes: s.Lanes(), Provides: needs(o.GetProvides()), URL: o.GetUrl(), Notes: o.GetNotes(),
 		Budget:   source.Budget{Bytes: o.GetBudgetOctets(), Per: time.Duration(o.GetBudgetPeriodNs())},
-		Finishes: o.GetFinishes() && o.GetFinisher(),
+		Finishes: o.GetFinishes() && o.GetFinisher(), Facts: o.GetFacts(),
 	}
 	if o.GetFinisher() {
 		opened.Source = &Finisher{s}

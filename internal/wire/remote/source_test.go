@@ -41,7 +41,7 @@ func TestDescribe(t *testing.T) {
 func TestOpenSource(t *testing.T) {
 	t.Parallel()
 	a := sourceOf(wire.Session{Lanes: 4, Provides: message.NeedSize, URL: "imap://u@h", Notes: []string{"slow"},
-		Budget: wire.Budget{Bytes: 1 << 40, Per: 24 * time.Hour}})
+		Budget: wire.Budget{Bytes: 1 << 40, Per: 24 * time.Hour}, Facts: map[string]string{"tls": "TLS 1.3"}})
 	open := a.Open
 	a.Open = func(ctx context.Context, o wire.Opening) (*wire.Session, error) {
 		if o.Name != "alice" || string(o.Config) != `{"a":1}` || o.Spool.Dir != "/spool" || o.Spool.Budget != 9 {
@@ -55,7 +55,7 @@ func TestOpenSource(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Lanes != 4 || o.Provides != message.NeedSize || o.URL != "imap://u@h" || len(o.Notes) != 1 || o.Notes[0] != "slow" {
+	if o.Lanes != 4 || o.Provides != message.NeedSize || o.URL != "imap://u@h" || len(o.Notes) != 1 || o.Notes[0] != "slow" || o.Facts["tls"] != "TLS 1.3" {
 		t.Errorf("opened %+v", o)
 	}
 	if o.Budget != (source.Budget{Bytes: 1 << 40, Per: 24 * time.Hour}) || o.Finishes {

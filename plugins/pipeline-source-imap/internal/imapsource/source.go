@@ -63,6 +63,7 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 		return source.Opened{}, err
 	}
 	s.gmail, s.objectID = conn.Has("X-GM-EXT-1"), conn.Has("OBJECTID")
+	facts := conn.Net().Facts()
 	s.pool.Put(conn)
 	provides := Provides
 	if !s.gmail && !s.objectID {
@@ -72,7 +73,7 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 	if s.gmail && c.Gmail != "folders" {
 		notes = append(notes, "Gmail: each message is taken once, from All Mail, Spam and Trash (gmail: folders takes each mailbox as it stands)")
 	}
-	return source.Opened{Source: s, Lanes: s.pool.Size(), Provides: provides, URL: c.URL(mailnet.IMAP), Notes: notes}, nil
+	return source.Opened{Source: s, Lanes: s.pool.Size(), Provides: provides, URL: c.URL(mailnet.IMAP), Notes: notes, Facts: facts}, nil
 }
 
 // Lanes returns how many connections the server grants.

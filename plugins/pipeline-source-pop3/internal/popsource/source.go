@@ -97,11 +97,12 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 			notes = append(notes, note)
 		}
 	}
+	facts := first.Net().Facts()
 	s.pool.Put(first)
 	budget := source.Budget{Bytes: max(0, c.Budget.Bytes.Octets), Per: c.Budget.Bytes.Per}
 	return source.Opened{
 		Source: s, Lanes: s.pool.Size(), Provides: Provides, URL: c.URL(mailnet.POP3), Notes: notes,
-		Budget: budget, Finishes: c.Advance,
+		Budget: budget, Finishes: c.Advance, Facts: facts,
 	}, nil
 }
 
