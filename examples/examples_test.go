@@ -19,6 +19,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/wire"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/stage"
 )
 
 // maxLines is what DESIGN promises the author of a sink.
@@ -146,5 +147,47 @@ func TestMaildir(t *testing.T) {
 	}
 	if err := open(cp).Close(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRedact has a stage as a process change a small body and a large one.
+func TestRedact(t *testing.T) {
+	t.Parallel()
+	plugins := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(plugins, "pipeline-stage-redact"), ".")
+	build.Dir = "pipeline-stage-redact"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	host, err := pluginhost.New(pluginhost.Options{Dirs: []string{plugins}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close(t.Context())
+	spec := pluginhost.SessionSpec{Name: "secret", Plugin: "redact", Config: []byte(`{"words":["ACME-4711"]}`), Spool: &message.Spool{}}
+	prepared, err := host.Prepare(t.Context(), wire.KindStage, spec)
+	if err != nil || !prepared.Changes || !prepared.Needs.Has(message.NeedBody) {
+		t.Fatalf("Prepare: %+v, %v", prepared, err)
+	}
+	session, err := host.OpenStage(t.Context(), spec, prepared, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lines := range []int{1, 200_000} {
+		mail := "Subject: x\r\n\r\n" + strings.Repeat("all about ACME-4711, once more\r\n", lines)
+		m := &message.Message{Body: message.NewBody(strings.NewReader(mail), int64(len(mail)), spec.Spool)}
+		came := m.Body
+		verdict, err := session.Apply(t.Context(), m)
+		if err != nil || verdict != stage.Keep {
+			t.Fatalf("verdict %d, %v", verdict, err)
+		}
+		got, err := io.ReadAll(m.Body)
+		if want := strings.ReplaceAll(mail, "ACME-4711", "xxxxxxxxx"); string(got) != want || err != nil {
+			t.Errorf("%d lines: got %d octets %.80q, want %d: %v", lines, len(got), got, len(want), err)
+		}
+		came.Release()
+	}
+	if err := session.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -46,9 +46,13 @@ func made(t *testing.T) map[string]map[string]string {
 		}
 		fields += fmt.Sprintf("| `%s` | %s | %s | %s |\n", f.Name, f.Type, needs, f.Doc)
 	}
-	kinds := "| kind | what it does | judges each message by itself |\n|---|---|---|\n"
+	kinds := "| kind | what it does | changes octets | beside it |\n|---|---|---|---|\n"
 	for _, k := range stages.Kinds() {
-		kinds += fmt.Sprintf("| `%s` | %s | %s |\n", k.Kind, k.Summary, map[bool]string{true: "yes", false: "no"}[k.Pure])
+		takes := "–"
+		if len(k.Takes) > 0 {
+			takes = "`" + strings.Join(k.Takes, "`, `") + "`"
+		}
+		kinds += fmt.Sprintf("| `%s` | %s | %s | %s |\n", k.Kind, k.Summary, k.Octets, takes)
 	}
 	return map[string]map[string]string{
 		"config.md":      {"keys": keys},

@@ -83,6 +83,7 @@ type File struct {
 	Concurrency Concurrency
 	Sources     []Source
 	Stages      []*stages.Stage
+	Plugins     []*PluginConfig // of each stage; nil where it is no plugin
 	Sinks       []Sink
 	BadRows     []BadRow // of the tables, in their order
 	Report      Report
@@ -255,7 +256,7 @@ func (b *builder) build(path string) *File {
 	}
 	b.references("", b.root)
 	b.sources(f, doc.Sources)
-	vars := varNames(doc.Sources)
+	vars := varNames(doc.Sources, doc.Stages)
 	b.stages(f, doc.Stages, vars)
 	b.sinks(f, doc.Sinks, vars)
 	b.proof(f)
@@ -334,16 +335,23 @@ func (b *builder) references(key string, n *node) {
 }
 
 var (
-	evaluated = regexp.MustCompile(`^(state$|sources\[\d+\]\.(name$|vars\.)|(sources|sinks)\[\d+\]\.config[.\[])`)
+	evaluated = regexp.MustCompile(`^(state$|sources\[\d+\]\.(name$|vars\.)|(sources|stages|sinks)\[\d+\]\.config[.\[])`)
 	ofSource  = regexp.MustCompile(`^sources\[\d+\]`)
 )
 
 var varForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// varNames returns the variables of all sources, never nil: a name that no
-// source has is a mistake.
-func varNames(docs []sourceDoc) []string {
+// varNames returns the variables of all sources, and what stages tag messages
+// with, never nil: a name that nobody has is a mistake. What a plugin tags them
+// with nobody knows: then it is nil.
+func varNames(docs []sourceDoc, tagging []stages.Config) []string {
 	out := []string{}
+	for _, s := range tagging {
+		if s.Plugin != nil {
+			return nil
+		}
+		out = append(out, s.Tag.Names()...)
+	}
 	for _, d := range docs {
 		for name := range d.Vars {
 			out = append(out, name)
@@ -377,12 +385,18 @@ func (b *builder) plugin(key string) *PluginConfig {
 
 func (b *builder) stages(f *File, docs []stages.Config, vars []string) {
 	names := map[string]int{}
+	once := "" // name of the dedupe
 	for i, d := range docs {
 		key := fmt.Sprintf("stages[%d]", i)
 		b.unique(names, d.Name, key, i)
 		if _, ok := d.Kind(); !ok {
 			continue // said by its Validate
 		}
+		var own *PluginConfig
+		if d.Plugin != nil {
+			own = b.plugin(key)
+		}
+		f.Plugins = append(f.Plugins, own)
 		s, err := stages.Build(d, filter.Options{Location: f.Timezone, Vars: vars})
 		for _, e := range parts(err) {
 			k := key
@@ -392,6 +406,17 @@ func (b *builder) stages(f *File, docs []stages.Config, vars []string) {
 			b.expression(k, e)
 		}
 		f.Stages = append(f.Stages, s)
+		switch {
+		case d.Dedupe == nil && d.Limit == nil:
+		case once == "":
+			if d.Dedupe != nil {
+				once = d.Name
+			}
+		case d.Dedupe != nil:
+			b.at(key+".dedupe", "stage %s compares messages already: one pipeline has one dedupe", once)
+		default:
+			b.at(key+".limit", "it would count before it is known which copies dedupe lets pass: put the limit before stage %s", once)
+		}
 	}
 }
 

@@ -206,8 +206,8 @@ func TestErrorsWithTheirPlaces(t *testing.T) {
 			`3:57: sources[0].mailboxes.include[0]: the pattern is empty: "**" stands for all mailboxes`,
 			`3:72: sources[0].mailboxes.exclude[0]: special:trsh isn't known: expected one of all, archive, drafts, flagged, important, inbox, junk, sent, trash; did you mean "trash"?`}},
 		{"stages", bare("stages:\n  - name: a\n  - {name: b, filter: seen, limit: 1}\n  - {name: c, filtr: seen}\n  - {name: d, limit: 0}"), []string{
-			`5:5: stages[0]: a stage has a name and exactly one of filter, drop, limit`,
-			`6:5: stages[1]: a stage has a name and exactly one of filter, drop, limit`,
+			`5:5: stages[0]: a stage has a name and exactly one of filter, drop, limit, dedupe, header, mailbox, attachments, tag, plugin`,
+			`6:5: stages[1]: a stage has a name and exactly one of filter, drop, limit, dedupe, header, mailbox, attachments, tag, plugin`,
 			`7:15: stages[2].filtr: unknown key; did you mean "filter"?`,
 			`8:22: stages[3].limit: expected a whole number of 1 or more, or {messages: N, per: mailbox}`}},
 		{"expressions", bare("stages:\n  - name: a\n    filter: sizee < 3 && form == 'x'\n  - {name: b, drop: \"subjekt == 'x'\"}\n  - name: c\n    filter: |\n      seen &&\n      sean\n") + "timezone: Mars", []string{

@@ -12,6 +12,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/pkg/stage"
 )
 
 // nowhere is a sink that reads and forgets.
@@ -23,6 +24,9 @@ func (n nowhere) OpenSource(context.Context, *plan.Source, bool) (source.Opened,
 
 func (n nowhere) OpenSink(context.Context, *plan.Sink, sink.State, bool) (engine.SinkSession, error) {
 	return n, nil
+}
+func (n nowhere) OpenStage(context.Context, *stages.Stage, bool) (stage.Stage, error) {
+	return nil, nil
 }
 func (n nowhere) Lane(context.Context) (engine.Lane, error)        { return n, nil }
 func (n nowhere) Flush(context.Context) (sink.Checkpoint, error)   { return sink.Checkpoint("x"), nil }

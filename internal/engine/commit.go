@@ -265,7 +265,7 @@ func (e *Engine) dataFinal(it *item) bool {
 
 // recordOf returns the record of an item as it now stands.
 func (e *Engine) recordOf(it *item, replaces bool) *message.Record {
-	r := &message.Record{Octets: it.octets, Files: map[string]string{}, Problems: it.problems, Replaces: replaces}
+	r := &message.Record{Octets: it.octets, Files: map[string]string{}, Problems: it.problems, Replaces: replaces, Changed: it.changed}
 	if it.sha256 != nil {
 		r.SHA256 = fmt.Sprintf("%x", it.sha256)
 	}

@@ -41,7 +41,9 @@ func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) erro
 	it.assembled = m.Assembled
 	merge(&it.sum, &m.Summary)
 	var err error
-	if it.big {
+	if w.e.altering {
+		err = w.alter(ctx, it, m.Body)
+	} else if it.big {
 		err = w.stream(ctx, it, m.Body)
 	} else {
 		err = w.pass(it, m.Body)
@@ -298,6 +300,9 @@ func setHeader(it *item, head []byte) {
 func (w *worker) put(it *item, i int, body *message.Body) {
 	o := w.e.outlets[i]
 	m := &message.Message{Summary: it.sum, Body: body, Assembled: it.assembled}
+	if it.header != nil {
+		m.Header = it.header
+	}
 	needs := o.plan.Prepared.Needs
 	if !needs.Has(message.NeedHeaders) {
 		m.Header = nil
@@ -363,6 +368,13 @@ func (e *Engine) route(it *item) []int {
 			return nil
 		}
 	}
+	e.annotate(it)
+	return e.routed(it)
+}
+
+// routed decides for each sink whether it gets the message, and returns the
+// data sinks that are to write.
+func (e *Engine) routed(it *item) []int {
 	e.decide(it)
 	var routed []int
 	for i := range it.slots {

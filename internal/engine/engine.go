@@ -21,6 +21,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/relay"
+	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -114,6 +115,7 @@ type Engine struct {
 	now     time.Time
 
 	gate     *gate
+	stages   map[string]*stagePool // of those that are plugins
 	outlets  []*outlet
 	targets  []ledger.TargetID
 	accounts []*account
@@ -128,6 +130,9 @@ type Engine struct {
 	readsFlags     bool
 	readsVars      bool
 	readsStructure bool
+	whenRules      []string // of each sink: fingerprint of its `when` and of what that reads
+	noting         bool     // stages note something
+	altering       bool     // stages change octets, or are plugins
 
 	background sync.WaitGroup
 	stopping   chan struct{}
@@ -158,7 +163,7 @@ func Run(ctx context.Context, stop <-chan struct{}, opts Options) (*Result, erro
 	}
 	e := &Engine{
 		opts: opts, ctx: ctx, plan: opts.Plan, ledger: opts.Ledger, plugins: opts.Plugins, now: opts.Now(),
-		gate: newGate(), stopping: make(chan struct{}), finished: map[ledger.Box]ledger.BoxState{},
+		gate: newGate(), stages: map[string]*stagePool{}, stopping: make(chan struct{}), finished: map[ledger.Box]ledger.BoxState{},
 		standing: newStanding(),
 	}
 	if err := e.prepare(ctx); err != nil {
@@ -198,6 +203,11 @@ func (e *Engine) prepare(ctx context.Context) error {
 		e.targets = append(e.targets, t.ID)
 	}
 	e.readRules()
+	for _, s := range e.plan.Chain.Stages() {
+		if s.Kind == stages.Plugin {
+			e.stages[s.Name] = newStagePool(e, s)
+		}
+	}
 	for _, o := range e.outlets {
 		if !o.target.Dirty {
 			continue
@@ -248,6 +258,9 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 	}
 	close(ended)
 	err := <-committed
+	for _, p := range e.stages {
+		err = errors.Join(err, p.close())
+	}
 	return errors.Join(err, e.closeSinks(ctx, err == nil))
 }
 

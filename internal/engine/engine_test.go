@@ -18,6 +18,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/pkg/stage"
 )
 
 // rig is a pipeline of synthetic parts with a real ledger.
@@ -27,6 +28,8 @@ type rig struct {
 	servers map[string]*server
 	stores  map[string]*store
 	stages  []stages.Config
+	plugins map[string]func(isolated bool) (stage.Stage, error)
+	specs   map[string]stage.Spec
 	sinks   []plan.Sink
 	limit   int64
 	newest  bool
@@ -63,6 +66,10 @@ func (r *rig) OpenSource(_ context.Context, s *plan.Source, _ bool) (source.Open
 	return r.servers[s.Name].open()
 }
 
+func (r *rig) OpenStage(ctx context.Context, s *stages.Stage, isolated bool) (stage.Stage, error) {
+	return r.plugins[s.Name](isolated)
+}
+
 func (r *rig) OpenSink(_ context.Context, s *plan.Sink, st sink.State, _ bool) (engine.SinkSession, error) {
 	return r.stores[s.Name].open(st)
 }
@@ -92,6 +99,7 @@ func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 		if err != nil {
 			r.t.Fatal(err)
 		}
+		s.Spec = r.specs[s.Name]
 		built = append(built, s)
 	}
 	p := &plan.Plan{Name: "test", Chain: stages.NewChain(built), Sinks: r.sinks, Concurrency: 4}

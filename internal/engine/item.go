@@ -18,6 +18,12 @@ type item struct {
 	at        stages.Position // how far the stages have judged it
 	atBarrier bool            // it waits there for its turn in the listing
 	judged    bool            // all stages let it pass
+	noted     bool            // what they note stands in sum
+	folded    stages.Position // so does what was noted before it, a plugin's notes with it
+	entry     *entry          // as it was before its first passage
+	killed    bool            // a plugin stage died with it in hand, twice
+	changed   []string        // stages that changed octets of what is written
+	header    *message.Header // as the stages left it; nil: as it came
 	passing   int             // done before: it only counts at so many barriers
 
 	octets    int64 // as received or as the ledger has it; -1 unknown
@@ -122,7 +128,7 @@ func (it *item) worst() ledger.Class {
 
 // settled returns what the ledger is to hold of the item from now on.
 func (it *item) settled(targets []ledger.TargetID) ledger.Settled {
-	s := ledger.Settled{Box: it.number, ID: it.sum.ID, Octets: it.octets, SHA256: it.sha256, Fresh: it.fresh}
+	s := ledger.Settled{Box: it.number, ID: it.sum.ID, Octets: it.octets, SHA256: it.sha256, Fresh: it.fresh, Changed: it.changed}
 	s.Fates = append(s.Fates, it.others...)
 	if it.final != nil {
 		s.Fates = append(s.Fates, *it.final)

@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/stages"
@@ -15,7 +16,7 @@ func (e *Engine) newItem(b *box, number ledger.Box, sum message.Summary, entry *
 	it := &item{
 		box: b, number: number, sum: sum, octets: entry.Octets, sha256: entry.SHA256,
 		fresh: len(entry.Fates) == 0 && len(entry.Suspects) == 0,
-		slots: make([]slot, len(e.outlets)),
+		slots: make([]slot, len(e.outlets)), changed: slices.Clone(entry.Changed),
 	}
 	data := true // every data sink keeps what it has
 	for i, o := range e.outlets {
@@ -24,6 +25,13 @@ func (e *Engine) newItem(b *box, number ledger.Box, sum message.Summary, entry *
 		} else if !o.plan.Prepared.Record {
 			data = false
 		}
+	}
+	stands := false
+	for i, o := range e.outlets {
+		stands = stands || !o.plan.Prepared.Record && it.slots[i].state == slotKept && it.slots[i].kept.Class == ledger.Written
+	}
+	if !stands {
+		it.changed = nil // what was changed is written anew
 	}
 	for i, o := range e.outlets {
 		// A record tells of all sinks: when one of them writes anew, the
@@ -75,8 +83,11 @@ func (e *Engine) stands(o *outlet, f *ledger.Fate) bool {
 		if when == nil || f.Refusal == nil || when.ReadsFlags() {
 			return false
 		}
-		if f.Refusal.Rules == when.Fingerprint() && !when.ReadsNow() {
+		if f.Refusal.Rules == e.whenRules[o.index] && !when.ReadsNow() {
 			return true
+		}
+		if e.plan.Chain.ReadsNotes(when) {
+			return false
 		}
 		values, ok := decodeValues(f.Refusal.Values)
 		if !ok {
@@ -168,6 +179,10 @@ func (e *Engine) outcome(it *item, out stages.Outcome) (more message.Needs, pass
 // decide lets each sink's `when` judge an item that the stages let pass, as
 // far as its summary allows. It returns what a `when` still needs.
 func (e *Engine) decide(it *item) (more message.Needs) {
+	var notes message.Needs
+	if e.noting && !it.noted {
+		notes = e.plan.Chain.NotesNeeds()
+	}
 	for i, o := range e.outlets {
 		sl := &it.slots[i]
 		if sl.state != slotIdle {
@@ -178,9 +193,16 @@ func (e *Engine) decide(it *item) (more message.Needs) {
 			sl.state = slotTodo
 			continue
 		}
-		if !it.sum.Have.Has(when.Needs()) {
-			more |= when.Needs() &^ it.sum.Have
+		needs := when.Needs()
+		if notes != 0 && e.plan.Chain.ReadsNotes(when) {
+			needs |= notes
+		}
+		if !it.sum.Have.Has(needs) {
+			more |= needs &^ it.sum.Have
 			continue
+		}
+		if e.plan.Chain.ReadsNotes(when) {
+			e.annotate(it)
 		}
 		value, undecided, err := when.Eval(&it.sum, e.now)
 		if err == nil && !undecided && !value {
@@ -189,7 +211,7 @@ func (e *Engine) decide(it *item) (more message.Needs) {
 				t.Values(&it.sum, values)
 			}
 			sl.state = slotUnrouted
-			sl.refusal = &ledger.Refusal{Stage: o.plan.Name, Rules: when.Fingerprint(), Values: encodeValues(values)}
+			sl.refusal = &ledger.Refusal{Stage: o.plan.Name, Rules: e.whenRules[i], Values: encodeValues(values)}
 			continue
 		}
 		sl.state = slotTodo
@@ -263,6 +285,9 @@ func (e *Engine) missing(it *item) message.Needs {
 	}
 	if it.structure != nil {
 		n &^= message.NeedStructure
+	}
+	if n != 0 && e.noting && !it.noted {
+		n |= e.plan.Chain.NotesNeeds()
 	}
 	return n &^ it.sum.Have & it.box.account.plan.Provides
 }

@@ -21,7 +21,7 @@ const (
 // listAll lists the mailboxes that are not complete, one after another, in
 // the order of the source: limits count over it.
 func (a *account) listAll(ctx context.Context) error {
-	a.chain, a.counted = a.e.plan.Chain.NewRun(a.e.now), 0
+	a.chain, a.counted = a.e.plan.Chain.NewRun(a.e.now, a.plan.Vars), 0
 	unchanged, err := a.unchanged(ctx)
 	if err != nil {
 		return err
@@ -339,6 +339,13 @@ func (a *account) consider(it *item, first bool) (message.Needs, step) {
 	}
 	can := a.plan.Provides
 	for it.final == nil && !it.judged {
+		if it.atBarrier && a.e.plan.Chain.Barrier(it.at).Kind == stages.Plugin {
+			more, step := a.atPlugin(it)
+			if step != 0 {
+				return more, step
+			}
+			continue
+		}
 		if it.atBarrier && !first {
 			return 0, stepWait
 		}
@@ -370,7 +377,25 @@ func (a *account) consider(it *item, first bool) (message.Needs, step) {
 	if missing := a.e.missing(it); missing != 0 {
 		return missing, stepAsk
 	}
+	a.e.annotate(it)
 	return 0, stepReady
+}
+
+// atPlugin has a plugin that reads no body judge the item in the listing.
+func (a *account) atPlugin(it *item) (message.Needs, step) {
+	st := a.e.plan.Chain.Barrier(it.at)
+	needs := a.e.plan.Chain.BarrierNeeds(it.at)
+	switch more := needs &^ it.sum.Have; {
+	case needs.Has(message.NeedBody), more&^a.plan.Provides != 0:
+		return 0, stepFetch
+	case more != 0:
+		return more, stepAsk
+	}
+	_, err := a.e.ask(it, st, nil, nil)
+	if err != nil || a.e.stopped() || a.e.ctx.Err() != nil {
+		return 0, stepPassed // left pending
+	}
+	return 0, 0
 }
 
 // ask lists more of some items. One that the server no longer lists is gone.

@@ -4,9 +4,11 @@ import (
 	"context"
 
 	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/pkg/stage"
 )
 
 // Plugins opens sessions. A session whose process died answers every call
@@ -14,6 +16,7 @@ import (
 // a process that no other session shares.
 type Plugins interface {
 	OpenSource(ctx context.Context, s *plan.Source, isolated bool) (source.Opened, error)
+	OpenStage(ctx context.Context, s *stages.Stage, isolated bool) (stage.Stage, error)
 	OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isolated bool) (SinkSession, error)
 }
 

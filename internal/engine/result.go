@@ -121,6 +121,7 @@ const (
 	MailboxSkipped
 	SourceDied
 	SinkDied
+	StageDied
 	SinkFailed
 	DeadLetter
 	Committed // Count messages became durable
@@ -134,6 +135,7 @@ type Event struct {
 	Source  string
 	Mailbox string
 	Sink    string
+	Stage   string
 	Message string // id as text
 	Text    string
 	Count   int64

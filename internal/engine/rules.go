@@ -16,21 +16,37 @@ func (e *Engine) readRules() {
 	e.rules, e.limits = map[string]string{}, map[string]bool{}
 	e.readsNow, e.readsFlags = e.plan.Chain.ReadsNow(), e.plan.Chain.ReadsFlags()
 	e.barriersBefore = map[string]int{}
+	barriers := 0
 	for _, s := range e.plan.Chain.Stages() {
-		e.barriersBefore[s.Name] = e.barriers
+		e.barriersBefore[s.Name] = barriers
 		e.rules[s.Name] = e.plan.Chain.FingerprintUpTo(s.Name)
 		e.limits[s.Name] = s.Kind == stages.Limit
-		e.readsVars = e.readsVars || s.Filter != nil && readsVars(s.Filter.Program)
+		for _, p := range s.Programs() {
+			e.readsVars = e.readsVars || readsVars(p)
+		}
+		e.noting = e.noting || s.Notes()
+		e.altering = e.altering || s.Changes() || s.Kind == stages.Plugin
 		if !s.Pure() {
-			e.barriers++
+			barriers++
+		}
+		if s.Kind == stages.Limit {
+			e.barriers = barriers // behind the last limit nothing counts
 		}
 		if s.Limit != nil && s.Limit.Per == perSource {
 			e.across = true
 		}
 	}
 	e.readsStructure = e.plan.Chain.NeededOverall().Has(message.NeedStructure)
+	for name, n := range e.barriersBefore {
+		e.barriersBefore[name] = min(n, e.barriers)
+	}
+	e.whenRules = make([]string, len(e.plan.Sinks))
 	for i := range e.plan.Sinks {
 		if w := e.plan.Sinks[i].When; w != nil {
+			e.whenRules[i] = w.Fingerprint()
+			if e.plan.Chain.ReadsNotes(w) {
+				e.whenRules[i] += " " + e.plan.Chain.Fingerprint()
+			}
 			e.readsNow = e.readsNow || w.ReadsNow()
 			e.readsStructure = e.readsStructure || w.Needs().Has(message.NeedStructure)
 			e.readsFlags = e.readsFlags || w.ReadsFlags()

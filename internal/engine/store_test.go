@@ -90,6 +90,9 @@ func (ss *storeSession) write(m *message.Message) (sink.Receipt, error) {
 			ss.s.doubled++
 		}
 		ss.held[key] = fmt.Sprintf("%s %s %d %v", m.Record.SHA256, m.Header.Subject(), m.Record.Octets, m.Record.Files)
+		if len(m.Record.Changed)+len(m.Vars)+len(m.LandsIn) > 0 {
+			ss.held[key] += fmt.Sprintf(" changed by %v, vars %v, lands in %q", m.Record.Changed, m.Vars, m.LandsIn)
+		}
 		return sink.Receipt{}, nil
 	}
 	octets, err := io.ReadAll(m.Body)

@@ -47,6 +47,7 @@ func Fields() []Field {
 	return []Field{
 		{"source", "text", 0, "name of the source in the file", func(s *message.Summary) (any, bool) { return s.ID.Source, true }},
 		{"mailbox", "text", 0, "the mailbox, with / between levels whatever the server uses", func(s *message.Summary) (any, bool) { return s.Folder(), true }},
+		{"lands_in", "text", 0, "the mailbox that the message lands in: what a stage `mailbox` before made of it, else the mailbox", func(s *message.Summary) (any, bool) { return s.Landing(), true }},
 		{"uid", "number", 0, "the message's UID; absent where the source has none (POP3)", func(s *message.Summary) (any, bool) { return int(s.ID.UID), s.ID.UID != 0 }},
 		{"uidl", "text", 0, "the message's unique id on a POP3 server; empty elsewhere", func(s *message.Summary) (any, bool) { return s.ID.UIDL, true }},
 		{"object_id", "text", g, "an id that survives moves (EMAILID, X-GM-MSGID); empty where the server has none", func(s *message.Summary) (any, bool) { return s.ObjectID, true }},

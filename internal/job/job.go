@@ -18,10 +18,12 @@ import (
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
 	"github.com/mailhaul/pipeline/internal/secrets"
+	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/spec"
+	"github.com/mailhaul/pipeline/pkg/stage"
 )
 
 // Options say where things are.
@@ -45,6 +47,7 @@ type Job struct {
 	schemas   map[string]*config.PluginSchema   // the same
 	sources   map[string]pluginhost.SessionSpec // by the source's name
 	sinks     map[string]pluginhost.SessionSpec
+	stages    map[string]pluginhost.SessionSpec
 	spool     *message.Spool
 }
 
@@ -81,6 +84,7 @@ func newJob(o Options, folder string) (*Job, error) {
 		described: map[string]pluginhost.Description{},
 		sources:   map[string]pluginhost.SessionSpec{},
 		sinks:     map[string]pluginhost.SessionSpec{},
+		stages:    map[string]pluginhost.SessionSpec{},
 		spool:     &message.Spool{},
 	}, nil
 }
@@ -196,6 +200,13 @@ func (j *Job) Check(ctx context.Context) error {
 			take(s.Config.CheckWith(sc))
 		}
 	}
+	for i, c := range j.File.Plugins {
+		if c != nil {
+			if sc := schema(pluginhost.Stage, j.File.Stages[i].Plugin, fmt.Sprintf("stages[%d]", i)); sc != nil {
+				take(c.CheckWith(sc))
+			}
+		}
+	}
 	if len(all) > 0 {
 		others = append([]error{all}, others...)
 	}
@@ -220,8 +231,14 @@ func (j *Job) eachSource(f func(*config.Source) error) {
 // Prepare evaluates the references, asks each sink where it writes, and makes
 // the plan. Check comes before it.
 func (j *Job) Prepare(ctx context.Context) error {
-	p := &plan.Plan{Name: j.File.Name, Chain: j.File.Chain(), Concurrency: j.File.Concurrency.Sources}
+	p := &plan.Plan{Name: j.File.Name, Concurrency: j.File.Concurrency.Sources}
 	var errs []error
+	for i, c := range j.File.Plugins {
+		if c != nil {
+			errs = append(errs, j.planStage(ctx, j.File.Stages[i], c))
+		}
+	}
+	p.Chain = j.File.Chain() // what plugins say of themselves is in it now
 	j.eachSource(func(s *config.Source) error {
 		planned, err := j.planSource(ctx, s)
 		if err != nil && s.Row != "" && config.OfRow(err) {
@@ -299,7 +316,7 @@ func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
 	}
 	session := j.session(s.Name, s.Plugin, resolved)
 	j.sinks[s.Name] = session
-	prepared, err := j.prepared(ctx, session, resolved.Fingerprint)
+	prepared, err := j.prepared(ctx, pluginhost.Sink, session, resolved.Fingerprint)
 	if err != nil {
 		return plan.Sink{}, place(s.Config, err)
 	}
@@ -362,9 +379,34 @@ func (j *Job) schema(ctx context.Context, kind pluginhost.Kind, name string) (*c
 	return s, nil
 }
 
-func (j *Job) prepared(ctx context.Context, session pluginhost.SessionSpec, fingerprint string) (pluginhost.Prepared, error) {
-	return remember(ctx, j, "prepare "+session.Plugin+" "+fingerprint, pluginhost.Sink, session.Plugin, func() (pluginhost.Prepared, error) {
-		return j.host.Prepare(ctx, pluginhost.Sink, session)
+// planStage asks a plugin what it does with the config that it has.
+func (j *Job) planStage(ctx context.Context, s *stages.Stage, c *config.PluginConfig) error {
+	sc, err := j.schema(ctx, pluginhost.Stage, s.Plugin)
+	if err != nil {
+		return err
+	}
+	resolved, err := c.ResolveWith(ctx, sc, j.values)
+	if err != nil {
+		return err
+	}
+	session := j.session(s.Name, s.Plugin, resolved)
+	j.stages[s.Name] = session
+	p, err := j.prepared(ctx, pluginhost.Stage, session, resolved.Fingerprint)
+	if err != nil {
+		return place(c, err)
+	}
+	s.Spec = stage.Spec{Needs: p.Needs, Changes: p.Changes, NeedsWhole: p.NeedsWhole}
+	s.Identity = resolved.Fingerprint
+	return nil
+}
+
+func (j *Job) prepared(ctx context.Context, kind pluginhost.Kind, session pluginhost.SessionSpec, fingerprint string) (pluginhost.Prepared, error) {
+	key := "prepare "
+	if kind == pluginhost.Stage {
+		key = "prepare stage "
+	}
+	return remember(ctx, j, key+session.Plugin+" "+fingerprint, kind, session.Plugin, func() (pluginhost.Prepared, error) {
+		return j.host.Prepare(ctx, kind, session)
 	})
 }
 

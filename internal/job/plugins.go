@@ -8,9 +8,11 @@ import (
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
+	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/pkg/stage"
 )
 
 // closePatience is how long a session may take to close.
@@ -39,6 +41,21 @@ func (j *Job) OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isol
 		return nil, j.placeSink(s.Name, err)
 	}
 	return sinkSession{session}, nil
+}
+
+// OpenStage implements engine.Plugins.
+func (j *Job) OpenStage(ctx context.Context, s *stages.Stage, isolated bool) (stage.Stage, error) {
+	prepared := pluginhost.Prepared{Needs: s.Needs(), Changes: s.Spec.Changes, NeedsWhole: s.Spec.NeedsWhole}
+	session, err := j.host.OpenStage(ctx, j.stages[s.Name], prepared, isolated)
+	if err != nil {
+		for i, c := range j.File.Plugins {
+			if c != nil && j.File.Stages[i].Name == s.Name {
+				return nil, place(c, err)
+			}
+		}
+		return nil, err
+	}
+	return session, nil
 }
 
 // late evaluates a config that runs commands. A command's answer may change

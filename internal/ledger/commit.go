@@ -27,7 +27,9 @@ type Settled struct {
 	Octets int64  // -1 when no body ever passed
 	SHA256 []byte // nil when no body ever passed
 	Fates  []Fate
-	Fresh  bool // Lookup knew nothing of it: there is nothing to replace
+	// Changed names the stages that changed octets of what was written.
+	Changed []string
+	Fresh   bool // Lookup knew nothing of it: there is nothing to replace
 }
 
 // Commit stores an epoch: all of it or nothing.
@@ -154,6 +156,7 @@ func (w *writer) settle(settled []Settled) error {
 	messages := w.rows("INSERT OR REPLACE INTO message VALUES ", 4)
 	letters := w.rows("INSERT OR REPLACE INTO letter VALUES ", 6)
 	refusals := w.rows("INSERT OR REPLACE INTO refusal VALUES ", 4)
+	changed := w.rows("INSERT OR REPLACE INTO changed VALUES ", 2)
 	rules := map[[2]string]int64{}
 	written := map[TargetID]bool{}
 	for _, o := range order {
@@ -189,6 +192,19 @@ func (w *writer) settle(settled []Settled) error {
 		if packed == nil {
 			continue
 		}
+		if len(s.Changed) > 0 {
+			names, err := json.Marshal(s.Changed)
+			if err != nil {
+				return err
+			}
+			rule, err := w.rule(rules, &Refusal{Stage: changedBy, Rules: string(names)})
+			if err != nil {
+				return err
+			}
+			if err := changed.put(o.key, rule); err != nil {
+				return err
+			}
+		}
 		var octets any
 		if s.Octets >= 0 {
 			octets = s.Octets
@@ -202,13 +218,17 @@ func (w *writer) settle(settled []Settled) error {
 			return err
 		}
 	}
-	for _, r := range []*rows{messages, letters, refusals} {
+	for _, r := range []*rows{messages, letters, refusals, changed} {
 		if err := r.end(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// changedBy marks the words in the table of rules that are names of stages
+// which changed octets. No stage has that name.
+const changedBy = " changed by"
 
 // clear removes what is known of those messages that aren't fresh.
 func (w *writer) clear(settled []Settled, order []wanted) error {
@@ -219,7 +239,7 @@ func (w *writer) clear(settled []Settled, order []wanted) error {
 		}
 	}
 	for some := range slices.Chunk(stale, batch) {
-		for _, table := range []string{"message", "letter", "refusal", "suspect"} {
+		for _, table := range []string{"message", "letter", "refusal", "suspect", "changed"} {
 			if err := w.exec("DELETE FROM "+table+" WHERE key IN (VALUES "+tuples(len(some), 1)+")", some...); err != nil {
 				return err
 			}

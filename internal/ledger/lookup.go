@@ -16,6 +16,7 @@ type Entry struct {
 	Octets   int64  // -1 when no body ever passed
 	SHA256   []byte // nil when no body ever passed
 	Fates    []Fate
+	Changed  []string // the stages that changed octets of what was written
 	Suspects []Suspect
 }
 
@@ -85,6 +86,7 @@ func (p *page) read(ctx context.Context, l *Ledger, run []wanted) error {
 		{"SELECT key, COALESCE(octets, -1), sha256, fates FROM message WHERE key BETWEEN ? AND ? ORDER BY key", p.message},
 		{"SELECT key, target, stage, rules, vals FROM refusal LEFT JOIN rule ON rule.id = rule WHERE key BETWEEN ? AND ? ORDER BY key", refusal},
 		{"SELECT key, target, letter FROM letter WHERE key BETWEEN ? AND ? ORDER BY key", letter},
+		{"SELECT key, rules FROM changed JOIN rule ON rule.id = rule WHERE key BETWEEN ? AND ? ORDER BY key", changed},
 		{"SELECT key, target, deaths FROM suspect WHERE key BETWEEN ? AND ? ORDER BY key", suspect},
 	} {
 		rest := run
@@ -182,6 +184,19 @@ func decodeLetter(text []byte) (*Letter, error) {
 		return nil, &damage{"a dead letter", err}
 	}
 	return l, nil
+}
+
+func changed(rows *sql.Rows) (int64, func(*Entry), error) {
+	var key int64
+	var names sql.RawBytes
+	if err := rows.Scan(&key, &names); err != nil {
+		return 0, nil, err
+	}
+	var list []string
+	if err := json.Unmarshal(names, &list); err != nil {
+		return 0, nil, &damage{"the names of stages", err}
+	}
+	return key, func(e *Entry) { e.Changed = list }, nil
 }
 
 func suspect(rows *sql.Rows) (int64, func(*Entry), error) {

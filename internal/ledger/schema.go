@@ -53,6 +53,10 @@ CREATE TABLE string_id (
 	num INTEGER NOT NULL,
 	PRIMARY KEY (box, uidl, header_hash, ordinal)
 ) WITHOUT ROWID;
+CREATE TABLE changed (
+	key INTEGER PRIMARY KEY,
+	rule INTEGER NOT NULL
+);
 CREATE TABLE rule (
 	id INTEGER PRIMARY KEY,
 	stage TEXT NOT NULL,

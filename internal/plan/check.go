@@ -34,13 +34,19 @@ func (p *Plan) Check() error {
 					WithKey(fmt.Sprintf("sinks[%d].when", j)))
 			}
 		}
-		var before message.Needs
 		for j, st := range p.Chain.Stages() {
-			if st.Kind == stages.Limit && before&^s.Provides != 0 {
-				errs = append(errs, fault.New(fault.Config, "stage %s counts in the order of the listing, but a stage before it needs the body from source %s (%s)", st.Name, s.Name, before&^s.Provides).
-					WithKey(fmt.Sprintf("stages[%d]", j)).WithHint("put the limit before it, or use the source's own limit"))
+			if st.Kind != stages.Limit && st.Kind != stages.Dedupe {
+				continue
 			}
-			before |= st.Needs()
+			if before := p.Chain.Before(st.Name) &^ s.Provides; before != 0 {
+				errs = append(errs, fault.New(fault.Config, "stage %s %s in the order of the listing, but a stage before it needs the body from source %s (%s)",
+					st.Name, map[stages.Kind]string{stages.Limit: "counts", stages.Dedupe: "compares"}[st.Kind], s.Name, before).
+					WithKey(fmt.Sprintf("stages[%d]", j)).WithHint("put the %s before it%s", st.Kind, map[stages.Kind]string{stages.Limit: ", or use the source's own limit"}[st.Kind]))
+			}
+			if lacks := st.Needs() &^ s.Provides; lacks != 0 {
+				errs = append(errs, fault.New(fault.Config, "stage %s compares %s, which source %s (plugin %s) can't list", st.Name, lacks, s.Name, s.Plugin).
+					WithKey(fmt.Sprintf("stages[%d]", j)).WithHint("take the stage out, or give that source a pipeline of its own"))
+			}
 		}
 	}
 	return errors.Join(errs...)

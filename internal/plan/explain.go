@@ -21,7 +21,11 @@ func Explain(p *Plan) string {
 		explainSource(&b, p, g.sources[0])
 	}
 	for _, st := range p.Chain.Stages() {
-		fmt.Fprintf(&b, "\nstage %s (%s)\n", st.Name, st.Kind)
+		kind := string(st.Kind)
+		if st.Plugin != "" {
+			kind += " " + st.Plugin
+		}
+		fmt.Fprintf(&b, "\nstage %s (%s)\n", st.Name, kind)
 		explainStage(&b, p, st)
 	}
 	for i := range p.Sinks {
@@ -104,6 +108,9 @@ func explainStage(b *strings.Builder, p *Plan, st *stages.Stage) {
 	if st.Filter != nil {
 		fmt.Fprintf(b, "  %-6s %s\n", st.Kind, oneLine(st.Filter.Program.Text()))
 	}
+	if st.When != nil {
+		fmt.Fprintf(b, "  when   %s\n", oneLine(st.When.Text()))
+	}
 	fmt.Fprintf(b, "  %s\n", where(p, st))
 }
 
@@ -121,10 +128,18 @@ func explainSink(b *strings.Builder, s *Sink) {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// where says at what point a stage judges.
+// where says at what point a stage does its work, and what that means.
 func where(p *Plan, st *stages.Stage) string {
-	if !st.Pure() {
+	switch st.Kind {
+	case stages.Limit:
 		return "counts in the order of the listing"
+	case stages.Dedupe:
+		return fmt.Sprintf("compares %s: all is listed, in the order of the sources, before the first body is fetched", st.Dedupe)
+	case stages.Tag, stages.Mailbox:
+		return "known to the stages after it, the sinks and the index"
+	}
+	if st.Changes() {
+		return "changes octets of what is written from now on; what is written stays, run --rewrite SINK does it anew"
 	}
 	needs := st.Needs()
 	if needs == 0 {

@@ -530,9 +530,10 @@ type Summary struct {
 	Structure      *Part                  `protobuf:"bytes,11,opt,name=structure,proto3" json:"structure,omitempty"`
 	Extra          map[string]string      `protobuf:"bytes,12,rep,name=extra,proto3" json:"extra,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Vars           map[string]string      `protobuf:"bytes,13,rep,name=vars,proto3" json:"vars,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Id             *ID                    `protobuf:"bytes,14,opt,name=id,proto3" json:"id,omitempty"`        // in listings; elsewhere Begin has it
-	Place          string                 `protobuf:"bytes,16,opt,name=place,proto3" json:"place,omitempty"`  // mailbox to file it under; empty: that of the id
-	Fails          uint32                 `protobuf:"varint,15,opt,name=fails,proto3" json:"fails,omitempty"` // in listings: 1 + index of a condition that surely fails; then only id is set
+	Id             *ID                    `protobuf:"bytes,14,opt,name=id,proto3" json:"id,omitempty"`                          // in listings; elsewhere Begin has it
+	Place          string                 `protobuf:"bytes,16,opt,name=place,proto3" json:"place,omitempty"`                    // mailbox to file it under; empty: that of the id
+	LandsIn        string                 `protobuf:"bytes,17,opt,name=lands_in,json=landsIn,proto3" json:"lands_in,omitempty"` // mailbox that a stage chose for it; empty: none did
+	Fails          uint32                 `protobuf:"varint,15,opt,name=fails,proto3" json:"fails,omitempty"`                   // in listings: 1 + index of a condition that surely fails; then only id is set
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -668,6 +669,13 @@ func (x *Summary) GetId() *ID {
 func (x *Summary) GetPlace() string {
 	if x != nil {
 		return x.Place
+	}
+	return ""
+}
+
+func (x *Summary) GetLandsIn() string {
+	if x != nil {
+		return x.LandsIn
 	}
 	return ""
 }
@@ -1271,7 +1279,7 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\x04Time\x12\x18\n" +
 	"\aseconds\x18\x01 \x01(\x03R\aseconds\x12\x14\n" +
 	"\x05nanos\x18\x02 \x01(\x05R\x05nanos\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x05R\x06offset\"\xd1\x05\n" +
+	"\x06offset\x18\x03 \x01(\x05R\x06offset\"\xec\x05\n" +
 	"\aSummary\x12\x1b\n" +
 	"\tobject_id\x18\x01 \x01(\tR\bobjectId\x12'\n" +
 	"\x0fsequence_number\x18\x02 \x01(\rR\x0esequenceNumber\x12\x12\n" +
@@ -1288,7 +1296,8 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\x05extra\x18\f \x03(\v2&.mailhaul.plugin.v1.Summary.ExtraEntryR\x05extra\x129\n" +
 	"\x04vars\x18\r \x03(\v2%.mailhaul.plugin.v1.Summary.VarsEntryR\x04vars\x12&\n" +
 	"\x02id\x18\x0e \x01(\v2\x16.mailhaul.plugin.v1.IDR\x02id\x12\x14\n" +
-	"\x05place\x18\x10 \x01(\tR\x05place\x12\x14\n" +
+	"\x05place\x18\x10 \x01(\tR\x05place\x12\x19\n" +
+	"\blands_in\x18\x11 \x01(\tR\alandsIn\x12\x14\n" +
 	"\x05fails\x18\x0f \x01(\rR\x05fails\x1a8\n" +
 	"\n" +
 	"ExtraEntry\x12\x10\n" +

@@ -27,12 +27,17 @@ type segment struct {
 	terms   []ranked
 	stages  []*Stage // the pure ones
 	barrier *Stage   // nil at the end of the chain
+	first   int      // index in the chain of what stands first in it
 }
 
-// ranked is a term with the stage that it belongs to.
+// ranked is a term with the stage that it belongs to; or the `when` of a stage
+// that doesn't keep what that can't tell of.
 type ranked struct {
 	*expression.Term
-	stage int // index in segment.stages
+	when  *expression.Program
+	stage int           // index in segment.stages
+	notes []*Stage      // those before it, when it reads what they change
+	needs message.Needs // its own, and those of the notes
 }
 
 // NewChain returns the chain of the stages, which may be none. In each run of
@@ -41,21 +46,32 @@ type ranked struct {
 func NewChain(stages []*Stage) *Chain {
 	c := &Chain{stages: stages}
 	var seg segment
-	for _, s := range stages {
+	for i, s := range stages {
 		if !s.Pure() {
 			seg.barrier = s
 			c.segments = append(c.segments, seg)
-			seg = segment{}
+			seg = segment{first: i + 1}
 			continue
 		}
+		add := func(r ranked, fields []string) {
+			r.stage = len(seg.stages)
+			if c.readsNotes(fields) {
+				r.notes = c.notesBefore(i)
+			}
+			r.needs |= needsOf(r.notes)
+			seg.terms = append(seg.terms, r)
+		}
 		for _, t := range s.terms() {
-			seg.terms = append(seg.terms, ranked{t, len(seg.stages)})
+			add(ranked{Term: t, needs: t.Needs()}, t.Fields())
+		}
+		if s.When != nil && s.Unknown != UnknownKeep {
+			add(ranked{when: s.When, needs: s.When.Needs()}, s.When.Fields())
 		}
 		seg.stages = append(seg.stages, s)
 	}
 	c.segments = append(c.segments, seg)
 	for _, seg := range c.segments {
-		slices.SortStableFunc(seg.terms, func(a, b ranked) int { return cmp.Compare(level(a.Needs()), level(b.Needs())) })
+		slices.SortStableFunc(seg.terms, func(a, b ranked) int { return cmp.Compare(level(a.needs), level(b.needs)) })
 	}
 	return c
 }
@@ -87,7 +103,15 @@ func (c *Chain) Stages() []*Stage { return c.stages }
 // asked of every message, then what is worth asking for the survivors of the
 // step before. Only what the chain reads; empty for a chain that reads nothing.
 func (c *Chain) Levels() []message.Needs {
-	all := c.NeededOverall()
+	var all message.Needs
+	for i, seg := range c.segments {
+		for _, t := range seg.terms {
+			all |= t.needs
+		}
+		if b := seg.barrier; b != nil && !b.Needs().Has(message.NeedBody) {
+			all |= c.BarrierNeeds(Position(i))
+		}
+	}
 	var out []message.Needs
 	for _, l := range levels {
 		if n := all & l; n != 0 {
@@ -141,6 +165,9 @@ func (c *Chain) FingerprintUpTo(name string) string {
 		if found && !s.Pure() {
 			break
 		}
+		if s.Pure() && s.Changes() && s.Unknown == UnknownKeep {
+			continue // it has no part in what goes on
+		}
 		parts = append(parts, s.Fingerprint())
 		if s.Name == name {
 			found = true
@@ -164,7 +191,7 @@ const (
 	Dropped                         // by Outcome.Stage
 	DeadLettered                    // by Outcome.Stage, for Outcome.Reason
 	NeedMore                        // ask the source for Outcome.Needs, then judge again from Outcome.At
-	AtBarrier                       // call Admit in the order of the listing
+	AtBarrier                       // it waits at Outcome.Stage: see Run.Admit, Chain.Past
 	CannotJudge                     // kept values only: a new listing must tell
 )
 
@@ -191,13 +218,14 @@ type Outcome struct {
 type Run struct {
 	chain    *Chain
 	now      time.Time
-	counters []*limit.Counter // by segment; nil where there is no limit
+	vars     map[string]string // the source's own
+	counters []*limit.Counter  // by segment; nil where there is no limit
 }
 
-// NewRun returns the chain at the start of a run. now is the time that
-// expressions see.
-func (c *Chain) NewRun(now time.Time) *Run {
-	r := &Run{chain: c, now: now, counters: make([]*limit.Counter, len(c.segments))}
+// NewRun returns the chain at the start of a run over one source. now is the
+// time that expressions see, vars are the source's variables.
+func (c *Chain) NewRun(now time.Time, vars map[string]string) *Run {
+	r := &Run{chain: c, now: now, vars: vars, counters: make([]*limit.Counter, len(c.segments))}
 	for i, seg := range c.segments {
 		if seg.barrier != nil && seg.barrier.Kind == Limit {
 			r.counters[i] = limit.NewCounter(*seg.barrier.Limit)
@@ -212,16 +240,18 @@ func (c *Chain) NewRun(now time.Time) *Run {
 // and some can't tell, the first of their stages in order whose unknown isn't
 // keep decides.
 func (r *Run) Judge(at Position, s *message.Summary) Outcome {
-	return r.chain.judge(at, &live{s, r.now})
+	return r.chain.judge(at, r.live(s))
 }
 
-// Admit takes a message past the barrier at which Judge left it, and judges
+func (r *Run) live(s *message.Summary) *live { return &live{summary: s, now: r.now, vars: r.vars} }
+
+// Admit takes a message past the limit at which Judge left it, and judges
 // on. It must be called in the order of the listing, and for messages of
 // earlier runs too: so each run lets the same ones pass (I2).
 func (r *Run) Admit(at Position, s *message.Summary) Outcome {
 	seg := r.chain.segments[at]
 	if c := r.counters[at]; c != nil && !c.Admit(s.ID.Source, s.ID.Mailbox) {
-		l := &live{s, r.now}
+		l := r.live(s)
 		var read []ranked
 		for _, before := range r.chain.segments[:at+1] {
 			read = append(read, before.terms...)
@@ -229,6 +259,16 @@ func (r *Run) Admit(at Position, s *message.Summary) Outcome {
 		return Outcome{Verdict: Dropped, Stage: seg.barrier, Values: l.values(read)}
 	}
 	return r.Judge(at+1, s)
+}
+
+// DroppedAt returns the outcome of a message that a barrier dropped: a plugin,
+// or a stage that failed at it.
+func (r *Run) DroppedAt(at Position, by *Stage, s *message.Summary) Outcome {
+	var read []ranked
+	for _, seg := range r.chain.segments[:at+1] {
+		read = append(read, seg.terms...)
+	}
+	return Outcome{Verdict: Dropped, Stage: by, Values: r.live(s).values(read)}
 }
 
 // Full reports whether no more message of the mailbox can pass the barrier
@@ -254,12 +294,12 @@ func (c *Chain) JudgeValues(values []byte, now time.Time) Outcome {
 type evidence interface {
 	// eval judges a term; known is false when the evidence lacks what the term
 	// reads, which isn't the same as a value that the message hasn't.
-	eval(t *expression.Term) (value, undecided, known bool)
+	eval(t *ranked) (value, undecided, known bool)
 	// values returns what the terms read.
 	values(read []ranked) []byte
 	// lacking says what follows from a term that isn't known, and whether the
 	// other terms may still be judged.
-	lacking(t *expression.Term) (out Outcome, goOn bool)
+	lacking(t *ranked) (out Outcome, goOn bool)
 }
 
 func (c *Chain) judge(at Position, e evidence) Outcome {
@@ -267,10 +307,10 @@ func (c *Chain) judge(at Position, e evidence) Outcome {
 	var unsure []ranked
 	var lacking *Outcome
 	for i, t := range seg.terms {
-		value, undecided, known := e.eval(t.Term)
+		value, undecided, known := e.eval(&t)
 		switch {
 		case !known:
-			out, goOn := e.lacking(t.Term)
+			out, goOn := e.lacking(&t)
 			out.At = at
 			if !goOn {
 				return out
@@ -278,7 +318,7 @@ func (c *Chain) judge(at Position, e evidence) Outcome {
 			lacking = &out
 		case undecided:
 			unsure = append(unsure, t)
-		case !value:
+		case !value && t.when == nil:
 			return Outcome{Verdict: Dropped, Stage: seg.stages[t.stage], Values: e.values(c.read(at, i+1))}
 		}
 	}
@@ -299,7 +339,7 @@ func (c *Chain) judge(at Position, e evidence) Outcome {
 		case UnknownDrop:
 			return Outcome{Verdict: Dropped, Stage: s, Values: e.values(c.read(at, len(seg.terms)))}
 		case UnknownDeadLetter:
-			return Outcome{Verdict: DeadLettered, Stage: s, Reason: reason(t.Term), Values: e.values(c.read(at, len(seg.terms)))}
+			return Outcome{Verdict: DeadLettered, Stage: s, Reason: reason(&t), Values: e.values(c.read(at, len(seg.terms)))}
 		}
 		if !slices.Contains(out.Undecided, s) {
 			out.Undecided = append(out.Undecided, s)
@@ -320,9 +360,16 @@ func (c *Chain) read(at Position, n int) []ranked {
 	return append(out, c.segments[at].terms[:n]...)
 }
 
-func reason(t *expression.Term) string {
+func (t *ranked) fields() []string {
+	if t.when != nil {
+		return t.when.Fields()
+	}
+	return t.Term.Fields()
+}
+
+func reason(t *ranked) string {
 	out := "a value is absent or can't be read, of: "
-	for i, f := range t.Fields() {
+	for i, f := range t.fields() {
 		if i > 0 {
 			out += ", "
 		}
@@ -335,27 +382,56 @@ func reason(t *expression.Term) string {
 type live struct {
 	summary *message.Summary
 	now     time.Time
+	vars    map[string]string // the source's own; nil: those of the summary
 }
 
-func (l *live) eval(t *expression.Term) (value, undecided, known bool) {
-	if !l.summary.Have.Has(t.Needs()) {
+func (l *live) eval(t *ranked) (value, undecided, known bool) {
+	if !l.summary.Have.Has(t.needs) {
 		return false, false, false
 	}
+	s := l.summary
+	if len(t.notes) > 0 {
+		seen := *s
+		note(t.notes, &seen, l.now, nil)
+		s = &seen
+	}
 	// A term that fails at one message is one that can't tell about it (I6).
-	value, undecided, _ = t.Eval(l.summary, l.now)
+	if t.when != nil {
+		value, undecided, _ = t.when.Eval(s, l.now)
+	} else {
+		value, undecided, _ = t.Eval(s, l.now)
+	}
 	return value, undecided, true
 }
 
 // lacking stops: a cheaper term goes first, so that the same stage gets the
 // credit for a drop however little was asked for at a time.
-func (l *live) lacking(t *expression.Term) (Outcome, bool) {
-	return Outcome{Verdict: NeedMore, Needs: t.Needs() &^ l.summary.Have}, false
+func (l *live) lacking(t *ranked) (Outcome, bool) {
+	return Outcome{Verdict: NeedMore, Needs: t.needs &^ l.summary.Have}, false
 }
 
 func (l *live) values(read []ranked) []byte {
+	// What stages noted is worked out again from what was there before them.
+	s := *l.summary
+	s.LandsIn = ""
+	if l.vars != nil {
+		s.Vars = l.vars
+	}
 	values := map[string]any{}
 	for _, t := range read {
-		t.Values(l.summary, values)
+		for _, n := range t.notes {
+			if n.When != nil {
+				readValues(n.When, &s, values)
+			}
+			if n.Kind == Mailbox {
+				values[landsIn] = s.Landing()
+			}
+		}
+		if t.when != nil {
+			readValues(t.when, &s, values)
+			continue
+		}
+		t.Values(&s, values)
 	}
 	out := make(map[string]json.RawMessage, len(values))
 	for name, v := range values {
@@ -371,6 +447,12 @@ func (l *live) values(read []ranked) []byte {
 	return b
 }
 
+func readValues(p *expression.Program, s *message.Summary, values map[string]any) {
+	for _, t := range p.Terms {
+		t.Values(s, values)
+	}
+}
+
 // kept is what an earlier run kept of a message.
 type kept struct {
 	held map[string]json.RawMessage
@@ -378,14 +460,26 @@ type kept struct {
 	now  time.Time
 }
 
-func (k *kept) eval(t *expression.Term) (value, undecided, known bool) {
-	value, undecided, err := t.EvalValues(k.held, k.now)
+func (k *kept) eval(t *ranked) (value, undecided, known bool) {
+	held := k.held
+	if len(t.notes) > 0 {
+		var ok bool
+		if held, ok = noteKept(t.notes, held, k.now); !ok {
+			return false, false, false
+		}
+	}
+	var err error
+	if t.when != nil {
+		value, undecided, err = t.when.EvalValues(held, k.now)
+	} else {
+		value, undecided, err = t.EvalValues(held, k.now)
+	}
 	var missing *expression.MissingError
 	return value, undecided, !errors.As(err, &missing)
 }
 
 // lacking goes on: one term that says no is enough, and saves a listing.
-func (k *kept) lacking(*expression.Term) (Outcome, bool) {
+func (k *kept) lacking(*ranked) (Outcome, bool) {
 	return Outcome{Verdict: CannotJudge}, true
 }
 

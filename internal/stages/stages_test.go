@@ -94,7 +94,7 @@ func TestJudge(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := chain(t, tt.chain...)
-			o := c.NewRun(now).Judge(0, tt.letter)
+			o := c.NewRun(now, nil).Judge(0, tt.letter)
 			if diff := cmp.Diff(tt.want, say(o)); diff != "" {
 				t.Error(diff)
 			}
@@ -115,7 +115,7 @@ func TestLimitCountsInOrderOfTheListing(t *testing.T) {
 	} {
 		c := chain(t, `{"name":"size","filter":"size < 100"}`, `{"name":"few","limit":{"messages":2,"per":"`+per+`"}}`, `{"name":"subject","filter":"subject == \"odd\""}`)
 		for range 2 { // every run lets the same pass
-			run := c.NewRun(now)
+			run := c.NewRun(now, nil)
 			var got []string
 			for _, box := range []string{"A", "B"} {
 				for uid := uint32(1); uid <= 4; uid++ {
@@ -146,7 +146,7 @@ func TestLimitCountsInOrderOfTheListing(t *testing.T) {
 func TestJudgeValuesOfAChangedChain(t *testing.T) {
 	t.Parallel()
 	size := func(n int) string { return fmt.Sprintf(`{"name":"size","filter":"size < %d"}`, n) }
-	dropped := chain(t, size(100)).NewRun(now).Judge(0, letter(1, 150, "Subject: y")).Values
+	dropped := chain(t, size(100)).NewRun(now, nil).Judge(0, letter(1, 150, "Subject: y")).Values
 	tests := []struct {
 		name  string
 		chain []string
@@ -173,7 +173,7 @@ func TestJudgeValuesOfAChangedChain(t *testing.T) {
 
 func TestLongValuesAreNotKept(t *testing.T) {
 	t.Parallel()
-	o := chain(t, `{"name":"s","filter":"subject == \"y\" && size < 5"}`).NewRun(now).Judge(0, letter(1, 1, "Subject: "+strings.Repeat("x", 5000)))
+	o := chain(t, `{"name":"s","filter":"subject == \"y\" && size < 5"}`).NewRun(now, nil).Judge(0, letter(1, 1, "Subject: "+strings.Repeat("x", 5000)))
 	if got := say(o); got != `dropped s {"size":1}` {
 		t.Error(got)
 	}
@@ -226,7 +226,7 @@ func TestConfigErrors(t *testing.T) {
 	for raw, want := range map[string]string{
 		`{"name":"a"}`:                                   "a stage has a name and exactly one of filter, drop, limit",
 		`{"name":"a","filter":"seen","limit":1}`:         "a stage has a name and exactly one of filter, drop, limit",
-		`{"name":"a","limit":1,"unknown":"drop"}`:        "unknown: a limit reads no values: unknown stands beside filter or drop only",
+		`{"name":"a","limit":1,"unknown":"drop"}`:        "unknown: unknown stands beside filter, drop, header, mailbox, attachments, tag, plugin only, not beside limit",
 		`{"name":"a","limit":0}`:                         "limit: expected a whole number of 1 or more, or {messages: N, per: mailbox}",
 		`{"name":"a","limit":{"per":"box"}}`:             "limit.messages: missing: expected a whole number",
 		`{"name":"A b","limit":1}`:                       `name: "A b" isn't allowed: expected what matches [a-z0-9][a-z0-9._-]*`,
@@ -251,7 +251,7 @@ func TestConfigErrors(t *testing.T) {
 
 func BenchmarkJudge(b *testing.B) {
 	c := chain(b, `{"name":"a","filter":"size < 25 * MB && date >= now() - days(36500)"}`, `{"name":"b","drop":"subject contains \"spam\""}`)
-	run, s := c.NewRun(now), letter(1, 1, "Subject: x\r\nDate: Sat, 31 Oct 2026 10:00:00 +0100")
+	run, s := c.NewRun(now, nil), letter(1, 1, "Subject: x\r\nDate: Sat, 31 Oct 2026 10:00:00 +0100")
 	b.ReportAllocs()
 	for b.Loop() {
 		if o := run.Judge(0, s); o.Verdict != stages.Kept {

@@ -115,7 +115,7 @@ func SummaryToPB(s *message.Summary) *pluginpb.Summary {
 		ObjectId: valid(s.ObjectID), Place: valid(s.Place), SequenceNumber: s.SequenceNumber, Have: uint32(s.Have), Fails: uint32(max(0, s.Fails)),
 		Size: s.Size, InternalDate: timeToPB(s.InternalDate),
 		Flags: valids(s.Flags), Keywords: valids(s.Keywords), Labels: valids(s.Labels),
-		Structure: partToPB(s.Structure), Extra: validMap(s.Extra), Vars: validMap(s.Vars),
+		Structure: partToPB(s.Structure), Extra: validMap(s.Extra), Vars: validMap(s.Vars), LandsIn: valid(s.LandsIn),
 	}
 	if g := s.Gmail; g != nil {
 		out.Gmail = &pluginpb.Gmail{MessageId: g.MessageID, ThreadId: g.ThreadID, Labels: valids(g.Labels)}
@@ -134,7 +134,7 @@ func SummaryFromPB(p *pluginpb.Summary, id message.ID) message.Summary {
 		ID: id, ObjectID: p.GetObjectId(), Place: p.GetPlace(), SequenceNumber: p.GetSequenceNumber(), Fails: int(p.GetFails()),
 		Have: message.Needs(p.GetHave()), Size: p.GetSize(), InternalDate: timeFromPB(p.GetInternalDate()),
 		Flags: p.GetFlags(), Keywords: p.GetKeywords(), Labels: p.GetLabels(),
-		Structure: partFromPB(p.GetStructure()), Extra: p.GetExtra(), Vars: p.GetVars(),
+		Structure: partFromPB(p.GetStructure()), Extra: p.GetExtra(), Vars: p.GetVars(), LandsIn: p.GetLandsIn(),
 	}
 	if g := p.GetGmail(); g != nil {
 		s.Gmail = &message.Gmail{MessageID: g.GetMessageId(), ThreadID: g.GetThreadId(), Labels: g.GetLabels()}

@@ -26,6 +26,18 @@ type Summary struct {
 	Extra map[string]string
 	// Vars are the source's variables from the file, with what stages added.
 	Vars map[string]string
+	// LandsIn is the mailbox that a stage chose for the message; empty: none
+	// did. The id stays. Landing is what sinks name their files by.
+	LandsIn string
+}
+
+// Landing returns the mailbox that the message lands in: the one that a stage
+// chose, else its Folder.
+func (s *Summary) Landing() string {
+	if s.LandsIn != "" {
+		return s.LandsIn
+	}
+	return s.Folder()
 }
 
 // Folder returns the mailbox that a person would look for the message in:

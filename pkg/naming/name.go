@@ -56,10 +56,10 @@ func (t *Template) Append(b []byte, m *message.Summary) []byte {
 			continue
 		case mailbox:
 			if p.last {
-				b = appendValue(b, or(m.Folder(), noMailbox))
+				b = appendValue(b, or(m.Landing(), noMailbox))
 				break
 			}
-			b, element = appendLevels(b, element, or(m.Folder(), noMailbox))
+			b, element = appendLevels(b, element, or(m.Landing(), noMailbox))
 			continue
 		case hash:
 			b = append(b, m.ID.Hash()...)

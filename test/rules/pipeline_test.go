@@ -68,7 +68,7 @@ func TestOurPipelineOverTheSample(t *testing.T) {
 	}
 	defer func() { _ = server.Close() }()
 	special := map[string][]string{"Trash": {"trash"}, "Junk": {"junk"}, "Sent": {"sent"}, "Drafts": {"drafts"}, "Archive": {"archive"}}
-	run := file.Chain().NewRun(time.Now())
+	run := file.Chain().NewRun(time.Now(), nil)
 	got := map[string]int{}
 	for _, m := range server.Messages() {
 		if !file.Sources[0].Mailboxes.Match(message.Mailbox{Name: m.Mailbox, SpecialUse: special[m.Mailbox], Selectable: true}) {

@@ -25,6 +25,7 @@ type line struct {
 	Source          string            `json:"source"`
 	Vars            map[string]string `json:"vars,omitempty"`
 	Mailbox         string            `json:"mailbox,omitempty"`
+	LandsIn         string            `json:"lands_in,omitempty"`
 	UID             uint32            `json:"uid,omitempty"`
 	UIDValidity     uint32            `json:"uid_validity,omitempty"`
 	SequenceNumber  uint32            `json:"sequence_number,omitempty"`
@@ -48,6 +49,7 @@ type line struct {
 	ListUnsubscribe string            `json:"list_unsubscribe,omitempty"`
 	Attachments     []attachment      `json:"attachments,omitzero"`
 	SHA256          string            `json:"sha256,omitempty"`
+	ChangedBy       []string          `json:"changed_by,omitempty"`
 	Files           map[string]string `json:"files,omitempty"`
 	Gmail           *gmail            `json:"gmail,omitempty"`
 	ParseErrors     []string          `json:"parse_errors,omitempty"`
@@ -105,7 +107,7 @@ func (e *encoder) encode(m *message.Message) ([]byte, error) {
 func (e *encoder) line(m *message.Message) line {
 	l := line{
 		SchemaVersion: schemaVersion, ID: idText(m.ID), ObjectID: m.ObjectID,
-		Source: m.ID.Source, Vars: m.Vars, Mailbox: m.Folder(),
+		Source: m.ID.Source, Vars: m.Vars, Mailbox: m.Folder(), LandsIn: m.LandsIn,
 		UID: m.ID.UID, UIDValidity: m.ID.UIDValidity, SequenceNumber: m.SequenceNumber, UIDL: m.ID.UIDL,
 		// The server's zone may change with the season; the moment doesn't.
 		InternalDate: rfc3339(m.InternalDate.UTC()),
@@ -126,7 +128,7 @@ func (e *encoder) line(m *message.Message) line {
 		l.Attachments = attachments(m.Structure)
 	}
 	if r := m.Record; r != nil {
-		l.Octets, l.SHA256, l.Files = known(r.Octets), r.SHA256, r.Files
+		l.Octets, l.SHA256, l.Files, l.ChangedBy = known(r.Octets), r.SHA256, r.Files, r.Changed
 		for _, p := range r.Problems {
 			if !slices.Contains(l.ParseErrors, p) {
 				l.ParseErrors = append(l.ParseErrors, p)
