@@ -62,6 +62,9 @@ func places(o Options) []place {
 	return out
 }
 
+// file returns the name of the executable, without its folder.
+func (f Found) file() string { return "pipeline-" + f.Kind.String() + "-" + f.Name }
+
 // executable returns the name of the file that is a plugin's program.
 func executable(kind Kind, name string) string {
 	file := "pipeline-" + kind.String() + "-" + name
@@ -78,9 +81,12 @@ func (h *Host) Find(kind Kind, name string) (Found, error) {
 		return Found{}, fault.New(fault.Config, "%q isn't a plugin's name", name).
 			WithHint("a plugin is named by what follows pipeline-%s- in its executable's name", kind)
 	}
+	if _, ok := h.attached[Found{Kind: kind, Name: name}.file()]; ok {
+		return Found{Kind: kind, Name: name, Path: executable(kind, name), Why: "in " + wire.EnvReattach}, nil
+	}
 	found, unusable, ok := h.look(kind, name)
 	if ok {
-		return found, nil
+		return found, guarded(found)
 	}
 	file := executable(kind, name)
 	var looked []string
@@ -145,7 +151,7 @@ func (h *Host) All() []Found {
 			continue // a folder on PATH that isn't there is nothing new
 		}
 		for _, e := range entries {
-			kind, name, ok := parse(e.Name())
+			kind, name, ok := Parse(e.Name())
 			if !ok || seen[e.Name()] {
 				continue
 			}
@@ -166,7 +172,9 @@ func (h *Host) All() []Found {
 	return out
 }
 
-func parse(file string) (Kind, string, bool) {
+// Parse returns the kind and name of the plugin whose executable has this name,
+// if it is one.
+func Parse(file string) (Kind, string, bool) {
 	file = strings.TrimSuffix(file, ".exe")
 	for _, kind := range []Kind{Source, Sink, Stage} {
 		if name, ok := strings.CutPrefix(file, "pipeline-"+kind.String()+"-"); ok && name != "" {
@@ -217,6 +225,9 @@ func (h *Host) Identity(kind Kind, name string) (Identity, error) {
 	found, err := h.Find(kind, name)
 	if err != nil {
 		return Identity{}, err
+	}
+	if _, ok := h.attached[found.file()]; ok {
+		return Identity{Path: found.Path, Modified: time.Now()}, nil // it may differ at every start
 	}
 	info, err := os.Stat(found.Path)
 	if err != nil {

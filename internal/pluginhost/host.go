@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,19 @@ type Options struct {
 	SocketDir    string        // where the folder of sockets is made; empty: chosen, short
 	Window       int32         // see wire.Options
 	StartTimeout time.Duration // 0: 15 s
+
+	// Pins are the sha256 sums, in hex, of the executables that may be
+	// started, by their names without folder and extension; nil: any.
+	Pins map[string]string
+	// Reattach is the value of wire.EnvReattach: plugins that run already,
+	// under a debugger. They are neither started nor ended.
+	Reattach string
+	// TLS has both sides prove who they are, for where a plugin can't listen
+	// on a private unix socket. New sets it on Windows.
+	TLS bool
+	// Unredacted leaves secrets in what plugins say: for the conformance
+	// suite, which looks for them.
+	Unredacted bool
 }
 
 // FromEnvironment returns the options with which the command looks for
@@ -45,6 +59,7 @@ func FromEnvironment(dirs []string) Options {
 		}
 		o.Beside = filepath.Dir(self)
 	}
+	o.Reattach = os.Getenv(wire.EnvReattach)
 	return o
 }
 
@@ -62,6 +77,9 @@ type Host struct {
 	env     []string
 	redact  redactor
 	sockets string
+	// attached are the sockets of plugins that run already, by the names of
+	// their executables.
+	attached map[string]string
 
 	mu     sync.Mutex
 	shared map[string]*slot
@@ -84,11 +102,22 @@ func New(o Options) (*Host, error) {
 	if o.StartTimeout == 0 {
 		o.StartTimeout = 15 * time.Second
 	}
+	o.TLS = o.TLS || runtime.GOOS == "windows"
+	for _, dir := range o.Dirs {
+		if err := guardedDir(dir, "--plugin-dir"); err != nil {
+			return nil, err
+		}
+	}
+	attached, err := attachments(o.Reattach)
+	if err != nil {
+		return nil, err
+	}
 	sockets, err := socketDir(o.SocketDir)
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{o: o, places: places(o), sockets: sockets, shared: map[string]*slot{}, own: map[*process]bool{}}
+	h := &Host{o: o, places: places(o), sockets: sockets, attached: attached, shared: map[string]*slot{}, own: map[*process]bool{}}
+	h.redact.off = o.Unredacted
 	for _, name := range inherited {
 		if v, ok := os.LookupEnv(name); ok {
 			h.env = append(h.env, name+"="+v)
@@ -108,22 +137,8 @@ func New(o Options) (*Host, error) {
 func (h *Host) Close(ctx context.Context) error {
 	h.mu.Lock()
 	h.closed = true
-	var slots []*slot
-	for _, s := range h.shared {
-		slots = append(slots, s)
-	}
-	var all []*process
-	for p := range h.own {
-		all = append(all, p)
-	}
 	h.mu.Unlock()
-	for _, s := range slots {
-		s.mu.Lock()
-		if s.process != nil {
-			all = append(all, s.process)
-		}
-		s.mu.Unlock()
-	}
+	all := h.processes()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -139,6 +154,9 @@ func (h *Host) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		for _, p := range all {
 			p.stopped.Store(true)
+			if p.runner == nil {
+				continue
+			}
 			_ = p.runner.Kill(ctx) // stop, which still runs, waits for its end
 		}
 		<-done

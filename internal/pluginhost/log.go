@@ -29,6 +29,7 @@ type output struct {
 
 	mu   sync.Mutex
 	tail []string // plain lines, the newest last
+	told []string // the first few of standard output
 }
 
 // stderr reads the plugin's log until its end: lines of JSON as log/slog
@@ -54,6 +55,9 @@ func (o *output) plain(level slog.Level, line, from string) {
 		return
 	}
 	o.mu.Lock()
+	if from == "stdout" && len(o.told) < 3 {
+		o.told = append(o.told, line)
+	}
 	if from == "stderr" {
 		if len(o.tail) == tailLines && !strings.HasPrefix(o.tail[0], "panic:") && !strings.HasPrefix(o.tail[0], "fatal error:") {
 			o.tail = append(o.tail[:0], o.tail[1:]...)
@@ -117,6 +121,13 @@ func (o *output) lastWords() string {
 		}
 	}
 	return strings.Join(o.tail[max(0, len(o.tail)-3):], " / ")
+}
+
+// strayWords returns the first that the plugin printed on its standard output.
+func (o *output) strayWords() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Join(o.told, " / ")
 }
 
 // lines calls f for each line of r, without its end, until r ends. A line

@@ -17,14 +17,16 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 )
 
 // process is one running plugin.
 type process struct {
 	found   Found
-	client  *plugin.Client
-	runner  *runner
+	client  *plugin.Client // nil when it was attached to
+	runner  *runner        // the same
+	cc      *grpc.ClientConn
 	out     *output
 	conn    *remote.Conn
 	stray   *lineWriter // printed on os.Stdout
@@ -36,6 +38,12 @@ type process struct {
 const lastGasp = 2 * time.Second
 
 func (h *Host) launch(found Found) (*process, error) {
+	if at, ok := h.attached[found.file()]; ok {
+		return h.attach(found, at)
+	}
+	if err := h.verify(found); err != nil {
+		return nil, err
+	}
 	p := &process{found: found, out: &output{
 		log: h.o.Log.With("plugin", found.Name), redact: &h.redact,
 	}}
@@ -51,12 +59,14 @@ func (h *Host) launch(found Found) (*process, error) {
 		SyncStdout:       p.stray,
 		SyncStderr:       &lineWriter{show: p.out.error},
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: h.sockets},
+		AutoMTLS:         h.o.TLS,
 		GRPCDialOptions:  wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers}),
 		RunnerFunc: func(_ hclog.Logger, given *exec.Cmd, _ string) (gorunner.Runner, error) {
 			// No context: the process outlives the call that starts it.
 			cmd := &exec.Cmd{Path: found.Path, Args: []string{found.Path}, Dir: h.o.WorkDir}
 			cmd.Env = append(append([]string(nil), h.env...), given.Env...)
 			p.runner = newRunner(cmd, p.out)
+			p.runner.tls, p.runner.stopped = h.o.TLS, &p.stopped
 			return p.runner, nil
 		},
 	})
@@ -87,19 +97,37 @@ func (p *process) connect() (*grpc.ClientConn, error) {
 
 // startError explains why a process that was started can't be talked to.
 func (p *process) startError(err error) error {
+	if p.runner != nil && p.runner.exposed.Load() {
+		return fault.New(fault.Config, "start plugin %s (%s): it listens on TCP without TLS, where anybody on this machine can talk to it", p.found.Name, p.found.Path).
+			WithHint("a plugin listens on a unix socket in the folder PLUGIN_UNIX_SOCKET_DIR")
+	}
+	said := p.out.strayWords()
+	if said != "" {
+		said = "; it printed on its standard output: " + said
+	}
 	if p.runner != nil && p.runner.cmd.Process != nil {
 		select {
 		case <-p.runner.ended:
-			return p.crash()
+			if f := fault.As(p.crash()); f != nil {
+				f.Text += said
+				return f.WithHint("%s", p.startHint())
+			}
 		case <-time.After(drain):
 		}
 	}
-	return fault.New(fault.Config, "start plugin %s (%s): %w", p.found.Name, p.found.Path, err).
-		WithHint("is it a plugin of Mailhaul, built for this system? \"%s describe\" should say so", p.found.Path)
+	return fault.New(fault.Config, "start plugin %s (%s): %w%s", p.found.Name, p.found.Path, err, said).
+		WithHint("%s", p.startHint())
+}
+
+func (p *process) startHint() string {
+	return fmt.Sprintf("is it a plugin of Mailhaul, built for this system? %q should say so", p.found.Path+" describe")
 }
 
 // exited reports whether the process has ended.
 func (p *process) exited() bool {
+	if p.runner == nil {
+		return p.cc.GetState() == connectivity.TransientFailure
+	}
 	select {
 	case <-p.runner.ended:
 		return true
@@ -111,6 +139,9 @@ func (p *process) exited() bool {
 // gone explains the loss of the connection when the process has ended, and
 // gives it a moment to.
 func (p *process) gone(err error) error {
+	if p.runner == nil {
+		return nil // it isn't ours: why it ended is its starter's to see
+	}
 	wait := time.Duration(0)
 	switch status.Code(err) {
 	case codes.Unavailable, codes.Canceled, codes.Unknown:
@@ -142,6 +173,11 @@ func (p *process) crash() error {
 // stop ends the process: asked first, then killed.
 func (p *process) stop() {
 	p.stopped.Store(true)
+	if p.runner == nil {
+		p.conn.Close()
+		p.cc.Close()
+		return
+	}
 	p.client.Kill()
 	p.conn.Close()
 	p.stray.flush()

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,7 +20,7 @@ const drain = 200 * time.Millisecond
 
 // handshake is go-plugin's line; anything before it on the same line was
 // printed without a newline.
-var handshake = regexp.MustCompile(`^(.*?)(1\|\d+\|(?:unix|tcp)\|[^|]+\|grpc.*)$`)
+var handshake = regexp.MustCompile(`^(.*?)(1\|\d+\|(unix|tcp)\|[^|]+\|grpc.*)$`)
 
 // runner starts a plugin's process for go-plugin (runner.Runner). Unlike
 // go-plugin's own it sees the process end at once, though a child of the
@@ -28,6 +31,10 @@ type runner struct {
 	stdin  *os.File // our end: its closing tells the plugin that we are gone
 	shaken *io.PipeReader
 	ended  chan struct{} // closed when the process has ended and its output is read
+
+	exposed atomic.Bool  // it listens on TCP, and was refused
+	tls     bool         // what listens on TCP is refused unless it is so
+	stopped *atomic.Bool // the process was asked to end; nil: it never is
 }
 
 func newRunner(cmd *exec.Cmd, out *output) *runner {
@@ -75,6 +82,9 @@ func (r *runner) Start(context.Context) error {
 	}()
 	go func() {
 		_ = r.cmd.Wait() // how it ended stands in ProcessState
+		if r.stopped != nil && r.stopped.Load() && r.cmd.ProcessState.Exited() {
+			r.left()
+		}
 		timeout := time.After(drain)
 		for range 2 {
 			select {
@@ -100,11 +110,37 @@ func (r *runner) stdout(from io.Reader, hands *io.PipeWriter) {
 			if len(m[1]) > 0 {
 				r.out.stray(string(m[1]))
 			}
+			if bytes.Equal(m[3], []byte("tcp")) && !r.tls {
+				// Anybody on this machine could talk to it.
+				r.exposed.Store(true)
+				hands.Close()
+				return
+			}
 			_, _ = hands.Write(append(bytes.Clone(m[2]), '\n')) // go-plugin has given up
 			return
 		}
 		r.out.stray(string(line))
 	})
+}
+
+// left shows what a plugin that ended when it was asked to has left behind: a
+// child in its process group, which is killed then, or its socket.
+func (r *runner) left() {
+	for _, child := range others(r.cmd.Process.Pid) {
+		r.out.plain(slog.LevelDebug, "it left a child process behind: "+child, "host")
+	}
+	for _, v := range r.cmd.Env {
+		dir, ok := strings.CutPrefix(v, "PLUGIN_UNIX_SOCKET_DIR=")
+		if !ok {
+			continue
+		}
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			if err == nil && e.Type()&os.ModeSocket != 0 {
+				r.out.plain(slog.LevelDebug, "it left its socket behind: "+e.Name(), "host")
+			}
+		}
+	}
 }
 
 // Diagnose implements runner.Runner.

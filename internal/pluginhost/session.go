@@ -156,6 +156,9 @@ func (h *Host) OpenStage(ctx context.Context, spec SessionSpec, prepared Prepare
 }
 
 func (h *Host) enter(kind Kind, spec SessionSpec, isolated bool) (*process, func(), error) {
+	if _, ok := h.attached[Found{Kind: kind, Name: spec.Plugin}.file()]; ok {
+		isolated = false // there is one process, and it isn't ours
+	}
 	p, err := h.process(kind, spec.Plugin, isolated)
 	if err != nil {
 		return nil, nil, err

@@ -18,4 +18,7 @@ const (
 	// EnvWatch says that the plugin's standard input is a pipe that the host
 	// alone holds: its end means that the host is gone.
 	EnvWatch = "MAILHAUL_WATCH_STDIN"
+	// EnvReattach is the host's: plugins that run already, as `serve --debug`
+	// prints it.
+	EnvReattach = "MAILHAUL_REATTACH"
 )

@@ -10,10 +10,10 @@ import (
 
 // host is what the plugin knows of its host: the stream over which it asks.
 type host struct {
-	gone  func()
-	ready chan struct{} // closed when the host has attached
+	gone func()
 
 	mu      sync.Mutex
+	ready   chan struct{} // closed when the host has attached
 	stream  pluginpb.Plugin_AttachServer
 	number  uint64
 	pending map[uint64]chan *pluginpb.HostAnswer
@@ -38,6 +38,7 @@ func (h *host) attach(stream pluginpb.Plugin_AttachServer) error {
 			if h.gone != nil {
 				h.gone()
 			}
+			h.detach() // the next host may come: see serve --debug
 			return nil
 		}
 		h.mu.Lock()
@@ -48,6 +49,12 @@ func (h *host) attach(stream pluginpb.Plugin_AttachServer) error {
 			waiting <- answer
 		}
 	}
+}
+
+func (h *host) detach() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stream, h.ready = nil, make(chan struct{})
 }
 
 func (h *host) secret(ctx context.Context, session uint64, ref string) (string, error) {
@@ -68,17 +75,25 @@ func (h *host) store(ctx context.Context, session uint64, ref, value string) err
 }
 
 func (h *host) ask(ctx context.Context, q *pluginpb.HostQuestion) (*pluginpb.HostAnswer, error) {
+	h.mu.Lock()
+	ready := h.ready
+	h.mu.Unlock()
 	select {
-	case <-h.ready:
+	case <-ready:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 	answer := make(chan *pluginpb.HostAnswer, 1)
 	h.mu.Lock()
+	stream := h.stream
+	if stream == nil {
+		h.mu.Unlock()
+		return nil, fault.New(fault.Unavailable, "the host is gone")
+	}
 	h.number++
 	q.Number = h.number
 	h.pending[q.Number] = answer
-	err := h.stream.Send(q) // under the lock: one sender at a time
+	err := stream.Send(q) // under the lock: one sender at a time
 	h.mu.Unlock()
 	defer func() {
 		h.mu.Lock()
@@ -91,7 +106,7 @@ func (h *host) ask(ctx context.Context, q *pluginpb.HostQuestion) (*pluginpb.Hos
 	select {
 	case a := <-answer:
 		return a, ErrorFromPB(a.GetError())
-	case <-h.stream.Context().Done():
+	case <-stream.Context().Done():
 		return nil, fault.New(fault.Unavailable, "the host is gone")
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,6 +26,9 @@ func Main(author wire.Author, log *slog.Logger, invalid error) {
 		os.Exit(1)
 	}
 	if os.Getenv(wire.CookieKey) != wire.CookieValue {
+		if slices.Equal(os.Args[1:], []string{"serve", "--debug"}) {
+			os.Exit(debug(author, log, os.Stdout, os.Stderr))
+		}
 		os.Exit(byHand(author.Description, os.Args[1:], os.Stdout, os.Stderr))
 	}
 	// The host decides when to stop: a Ctrl-C on the terminal isn't for us.
@@ -79,8 +83,9 @@ func byHand(d wire.Description, args []string, out, errs io.Writer) int {
 	}
 	fmt.Fprintf(errs, "This is %s %s, a %s plugin of Mailhaul: %s\n"+
 		"It is started by pipeline, for a %s with \"plugin: %s\" in pipeline.yaml.\n"+
-		"Put it beside pipeline or on PATH. \"%s describe\" prints what it can be configured with.\n",
-		executable, d.Version, d.Kind, d.Summary, d.Kind, d.Name, executable)
+		"Put it beside pipeline or on PATH. \"%s describe\" prints what it can be configured with,\n"+
+		"\"%s serve --debug\" lets a pipeline attach to it that you start elsewhere.\n",
+		executable, d.Version, d.Kind, d.Summary, d.Kind, d.Name, executable, executable)
 	return 2
 }
 
