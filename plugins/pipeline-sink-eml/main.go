@@ -8,10 +8,12 @@ import (
 	"github.com/mailhaul/pipeline/plugins/pipeline-sink-eml/internal/eml"
 )
 
-func main() {
-	sink.Serve(sink.Plugin[eml.Config]{
+func main() { sink.Serve(plugin()) }
+
+func plugin() sink.Plugin[eml.Config] {
+	return sink.Plugin[eml.Config]{
 		Name: "eml", Version: "1.0.0",
 		Summary: "a directory of .eml files, byte for byte what the server sent",
 		Prepare: eml.Prepare, Open: eml.Open,
-	})
+	}
 }

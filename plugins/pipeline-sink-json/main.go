@@ -7,10 +7,12 @@ import (
 	"github.com/mailhaul/pipeline/plugins/pipeline-sink-json/internal/index"
 )
 
-func main() {
-	sink.Serve(sink.Plugin[index.Config]{
+func main() { sink.Serve(plugin()) }
+
+func plugin() sink.Plugin[index.Config] {
+	return sink.Plugin[index.Config]{
 		Name: "json", Version: "1.0.0",
 		Summary: "an index of the messages in JSON Lines, one message a line",
 		Prepare: index.Prepare, Open: index.Open,
-	})
+	}
 }

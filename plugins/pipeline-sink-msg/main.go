@@ -7,10 +7,12 @@ import (
 	"github.com/mailhaul/pipeline/plugins/pipeline-sink-msg/internal/msg"
 )
 
-func main() {
-	sink.Serve(sink.Plugin[msg.Config]{
+func main() { sink.Serve(plugin()) }
+
+func plugin() sink.Plugin[msg.Config] {
+	return sink.Plugin[msg.Config]{
 		Name: "msg", Version: "1.0.0",
 		Summary: "a directory of Outlook .msg files",
 		Prepare: msg.Prepare, Open: msg.Open,
-	})
+	}
 }

@@ -32,7 +32,7 @@ var importRules = []importRule{
 	{from: "pkg/source/...", may: append([]string{"internal/wire/..."}, data...), why: "an author sees the contract; the wire stays behind internal/wire"},
 	{from: "pkg/sink/...", may: append([]string{"internal/wire/..."}, data...), why: "an author sees the contract; the wire stays behind internal/wire"},
 	{from: "pkg/stage/...", may: append([]string{"internal/wire/..."}, data...), why: "an author sees the contract; the wire stays behind internal/wire"},
-	{from: "pkg/plugintest/...", may: []string{"pkg/..."}, why: "the conformance suite tests what an author can see"},
+	{from: "pkg/plugintest/...", may: []string{"pkg/...", "internal/pluginhost", "internal/wire"}, why: "the conformance suite tests what an author can see, and starts it as the host does"},
 	{from: "plugins/...", may: []string{"pkg/...", "."}, why: "our plugins have no privilege that a third party lacks"},
 	{from: "internal/pluginpb/...", why: "it is generated from proto/"},
 	{from: "internal/wire/...", may: []string{"pkg/...", "internal/pluginpb", "internal/faultpoint", "."}, why: "it turns the contract into pb and back, and nothing else"},
