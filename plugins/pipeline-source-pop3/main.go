@@ -7,9 +7,11 @@ import (
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-pop3/internal/popsource"
 )
 
-func main() {
-	source.Serve(source.Plugin[popsource.Config]{
+func main() { source.Serve(plugin()) }
+
+func plugin() source.Plugin[popsource.Config] {
+	return source.Plugin[popsource.Config]{
 		Name: "pop3", Version: "0.1.0", Summary: "Mail from a POP3 server, read only",
 		Provides: popsource.Provides, Open: popsource.Opener(mailnet.NewTokens()),
-	})
+	}
 }
