@@ -80,8 +80,8 @@ func (b *builder) bodies() {
 	if native != 0 {
 		b.o.Int(pidNativeBody, native)
 	}
-	if codepage == 0 {
-		codepage = 65001
+	if codepage == 0 || native == 0 {
+		codepage = 65001 // of what isn't there; some readers fail on others
 	}
 	b.o.Int(pidInternetCodepage, codepage)
 	b.o.Int(pidMessageCodepage, codepage)

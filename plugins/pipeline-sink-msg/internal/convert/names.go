@@ -8,9 +8,9 @@ import (
 	"github.com/mailhaul/pipeline/pkg/message"
 )
 
-// longName drops what MS-OXCMAIL takes out of a file name (MSG checklist E2):
-// controls and "/:<>\|. It leaves * and ?, so they stay. At most 255 UTF-16
-// units are kept.
+// longName makes a file name that Windows takes: no controls, none of
+// "/:<>\| (MSG checklist E2) nor of *? (MSG98 of msglint), at most 255 UTF-16
+// units.
 func longName(s string) string {
 	ok := len(s) <= 200
 	for i := 0; ok && i < len(s); i++ {
@@ -41,7 +41,7 @@ func longName(s string) string {
 }
 
 // forbidden are the characters that no long name may have.
-const forbidden = `"/:<>\|`
+const forbidden = `"*/:<>?\|`
 
 // extension returns the name's end from its last dot; empty when it has none.
 func extension(name string) string {
