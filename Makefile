@@ -26,7 +26,7 @@ CRASHES  ?= 500
 BENCH    ?= .
 ROUNDS   ?= 5
 
-.PHONY: help build demo test race crash lint format modules generated bench microbench fuzz proto deps tools clean
+.PHONY: help build demo test race crash judge lint format modules generated bench microbench fuzz proto deps tools clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -51,8 +51,12 @@ race: ## Run the packages' tests under the race detector
 crash: ## Kill processes at random in 500 pipelines; make test does it in 32
 	MAILHAUL_CRASHES=$(CRASHES) $(GO) test -count=1 -timeout 1h -v -run Random ./test/crash
 
+judge: ## Have four readers of others judge the .msg of every mail; CI takes a sample
+	.ci/judge all
+
 lint: deps $(TOOLS)/golangci-lint format modules generated ## Check format, vet, linters, modules, generated code, rules
 	$(GO) vet ./...
+	$(GO) vet -tags judge ./plugins/pipeline-sink-msg/...
 	$(foreach dir,$(EXAMPLES),$(GO) -C $(dir) vet ./... &&) true
 	$(TOOLS)/golangci-lint run ./...
 	$(GO) test -count=1 ./test/rules/...
