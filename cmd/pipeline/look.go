@@ -29,14 +29,21 @@ type lookFlags struct {
 	search   string
 }
 
+// add adds all flags to a verb.
 func (f *lookFlags) add(cmd *cobra.Command) {
+	f.addURL(cmd)
 	flags := cmd.Flags()
-	flags.BoolVar(&f.insecure, "insecure", false, "with a URL: go on without TLS, or with a certificate that doesn't check")
-	flags.StringVar(&f.caFile, "ca-file", "", "with a URL: trust the authorities in this PEM `file` instead of the system's")
 	flags.StringVar(&f.uids, "uids", "", "only these UIDs, a `set` as in 1:100,205,4000:*")
 	flags.StringVar(&f.sequence, "sequence", "", "only these sequence or message numbers, a `set` as in 1:50")
 	flags.StringArrayVar(&f.uidls, "uidl", nil, "only the message of this unique `id` (POP3); may be given more than once")
 	flags.StringVar(&f.search, "search", "", "only what the server's SEARCH finds, as in 'SINCE 1-Jan-2024 NOT DELETED'")
+}
+
+// addURL adds those that are for a URL.
+func (f *lookFlags) addURL(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.BoolVar(&f.insecure, "insecure", false, "with a URL: go on without TLS, or with a certificate that doesn't check")
+	flags.StringVar(&f.caFile, "ca-file", "", "with a URL: trust the authorities in this PEM `file` instead of the system's")
 }
 
 // changes is what the flags change in the source's config.
@@ -59,18 +66,16 @@ func (f *lookFlags) changes() (out []job.Change) {
 type looked struct {
 	browse.Source
 	*job.Looked
+	job     *job.Job
 	mailbox string
+	named   bool // a URL names one message
 }
 
 // look opens the source that the arguments name, hands it to f, and closes all.
-func (c *command) look(ctx context.Context, args []string, f *lookFlags, extras []string, do func(*looked) error) (err error) {
+func (c *command) look(ctx context.Context, args []string, f *lookFlags, changes []job.Change, do func(*looked) error) (err error) {
 	l := &looked{}
 	if len(args) > 1 {
 		l.mailbox = args[1]
-	}
-	changes := f.changes()
-	if len(extras) > 0 {
-		changes = append(changes, job.Change{Flag: "--fields", Key: "extra_fields", Value: extras})
 	}
 	var j *job.Job
 	if browse.IsURL(args[0]) {
@@ -94,6 +99,7 @@ func (c *command) look(ctx context.Context, args []string, f *lookFlags, extras 
 		return err
 	}
 	defer l.Opened.Source.Close()
+	l.job = j
 	for _, note := range l.Notes {
 		fmt.Fprintf(c.err, "note: %s\n", browse.Safe(note))
 	}
@@ -113,6 +119,7 @@ func (c *command) lookAtURL(ctx context.Context, l *looked, word string, f *look
 		}
 		l.mailbox = a.Mailbox
 	}
+	l.named = a.UID != 0 || a.UIDL != ""
 	if a.UID != 0 {
 		changes = append(changes, job.Change{Flag: ";UID=", Key: "select.uids", Value: fmt.Sprint(a.UID)})
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/mailhaul/pipeline/internal/browse"
+	"github.com/mailhaul/pipeline/internal/job"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -92,7 +93,11 @@ func (c *command) ls(ctx context.Context, args []string, f *lsFlags) error {
 	if err != nil {
 		return err
 	}
-	return c.look(ctx, args, &f.lookFlags, browse.Extras(fields), func(l *looked) error {
+	changes := f.changes()
+	if extras := browse.Extras(fields); len(extras) > 0 {
+		changes = append(changes, job.Change{Flag: "--fields", Key: "extra_fields", Value: extras})
+	}
+	return c.look(ctx, args, &f.lookFlags, changes, func(l *looked) error {
 		if f.count {
 			return c.lsCount(ctx, l, f)
 		}

@@ -64,6 +64,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		c.lintCommand(),
 		c.planCommand(),
 		c.lsCommand(),
+		c.getCommand(),
 	)
 	addVerbs(root, "Look after",
 		c.statusCommand(),

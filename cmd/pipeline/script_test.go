@@ -71,6 +71,7 @@ type script struct {
 //	deliver USER MAILBOX N       so many small messages, a day apart, from 2026-01-01 on
 //	deliver USER MAILBOX FILE…   these messages, their lines ended by CRLF
 //	doveadm ARG…                 doveadm against that server
+//	keep NAME                    what the last command printed, as a variable
 //	hold FILE                    locks a file as another run would, until the script ends
 //
 // $REPO is the repository.
@@ -102,7 +103,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold,
+			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold, "keep": keep,
 		},
 	})
 }
@@ -185,6 +186,13 @@ func doveadm(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("doveadm fails the test by itself")
 	}
 	fmt.Fprint(ts.Stdout(), server(ts).Doveadm(args...))
+}
+
+func keep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: keep NAME")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
 func hold(ts *testscript.TestScript, neg bool, args []string) {

@@ -470,3 +470,20 @@ func TestSize(t *testing.T) {
 		}
 	}
 }
+
+// TestHarmless: what is shown of a mail on a terminal does nothing to it, and
+// is else as it was.
+func TestHarmless(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := Harmless(&b)
+	if _, err := w.Write([]byte("Subject: \x1b]0;x\a 日本\r\n\r\n\tü \xff\u202e \u009b31m\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if want := "Subject: �]0;x� 日本\n\n\tü �� �31m\n"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}

@@ -19,6 +19,9 @@ type Change struct {
 	Flag  string // for errors, as in "--uids"
 	Key   string // its path in the config, as in "select.uids"
 	Value any    // as JSON has it
+
+	// Optional leaves it out where the plugin's config has no such key.
+	Optional bool
 }
 
 // Looked is a source that was opened to be looked into, outside of any run.
@@ -116,10 +119,13 @@ func (j *Job) open(ctx context.Context, session pluginhost.SessionSpec, changes 
 	if _, ok := c["connections"]; ok {
 		c["connections"] = 1
 	}
+	changes, err := j.applicable(ctx, session.Plugin, changes)
+	if err != nil {
+		return nil, err
+	}
 	for _, change := range changes {
 		set(c, strings.Split(change.Key, "."), change.Value)
 	}
-	var err error
 	if session.Config, err = json.Marshal(c); err != nil {
 		return nil, fault.New(fault.Bug, "write the config of source %s: %w", session.Name, err)
 	}
@@ -128,6 +134,30 @@ func (j *Job) open(ctx context.Context, session pluginhost.SessionSpec, changes 
 		return nil, err
 	}
 	return &Looked{Opened: opened, Name: session.Name, Narrowed: narrowed(c)}, nil
+}
+
+// applicable returns the changes without the optional ones that the plugin has
+// no key for.
+func (j *Job) applicable(ctx context.Context, plugin string, changes []Change) ([]Change, error) {
+	out := make([]Change, 0, len(changes))
+	for _, change := range changes {
+		if change.Optional {
+			d, err := j.describe(ctx, pluginhost.Source, plugin)
+			if err != nil {
+				return nil, err
+			}
+			var schema struct{ Properties map[string]any }
+			if err := json.Unmarshal(d.Schema, &schema); err != nil {
+				return nil, fault.New(fault.Bug, "read the config schema of plugin %s: %w", plugin, err)
+			}
+			first, _, _ := strings.Cut(change.Key, ".")
+			if _, ok := schema.Properties[first]; !ok {
+				continue
+			}
+		}
+		out = append(out, change)
+	}
+	return out, nil
 }
 
 func set(c map[string]any, path []string, value any) {
