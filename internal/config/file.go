@@ -41,7 +41,9 @@ type document struct {
 
 // Concurrency bounds what a run does at once.
 type Concurrency struct {
-	Sources int `json:"sources" default:"8" min:"1" max:"10000" doc:"sources that are exported at once"`
+	Sources   int           `json:"sources" default:"24" min:"1" max:"10000" doc:"sources that are exported at once"`
+	PerHost   int           `json:"per_host" default:"100" min:"1" max:"10000" doc:"connections to one host at once, over all sources; the host is that of the config's address or provider"`
+	ParkAfter time.Duration `json:"park_after" default:"1m" min:"1s" doc:"a source that must wait longer for its server is parked: the others go on, and it is taken up again when its wait ends before they do"`
 }
 
 type sourceDoc struct {

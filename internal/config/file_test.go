@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Name != "acme" || f.Timezone.String() != "Europe/Berlin" || f.Concurrency != (config.Concurrency{Sources: 24}) {
+	if f.Name != "acme" || f.Timezone.String() != "Europe/Berlin" || f.Concurrency != (config.Concurrency{Sources: 24, PerHost: 100, ParkAfter: time.Minute}) {
 		t.Errorf("top: %+v", f)
 	}
 	if len(f.Sources) != 2 || f.Sources[0].Name != "alice" || !f.Sources[0].Newest || f.Sources[0].Limit != 10000 ||

@@ -18,8 +18,8 @@ import (
 
 // Patience of an account with its server.
 const (
-	maxTries  = 5               // in a row, without a message in between
-	parkAfter = 5 * time.Minute // a longer wait ends the account for this run
+	maxTries  = 5           // in a row, without a message in between
+	parkAfter = time.Minute // a longer wait parks the account, where the plan doesn't say
 )
 
 // account is one source in this run.
@@ -33,13 +33,16 @@ type account struct {
 
 	boxes    []*box
 	excluded []string
-	chain    *stages.Run // of the pass: limits count anew in each
-	counted  int64       // by the source's own limit, in this pass
+	chain    *stages.Run        // of the pass: limits count anew in each
+	counted  int64              // by the source's own limit, in this pass
+	pushed   []stages.Pushed    // what the server is asked in the place of stages
+	where    []source.Condition // the same, as the source is asked
 	progress atomic.Int64
 	began    bool
 	started  time.Time
 	err      error
-	until    time.Time
+	until    time.Time // parked: until then
+	budget   budget
 	url      string            // of the last session
 	facts    map[string]string // so, too
 
@@ -54,7 +57,12 @@ type account struct {
 }
 
 func newAccount(e *Engine, p *plan.Source) *account {
-	a := &account{e: e, plan: p, attempts: map[message.ID]int{}}
+	pushed := e.plan.Conditions(p, e.now)
+	where := make([]source.Condition, len(pushed))
+	for i, c := range pushed {
+		where[i] = source.Condition(c.Condition)
+	}
+	a := &account{e: e, plan: p, pushed: pushed, where: where, attempts: map[message.ID]int{}, budget: budget{now: time.Now}}
 	a.changed.L = &a.mu
 	return a
 }
@@ -77,6 +85,10 @@ func (a *account) run(ctx context.Context) {
 		}
 		tries++
 		wait, again := a.patience(err, tries)
+		if again && wait > a.e.parkAfter() {
+			a.park(err, wait)
+			return
+		}
 		if !again {
 			a.err = err
 			a.e.note(Event{Kind: AccountFailed, Source: a.plan.Name, Err: err})
@@ -102,11 +114,14 @@ func (a *account) patience(err error, tries int) (time.Duration, bool) {
 	wait := max(backoff(tries), f.RetryAfter)
 	switch f.Class {
 	case fault.Throttled:
-		if wait > parkAfter {
-			a.until = a.e.opts.Now().Add(wait)
-			return 0, false
+		if tries == 1 && f.RetryAfter > 0 {
+			wait = f.RetryAfter // it knows best
 		}
-		return wait, tries <= maxTries
+		// To be asked to slow down is no failure, however often.
+		if tries > maxTries {
+			wait = max(wait, a.e.parkAfter()+time.Minute)
+		}
+		return wait, true
 	case fault.Unavailable, fault.Crashed:
 		// Where nothing ever worked, trying for long only hides the reason.
 		if !a.began {
@@ -115,6 +130,13 @@ func (a *account) patience(err error, tries int) (time.Duration, bool) {
 		return wait, tries <= maxTries
 	}
 	return 0, false
+}
+
+func (e *Engine) parkAfter() time.Duration {
+	if e.plan.ParkAfter > 0 {
+		return e.plan.ParkAfter
+	}
+	return parkAfter
 }
 
 // pass opens a session and works on every mailbox that isn't complete. It
@@ -127,9 +149,19 @@ func (a *account) pass(ctx context.Context) error {
 	a.source = opened.Source
 	defer opened.Source.Close()
 	a.notes(opened)
+	if err := a.openBudget(ctx, opened.Budget); err != nil {
+		return err
+	}
+	if err := a.budget.exhausted(); err != nil {
+		return err
+	}
+	// The first lane was taken when the account was started.
+	extra := a.e.hosts.take(a.plan.Host, opened.Lanes-1)
+	defer a.e.hosts.give(a.plan.Host, extra)
+	opened.Lanes = 1 + extra
 	a.lanes = newLanes(func() int {
 		if l, ok := opened.Source.(source.Laner); ok {
-			return l.Lanes()
+			return min(l.Lanes(), opened.Lanes)
 		}
 		return opened.Lanes
 	})
@@ -152,6 +184,9 @@ func (a *account) pass(ctx context.Context) error {
 		})
 	}
 	a.drain(ctx)
+	if err == nil && a.queue.isDropped() && !a.e.stopped() {
+		err = a.budget.exhausted()
+	}
 	if err != nil {
 		a.forget()
 		return err

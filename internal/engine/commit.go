@@ -76,6 +76,7 @@ func (e *Engine) commit(ctx context.Context) error {
 		}
 	}
 	epoch.Accounts, epoch.Mailboxes = e.takeStanding(items)
+	epoch.Spent = e.takeSpent()
 	faultpoint.Hit("engine.before.commit")
 	if err := e.ledger.Commit(ctx, epoch); err != nil {
 		return err

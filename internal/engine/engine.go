@@ -119,6 +119,7 @@ type Engine struct {
 	outlets  []*outlet
 	targets  []ledger.TargetID
 	accounts []*account
+	hosts    hosts
 	workers  atomic.Int64 // numbers given out
 
 	rules          map[string]string // stage -> fingerprint of the chain up to it
@@ -164,7 +165,7 @@ func Run(ctx context.Context, stop <-chan struct{}, opts Options) (*Result, erro
 	e := &Engine{
 		opts: opts, ctx: ctx, plan: opts.Plan, ledger: opts.Ledger, plugins: opts.Plugins, now: opts.Now(),
 		gate: newGate(), stages: map[string]*stagePool{}, stopping: make(chan struct{}), finished: map[ledger.Box]ledger.BoxState{},
-		standing: newStanding(),
+		standing: newStanding(), hosts: hosts{most: opts.Plan.PerHost, used: map[string]int{}},
 	}
 	if err := e.prepare(ctx); err != nil {
 		return &Result{Err: err}, err
@@ -242,12 +243,7 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 		}
 		committed <- err
 	}()
-	e.eachAccount(func(a *account) {
-		a.started = time.Now()
-		e.noteAccount(a, false)
-		a.run(ctx)
-		e.noteAccount(a, true)
-	})
+	e.eachAccount(func(a *account) { a.resume(ctx) })
 	if ctx.Err() == nil && !e.stopped() {
 		for _, a := range e.accounts {
 			if len(a.alone) > 0 {
@@ -262,26 +258,6 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 		err = errors.Join(err, p.close())
 	}
 	return errors.Join(err, e.closeSinks(ctx, err == nil))
-}
-
-// eachAccount runs f for all accounts, as many at once as the plan allows.
-func (e *Engine) eachAccount(f func(*account)) {
-	slots := make(chan struct{}, max(1, e.plan.Concurrency))
-	var wg sync.WaitGroup
-	for _, a := range e.accounts {
-		slots <- struct{}{}
-		if e.stopped() || e.ctx.Err() != nil {
-			<-slots
-			break
-		}
-		e.idle(-1)
-		wg.Go(func() {
-			defer func() { <-slots }()
-			defer e.idle(1)
-			f(a)
-		})
-	}
-	wg.Wait()
 }
 
 // idle counts the accounts that only wait for a commit; with none at work, the

@@ -34,6 +34,7 @@ type rig struct {
 	limit   int64
 	newest  bool
 	exclude []string // mailboxes
+	tune    func(*plan.Plan)
 	opts    engine.Options
 	ctx     context.Context // of the run; nil: the test's
 }
@@ -108,6 +109,9 @@ func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 			Name: name, Plugin: "synthetic", Selects: func(m message.Mailbox) bool { return !slices.Contains(r.exclude, m.Name) }, Provides: serverProvides &^ r.servers[name].hides,
 			Limit: r.limit, Newest: r.newest, Rules: fmt.Sprint(r.limit, r.newest),
 		})
+	}
+	if r.tune != nil {
+		r.tune(p)
 	}
 	p.Settle()
 	opts := r.opts

@@ -28,7 +28,7 @@ func (w *worker) fetchLoop(ctx context.Context, a *account) error {
 		if g == nil {
 			return nil
 		}
-		if a.e.stopped() {
+		if a.e.stopped() || a.budget.exhausted() != nil {
 			a.queue.leave(g)
 			a.queue.drop()
 			return nil
@@ -55,7 +55,7 @@ func (w *worker) fetchLoop(ctx context.Context, a *account) error {
 func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item, err error) {
 	p := newPulled()
 	ids := func(yield func([]message.ID) bool) {
-		for ctx.Err() == nil && !a.e.stopped() && p.room() {
+		for ctx.Err() == nil && !a.e.stopped() && a.budget.exhausted() == nil && p.room() {
 			batch := p.add(a.queue.take(g, g.box.batch()))
 			if len(batch) == 0 || !yield(batch) {
 				return
@@ -85,6 +85,7 @@ func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item,
 		default:
 			_ = w.deliver(ctx, it, f.Message) // a death ends the Fetch as well
 			a.e.counters(a).fetched(it.octets)
+			a.budget.spend(max(it.octets, f.Message.Body.Size()))
 			g.box.learn(it.octets)
 		}
 	}

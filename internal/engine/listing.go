@@ -27,7 +27,7 @@ func (a *account) listAll(ctx context.Context) error {
 		return err
 	}
 	for _, b := range a.boxes {
-		if a.e.stopped() {
+		if a.e.stopped() || a.queue.isDropped() {
 			return nil
 		}
 		if b.final() && !a.countsAcross() {
@@ -113,7 +113,7 @@ func (a *account) list(ctx context.Context, b *box) error {
 		size = pageLong
 	}
 	var after *message.ID
-	for !a.e.stopped() {
+	for !a.e.stopped() && !a.queue.isDropped() {
 		page, err := a.page(ctx, b, after, size)
 		if err != nil {
 			return err
@@ -158,7 +158,7 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 		return nil, err
 	}
 	defer a.lanes.release()
-	req := source.ListRequest{Mailbox: b.name, Needs: a.plan.FirstNeeds, After: after, Limit: size, Newest: a.plan.Newest, Among: b.among}
+	req := source.ListRequest{Mailbox: b.name, Needs: a.plan.FirstNeeds, After: after, Limit: size, Newest: a.plan.Newest, Where: a.where, Among: b.among}
 	if err := a.number(ctx, b); err != nil {
 		return nil, err
 	}
@@ -216,6 +216,9 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 		if seen[s.ID] || req.Limit > 0 && len(sums) >= req.Limit {
 			return nil, fault.New(fault.Bug, "source %s: plugin %s lists %s twice, or more than was asked for", a.plan.Name, a.plan.Plugin, s.ID)
 		}
+		if s.Fails < 0 || s.Fails > len(req.Where) {
+			return nil, fault.New(fault.Bug, "source %s: plugin %s says that %s fails condition %d of %d", a.plan.Name, a.plan.Plugin, s.ID, s.Fails, len(req.Where))
+		}
 		seen[s.ID] = true
 		s.Vars = a.plan.Vars
 		sums = append(sums, s)
@@ -249,7 +252,7 @@ func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
 		}
 		a.counted++
 		a.e.counters(a).Listed.Add(1)
-		if a.e.done(&l.entry, a.plan.Vars) {
+		if a.e.done(&l.entry, a.plan.Vars) || a.failsAgain(l) {
 			b.mu.Lock()
 			b.listed++
 			b.before.add(a.e.classOf(&l.entry), fateOf(&l.entry, ledger.Everywhere))
@@ -268,9 +271,29 @@ func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
 		for _, s := range l.entry.Suspects {
 			it.accuse(s.Target)
 		}
+		if l.sum.Fails > 0 {
+			stage := a.pushed[l.sum.Fails-1].Stage.Name
+			// Without kept values: a chain that changes lists it anew (I8).
+			it.final = &ledger.Fate{Target: ledger.Everywhere, Class: ledger.Dropped, Refusal: &ledger.Refusal{Stage: stage, Rules: a.e.rules[stage]}}
+		}
 		items = append(items, it)
 	}
 	return items, false
+}
+
+// failsAgain reports whether the server refuses a message for the condition
+// for which it did before: its drop stands as it is in the ledger, also where
+// only a new listing could tell.
+func (a *account) failsAgain(l *listed) bool {
+	if l.sum.Fails == 0 {
+		return false
+	}
+	f := fateOf(&l.entry, ledger.Everywhere)
+	if f == nil || f.Class != ledger.Dropped || f.Refusal == nil || len(f.Refusal.Values) > 0 {
+		return false
+	}
+	stage := a.pushed[l.sum.Fails-1].Stage.Name
+	return f.Refusal.Stage == stage && f.Refusal.Rules == a.e.rules[stage]
 }
 
 // deepen judges the items of a page, asking the source for more of those that

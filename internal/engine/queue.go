@@ -125,6 +125,13 @@ func (q *queue) end() {
 	q.changed.Broadcast()
 }
 
+// isDropped reports whether what waited was given up.
+func (q *queue) isDropped() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.dropped
+}
+
 // drop gives up what waits.
 func (q *queue) drop() {
 	q.mu.Lock()

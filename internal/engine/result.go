@@ -116,6 +116,7 @@ const (
 	AccountDone
 	AccountFailed
 	AccountRetried // Err says why, Wait how long
+	AccountParked  // Err says why, Wait how long; it may be taken up again
 	AccountNote    // Text
 	MailboxListed
 	MailboxSkipped

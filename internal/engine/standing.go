@@ -61,6 +61,17 @@ func (e *Engine) noteAccount(a *account, ended bool) {
 	}
 }
 
+// takeSpent returns what accounts with a budget fetched since the last call.
+func (e *Engine) takeSpent() []ledger.Spending {
+	var out []ledger.Spending
+	for _, a := range e.accounts {
+		if add, before := a.budget.take(); len(add) > 0 {
+			out = append(out, ledger.Spending{Source: a.plan.Name, Add: add, Before: before})
+		}
+	}
+	return out
+}
+
 func (e *Engine) hasStanding() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -109,7 +109,7 @@ func TestTheLedgerTellsWhereMailboxesStand(t *testing.T) {
 // A run that is cut off in the middle of a mailbox leaves a sum that holds.
 func TestARunThatIsCutOffLeavesItsSums(t *testing.T) {
 	t.Parallel()
-	s := newServer(9000, "A", "B")
+	s := newServer(20_000, "A", "B")
 	s.lanes = 1
 	r := newRig(t, s)
 	stop := make(chan struct{})
@@ -128,7 +128,7 @@ func TestARunThatIsCutOffLeavesItsSums(t *testing.T) {
 	if a.State != ledger.Incomplete || a.Fates[ledger.Written] < 5000 || a.Fates[ledger.Pending] == 0 {
 		t.Errorf("A is %+v", a)
 	}
-	if b.State != ledger.NeverListed || b.Listed != 0 || b.Server != 9000 {
+	if b.State != ledger.NeverListed || b.Listed != 0 || b.Server != 20_000 {
 		t.Errorf("B is %+v", b)
 	}
 }

@@ -37,6 +37,11 @@ type server struct {
 	blind    []string         // what it says that it hides
 	dieAfter int64            // the process dies once after so many bodies; 0: never
 	openErr  error
+	opening  func(n int64) error // asked at the nth opening, from 1
+	budget   source.Budget
+	searches bool   // it leaves out the summaries of what fails a condition on the size
+	misleads bool   // it says that messages fail a condition that isn't there
+	calls    *gauge // of List and Fetch at once; may be shared
 
 	opened  atomic.Int64
 	listed  atomic.Int64 // summaries
@@ -85,11 +90,16 @@ type session struct {
 }
 
 func (s *server) open() (source.Opened, error) {
-	s.opened.Add(1)
+	n := s.opened.Add(1)
 	if s.openErr != nil {
 		return source.Opened{}, s.openErr
 	}
-	return source.Opened{Source: &session{server: s}, Lanes: s.lanes, Provides: serverProvides, URL: "test://u@h"}, nil
+	if s.opening != nil {
+		if err := s.opening(n); err != nil {
+			return source.Opened{}, err
+		}
+	}
+	return source.Opened{Source: &session{server: s}, Budget: s.budget, Lanes: s.lanes, Provides: serverProvides, URL: "test://u@h"}, nil
 }
 
 func (s *session) Mailboxes(context.Context) iter.Seq2[message.Mailbox, error] {
@@ -104,6 +114,7 @@ func (s *session) Mailboxes(context.Context) iter.Seq2[message.Mailbox, error] {
 
 func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[message.Summary, error] {
 	return func(yield func(message.Summary, error) bool) {
+		defer s.calls.in()()
 		if s.dead.Load() {
 			yield(message.Summary{}, errDied)
 			return
@@ -128,12 +139,35 @@ func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[mess
 				return
 			}
 			n++
+			if fails := s.search(req, uid); fails > 0 {
+				if !yield(message.Summary{ID: message.ID{Mailbox: req.Mailbox, UIDValidity: 7, UID: uid}, Fails: fails}, nil) {
+					return
+				}
+				continue
+			}
 			s.listed.Add(1)
 			if !yield(s.summary(req.Mailbox, uid, req.Needs), nil) {
 				return
 			}
 		}
 	}
+}
+
+// search returns 1 + the index of a condition that the message fails.
+func (s *session) search(req source.ListRequest, uid uint32) int {
+	if s.misleads {
+		return len(req.Where) + 1
+	}
+	if !s.searches {
+		return 0
+	}
+	size := int64(len(s.octets(req.Mailbox, uid)))
+	for i, c := range req.Where {
+		if c.Field == "size" && (c.Op == ">" && size <= c.Size || c.Op == "<" && size >= c.Size) {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 func (s *session) summary(mailbox string, uid uint32, needs message.Needs) message.Summary {
@@ -156,6 +190,7 @@ func (s *session) summary(mailbox string, uid uint32, needs message.Needs) messa
 
 func (s *session) Fetch(_ context.Context, req source.FetchRequest) iter.Seq2[source.Fetched, error] {
 	return func(yield func(source.Fetched, error) bool) {
+		defer s.calls.in()()
 		for ids := range req.IDs {
 			for _, id := range ids {
 				f, err := s.fetch(id, req.Needs)
@@ -207,3 +242,19 @@ func (s *session) fetch(id message.ID, needs message.Needs) (source.Fetched, err
 }
 
 func (s *session) Close() error { return nil }
+
+// gauge counts calls at once. A nil gauge doesn't.
+type gauge struct{ now, peak atomic.Int64 }
+
+func (g *gauge) in() (out func()) {
+	if g == nil {
+		return func() {}
+	}
+	for n := g.now.Add(1); ; {
+		was := g.peak.Load()
+		if n <= was || g.peak.CompareAndSwap(was, n) {
+			break
+		}
+	}
+	return func() { g.now.Add(-1) }
+}

@@ -58,6 +58,8 @@ type Term struct {
 	inputs []*Field // what it reads, now() left out
 	now    bool
 	logic  *logic
+
+	compare *comparison // nil: no server can be asked
 }
 
 // logic is a term's tree of and, or and not, with programs at its leaves. It
@@ -103,7 +105,7 @@ func Compile(text string, opts Options) (*Program, error) {
 		op = "||"
 	}
 	for _, n := range split(tree.Node, op) {
-		t := &Term{}
+		t := &Term{compare: comparisonOf(n, opts.Negate)} // before the optimizer changes the tree
 		t.logic = c.logic(n, t)
 		if opts.Negate {
 			t.logic = &logic{op: "!", kids: []*logic{t.logic}}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -231,7 +233,8 @@ func (j *Job) eachSource(f func(*config.Source) error) {
 // Prepare evaluates the references, asks each sink where it writes, and makes
 // the plan. Check comes before it.
 func (j *Job) Prepare(ctx context.Context) error {
-	p := &plan.Plan{Name: j.File.Name, Concurrency: j.File.Concurrency.Sources}
+	p := &plan.Plan{Name: j.File.Name, Concurrency: j.File.Concurrency.Sources,
+		PerHost: j.File.Concurrency.PerHost, ParkAfter: j.File.Concurrency.ParkAfter}
 	var errs []error
 	for i, c := range j.File.Plugins {
 		if c != nil {
@@ -288,21 +291,46 @@ func (j *Job) planSource(ctx context.Context, s *config.Source) (plan.Source, er
 	}
 	// With a command in it, it is evaluated when the source is opened: a plan
 	// of 3,000 sources runs no 3,000 commands.
+	host := "" // not known without the command
 	if !s.Config.Runs(sc) {
 		resolved, err := s.Config.ResolveWith(ctx, sc, j.values)
 		if err != nil {
 			return plan.Source{}, err
 		}
 		j.sources[s.Name] = j.session(s.Name, s.Plugin, resolved)
+		host = hostOf(resolved.JSON)
 	}
 	rules, err := s.Fingerprint()
 	if err != nil {
 		return plan.Source{}, err
 	}
 	return plan.Source{
-		Name: s.Name, Plugin: s.Plugin, Row: s.Row, Selects: s.Mailboxes.Match, Newest: s.Newest, Limit: int64(s.Limit),
+		Name: s.Name, Plugin: s.Plugin, Row: s.Row, Host: host, Selects: s.Mailboxes.Match, Newest: s.Newest, Limit: int64(s.Limit),
 		Vars: s.Vars, Provides: d.Provides, Rules: rules,
 	}, nil
+}
+
+// hostOf returns what tells the hosts of sources apart, from the keys that
+// sources call it by; empty when the config has none of them.
+func hostOf(config []byte) string {
+	var c struct{ Address, Host, Server, URL, Provider any }
+	if json.Unmarshal(config, &c) != nil {
+		return "" // a plugin of another shape: no bound
+	}
+	for _, v := range []any{c.Address, c.Host, c.Server, c.URL, c.Provider} {
+		s, ok := v.(string)
+		if !ok || s == "" {
+			continue
+		}
+		if u, err := url.Parse(s); err == nil && u.Host != "" {
+			s = u.Host
+		}
+		if host, _, err := net.SplitHostPort(s); err == nil {
+			s = host
+		}
+		return strings.ToLower(s)
+	}
+	return ""
 }
 
 func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {

@@ -17,6 +17,7 @@ type Epoch struct {
 	Boxes       map[Box]BoxState
 	Accounts    []Account // those that began or ended
 	Mailboxes   []Mailbox // those that the epoch touched, as they now stand
+	Spent       []Spending
 }
 
 // Settled is a message with all its fates as they now are: a fate that isn't
@@ -48,6 +49,9 @@ func (l *Ledger) Commit(ctx context.Context, e Epoch) error {
 			if err := saveState(ctx, tx, box, state); err != nil {
 				return err
 			}
+		}
+		if err := w.spend(e.Spent); err != nil {
+			return err
 		}
 		return w.stand(e.Accounts, e.Mailboxes)
 	})

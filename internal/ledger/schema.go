@@ -110,6 +110,12 @@ CREATE TABLE mailbox (
 	sums TEXT NOT NULL,
 	PRIMARY KEY (source, mailbox)
 ) WITHOUT ROWID;
+CREATE TABLE spent (
+	source TEXT NOT NULL,
+	slot INTEGER NOT NULL,
+	octets INTEGER NOT NULL,
+	PRIMARY KEY (source, slot)
+) WITHOUT ROWID;
 CREATE TABLE run (
 	id INTEGER PRIMARY KEY,
 	started TEXT NOT NULL,

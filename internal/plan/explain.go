@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -89,6 +90,9 @@ func explainSource(b *strings.Builder, p *Plan, s *Source) {
 		order = "newest"
 	}
 	fmt.Fprintf(b, "  list   %s of every message, %s first, in mailboxes that have changed\n", listed, order)
+	for _, c := range p.Conditions(s, time.Now()) {
+		fmt.Fprintf(b, "         but for what fails %s, where its server can tell (stage %s)\n", c.Condition, c.Stage.Name)
+	}
 	if s.Limit > 0 {
 		fmt.Fprintf(b, "         at most %d messages\n", s.Limit)
 	}

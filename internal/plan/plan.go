@@ -5,6 +5,7 @@ package plan
 
 import (
 	"strings"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/expression"
 	"github.com/mailhaul/pipeline/internal/stages"
@@ -18,7 +19,9 @@ type Plan struct {
 	Sources     []Source
 	Chain       *stages.Chain
 	Sinks       []Sink
-	Concurrency int // accounts at once
+	Concurrency int           // accounts at once
+	PerHost     int           // lanes to one host at once, over all accounts; 0: no bound
+	ParkAfter   time.Duration // an account that must wait longer is parked; 0: a minute
 }
 
 // Source is one source of the plan.
@@ -26,6 +29,7 @@ type Source struct {
 	Name     string
 	Plugin   string
 	Row      string // where the row stands that made it; "" without a table
+	Host     string // that it connects to, for PerHost; empty: unknown
 	Selects  func(message.Mailbox) bool
 	Newest   bool
 	Limit    int64 // messages of the listing, over all mailboxes; 0: none
@@ -116,4 +120,19 @@ func (p *Plan) Settle() {
 		}
 		s.FetchNeeds = message.NeedBody | fetch&s.Provides&^(message.NeedHeaders|message.NeedStructure)
 	}
+}
+
+// Conditions returns what the source's server may be asked in the place of
+// stages: those of the chain whose field the source has.
+func (p *Plan) Conditions(s *Source, now time.Time) []stages.Pushed {
+	needs := map[string]message.Needs{
+		"date": message.NeedHeaders, "internal_date": message.NeedInternalDate, "size": message.NeedSize, "flags": message.NeedFlags,
+	}
+	var out []stages.Pushed
+	for _, c := range p.Chain.Conditions(now) {
+		if need := needs[c.Field]; need != 0 && s.Provides.Has(need) {
+			out = append(out, c)
+		}
+	}
+	return out
 }

@@ -3,6 +3,7 @@ package plan_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/expression"
 	"github.com/mailhaul/pipeline/internal/plan"
@@ -206,5 +207,32 @@ func TestTake(t *testing.T) {
 				t.Errorf("the first is among %s, want %s", got, tt.among)
 			}
 		})
+	}
+}
+
+// Only what the source has, and only of the filters that come before anything
+// else, is asked of a server; the plan says it.
+func TestConditions(t *testing.T) {
+	t.Parallel()
+	texts := []string{"size < 5 && !seen", "internal_date > now()", "limit", "size > 1"}
+	for name, tt := range map[string]struct {
+		provides message.Needs
+		want     []string
+	}{
+		"imap": {imap, []string{"fails size < 5, where its server can tell (stage a)", `fails flags lacks \Seen, where its server can tell (stage a)`, "fails internal_date > "}},
+		"pop3": {pop3, []string{"fails size < 5"}},
+		"bare": {bare, nil},
+	} {
+		p := build(t, tt.provides, texts, eml, "")
+		p.Settle()
+		if got := p.Conditions(&p.Sources[0], time.Now()); len(got) != len(tt.want) {
+			t.Errorf("%s: %v", name, got)
+		}
+		text := plan.Explain(p)
+		for _, w := range tt.want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s: the plan doesn't say %q:\n%s", name, w, text)
+			}
+		}
 	}
 }

@@ -135,6 +135,8 @@ func (d *Display) Event(e engine.Event) {
 		d.say("note: %s: %s", e.Source, e.Text)
 	case engine.AccountRetried:
 		d.say("again in %s: %s: %v", e.Wait.Round(time.Millisecond), e.Source, e.Err)
+	case engine.AccountParked:
+		d.say("parked for %s: %s: %v", e.Wait.Round(time.Second), e.Source, e.Err)
 	case engine.SourceDied:
 		d.say("warning: the process of source %s died with %d messages in hand; they are tried one by one at the end", e.Source, e.Count)
 	case engine.SinkDied:

@@ -118,8 +118,7 @@ func Troubles(r *engine.Result) []error {
 		a := &r.Accounts[i]
 		switch {
 		case !a.Until.IsZero():
-			out = append(out, fault.New(fault.Throttled, "source %s: its server asks to wait until %s", a.Source, a.Until.Format("2006-01-02 15:04:05 MST")).
-				WithHint("run again then; it goes on where it stopped"))
+			out = append(out, parked(a))
 		case a.Err != nil && !errors.Is(r.Err, a.Err): // else it is what ended the run
 			out = append(out, fmt.Errorf("source %s: %w", a.Source, a.Err))
 		}
@@ -145,4 +144,14 @@ func column(s string, places int) string {
 		}
 	}
 	return s + strings.Repeat(" ", max(0, places))
+}
+
+// parked says of an account when to go on, and why not now.
+func parked(a *engine.Account) error {
+	why := ""
+	if a.Err != nil {
+		why = ": " + a.Err.Error()
+	}
+	return fault.New(fault.Throttled, "source %s: parked until %s%s", a.Source, a.Until.Format("2006-01-02 15:04:05 MST"), why).
+		WithHint("run again then; it goes on where it stopped")
 }

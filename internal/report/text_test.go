@@ -81,7 +81,7 @@ func TestTroubles(t *testing.T) {
 		"sink archive: no space",
 		"source a: LOGIN refused",
 		"source a: mailbox INBOX: NO",
-		"source b: its server asks to wait until 2026-01-02 03:04:05 UTC",
+		"source b: parked until 2026-01-02 03:04:05 UTC: busy",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -99,6 +99,31 @@ func level(n message.Needs) int {
 // Stages returns the stages in order. Don't change them.
 func (c *Chain) Stages() []*Stage { return c.stages }
 
+// Pushed is a condition that stands for a term of a stage: what surely fails
+// it is dropped by that stage.
+type Pushed struct {
+	expression.Condition
+	Stage *Stage
+}
+
+// Conditions returns what a server may be asked in the place of stages: terms
+// of the filters at the head of the chain, which judge every message first.
+// now is the time that expressions see.
+func (c *Chain) Conditions(now time.Time) []Pushed {
+	var out []Pushed
+	for _, s := range c.stages {
+		if s.Filter == nil {
+			break
+		}
+		for _, t := range s.terms() {
+			if cond, ok := t.Condition(now); ok {
+				out = append(out, Pushed{cond, s})
+			}
+		}
+	}
+	return out
+}
+
 // Levels returns what to ask a listing for, step by step: first what can be
 // asked of every message, then what is worth asking for the survivors of the
 // step before. Only what the chain reads; empty for a chain that reads nothing.

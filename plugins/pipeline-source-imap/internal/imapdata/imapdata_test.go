@@ -85,7 +85,7 @@ func TestReadNamespaces(t *testing.T) {
 		`NIL NIL (("" NIL))`: {""},
 		`((`:                 nil,
 	} {
-		if got := ReadNamespaces([]byte(data)); !slices.Equal(got, want) {
+		if got := ReadNamespaces([]byte(data)); !slices.Equal(got.Others, want) {
 			t.Errorf("%s: %q, want %q", data, got, want)
 		}
 	}

@@ -177,25 +177,35 @@ func ReadStatus(data []byte) (Status, bool) {
 	}
 }
 
-// ReadNamespaces returns the prefixes of other users' and shared mailboxes in
-// what stands behind the word NAMESPACE (RFC 2342 §5): personal, other, shared.
-func ReadNamespaces(data []byte) (prefixes []string) {
+// Namespaces are the prefixes of names (RFC 2342 §5).
+type Namespaces struct {
+	Personal string   // of the user's own mailboxes, as "INBOX."; the first where there are several
+	Others   []string // of other users' and shared mailboxes
+}
+
+// ReadNamespaces reads what stands behind the word NAMESPACE: personal, other
+// users', shared.
+func ReadNamespaces(data []byte) (n Namespaces) {
 	s := scanner{b: data}
 	for group := range 3 {
 		if k, _ := s.next(); k != opened {
 			continue // NIL
 		}
-		for {
+		for first := true; ; first = false {
 			k, _ := s.next()
 			if k != opened {
 				s.close()
 				break
 			}
-			if k, v := s.next(); k == text && group > 0 {
-				prefixes = append(prefixes, string(v))
+			switch k, v := s.next(); {
+			case k != text:
+			case group > 0:
+				n.Others = append(n.Others, string(v))
+			case first:
+				n.Personal = string(v)
 			}
 			s.skipRest()
 		}
 	}
-	return prefixes
+	return n
 }

@@ -257,13 +257,6 @@ func (s *Set) TakeFrom(uid uint32) Set {
 	return page
 }
 
-// Or returns what is in either set.
-func (s Set) Or(t Set) Set {
-	out := append(slices.Clone(s), t...)
-	out.normalise()
-	return out
-}
-
 // Each is All in either order. It reports whether f never returned false.
 func (s Set) Each(descending bool, f func(uint32) bool) bool {
 	if !descending {

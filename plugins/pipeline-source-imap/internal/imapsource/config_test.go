@@ -8,7 +8,9 @@ import (
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/mailnet"
+	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/pkg/spec"
+	"github.com/mailhaul/pipeline/test/imapscript"
 )
 
 func TestConfig(t *testing.T) {
@@ -49,5 +51,35 @@ func TestProviderFillsIn(t *testing.T) {
 	err = spec.Decode([]byte(`{"provider": "icloud", "username": "alice", "pasword": "x"}`), &c, nil)
 	if f := (*fault.Error)(nil); !errors.As(err, &f) || f.Class != fault.Config {
 		t.Errorf("a misspelt key: %v", err)
+	}
+}
+
+// TestBudget: what the provider grants, or the file, reaches the host.
+func TestBudget(t *testing.T) {
+	t.Parallel()
+	server := imapscript.Start(t, imapscript.Script{})
+	for _, tt := range []struct {
+		provider, budget string
+		want             source.Budget
+	}{
+		{"gmail", "", source.Budget{Bytes: 2_300_000_000, Per: 24 * time.Hour}},
+		{"gmail", "5GB/week", source.Budget{Bytes: 5_000_000_000, Per: 7 * 24 * time.Hour}},
+		{"gmail", "none", source.Budget{}},
+		{"", "", source.Budget{}},
+	} {
+		c := plainConfig(server.Addr)
+		c.Provider = tt.provider
+		if tt.budget != "" {
+			if err := c.Budget.Bytes.UnmarshalText([]byte(tt.budget)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o, err := openWith(t, c, source.Env{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Source.Close(); o.Budget != tt.want {
+			t.Errorf("%s %q: %+v, want %+v", tt.provider, tt.budget, o.Budget, tt.want)
+		}
 	}
 }

@@ -59,10 +59,14 @@ func (s *Source) list(ctx context.Context, c *imapconn.Conn) ([]message.Mailbox,
 	items := statusItems(c)
 	states := map[string]imapdata.Status{}
 	var found []listed
+	var own naming
 	collect := func(r *imapconn.Response) error {
 		switch r.Name {
 		case "LIST", "XLIST":
 			if l, ok := imapdata.ReadList(r.Data); ok {
+				if own.separator == 0 {
+					own.separator = l.Separator
+				}
 				found = append(found, listed{raw: l.Raw, Mailbox: message.Mailbox{
 					Name: l.Name(c.UTF8()), SpecialUse: specialUse(&l),
 					Selectable: !l.Has(`\Noselect`) && !l.Has(`\NonExistent`),
@@ -76,15 +80,16 @@ func (s *Source) list(ctx context.Context, c *imapconn.Conn) ([]message.Mailbox,
 		}
 		return nil
 	}
-	prefixes, err := namespaces(ctx, c)
+	spaces, err := namespaces(ctx, c)
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "ask for the namespaces")
 	}
+	own.prefix = spaces.Personal
 	// everywhere lists what is the user's own and all that the server counts
 	// to it, and then the namespaces that it left out.
 	everywhere := func(options string) error {
 		_, err := c.Do(ctx, `LIST "" "*"`+options, collect)
-		for _, prefix := range prefixes {
+		for _, prefix := range spaces.Others {
 			if err != nil || slices.ContainsFunc(found, func(l listed) bool { return strings.HasPrefix(l.raw, prefix) }) {
 				continue
 			}
@@ -113,28 +118,48 @@ func (s *Source) list(ctx context.Context, c *imapconn.Conn) ([]message.Mailbox,
 			return nil, fault.Wrap(fault.Unavailable, err, "ask for the mailboxes' states")
 		}
 	}
-	return s.name(found, states), nil
+	return s.name(found, states, own), nil
 }
 
-// namespaces returns the prefixes of other users' and shared mailboxes
-// (RFC 2342). The roots of a file system, which some servers name here, aren't
+// naming is how the server writes names of the user's own mailboxes.
+type naming struct {
+	prefix    string // as "INBOX."
+	separator byte
+}
+
+// raw returns what the server would call a mailbox that isn't there yet.
+func (n naming) raw(name string, utf8 bool) string {
+	if n.separator != 0 && n.separator != '/' {
+		name = strings.ReplaceAll(name, "/", string(rune(n.separator)))
+	}
+	if !utf8 {
+		name = imapdata.EncodeName(name)
+	}
+	if !strings.HasPrefix(name, n.prefix) {
+		name = n.prefix + name
+	}
+	return name
+}
+
+// namespaces returns the prefixes of names (RFC 2342). The roots of a file system, which some servers name here, aren't
 // mail.
-func namespaces(ctx context.Context, c *imapconn.Conn) (prefixes []string, err error) {
+func namespaces(ctx context.Context, c *imapconn.Conn) (n imapdata.Namespaces, err error) {
 	if !c.Has("NAMESPACE") {
-		return nil, nil
+		return n, nil
 	}
 	_, err = c.Do(ctx, "NAMESPACE", func(r *imapconn.Response) error {
 		if r.Name == "NAMESPACE" {
-			prefixes = imapdata.ReadNamespaces(r.Data)
+			n = imapdata.ReadNamespaces(r.Data)
 		}
 		return nil
 	})
 	if err != nil && !c.Broken() {
-		return nil, nil
+		return imapdata.Namespaces{}, nil
 	}
-	return slices.DeleteFunc(prefixes, func(p string) bool {
+	n.Others = slices.DeleteFunc(n.Others, func(p string) bool {
 		return p == "" || p == "/" || strings.HasPrefix(p, "~") || strings.HasPrefix(p, "#news") || strings.HasPrefix(p, "#ftp")
-	}), err
+	})
+	return n, err
 }
 
 func statusItems(c *imapconn.Conn) string {
@@ -201,8 +226,8 @@ func (s *Source) statuses(ctx context.Context, c *imapconn.Conn, all []listed, i
 
 // name gives each mailbox a name of its own and remembers what the server
 // calls it.
-func (s *Source) name(found []listed, states map[string]imapdata.Status) []message.Mailbox {
-	raws := map[string]string{}
+func (s *Source) name(found []listed, states map[string]imapdata.Status, own naming) []message.Mailbox {
+	raws, special := map[string]string{}, map[string]string{}
 	once := s.onceFrom(found)
 	var out []message.Mailbox
 	for _, m := range found {
@@ -217,6 +242,11 @@ func (s *Source) name(found []listed, states map[string]imapdata.Status) []messa
 			}
 		}
 		raws[m.Name] = m.raw
+		for _, use := range m.SpecialUse {
+			if special[use] == "" {
+				special[use] = m.Name
+			}
+		}
 		if once && !slices.ContainsFunc(m.SpecialUse, func(u string) bool { return u == "all" || u == "junk" || u == "trash" }) {
 			continue // all that is in it is in All Mail too
 		}
@@ -235,7 +265,7 @@ func (s *Source) name(found []listed, states map[string]imapdata.Status) []messa
 		return strings.Compare(a.Name, b.Name)
 	})
 	s.mu.Lock()
-	s.raws = raws
+	s.raws, s.own, s.uses = raws, own, special
 	s.mu.Unlock()
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,9 +35,12 @@ type Source struct {
 
 	mu     sync.Mutex
 	raws   map[string]string // name -> the octets that the server calls it by
+	own    naming
 	sought sought
 
-	hidesAll bool // Gmail's All Mail isn't shown
+	uses     map[string]string // special use -> name
+	said     map[string]bool   // warnings that were given
+	hidesAll bool              // Gmail's All Mail isn't shown
 }
 
 // Opener returns the plugin's Open. All its sessions share tokens.
@@ -73,7 +77,8 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 	if s.gmail && c.Gmail != "folders" {
 		notes = append(notes, "Gmail: each message is taken once, from All Mail, Spam and Trash (gmail: folders takes each mailbox as it stands)")
 	}
-	return source.Opened{Source: s, Lanes: s.pool.Size(), Provides: provides, URL: c.URL(mailnet.IMAP), Notes: notes, Facts: facts}, nil
+	return source.Opened{Source: s, Lanes: s.pool.Size(), Provides: provides, URL: c.URL(mailnet.IMAP), Notes: notes, Facts: facts,
+		Budget: source.Budget{Bytes: max(c.Budget.Bytes.Octets, 0), Per: c.Budget.Bytes.Per}}, nil
 }
 
 // Lanes returns how many connections the server grants.
@@ -88,6 +93,9 @@ func (s *Source) Close() error {
 // examined is what the server said when it opened a mailbox.
 type examined struct {
 	messages, uidNext, uidValidity, modSeq int64 // -1: not said
+
+	readOnly bool
+	keeps    string // flags that can be set for good, in lower case, in their list; empty: not said
 }
 
 func (e *examined) state() message.MailboxState {
@@ -121,7 +129,7 @@ func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) 
 	}
 	b := mailnet.Backoff{Min: s.rest / 4}
 	for {
-		e, err := s.examineOnce(ctx, c, mailbox, raw)
+		e, err := s.examineOnce(ctx, c, "EXAMINE", mailbox, raw)
 		if !fault.Is(err, fault.Auth) || c.Broken() || b.Tries() == 2 {
 			return e, err
 		}
@@ -131,15 +139,17 @@ func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) 
 	}
 }
 
-func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, mailbox, raw string) (*examined, error) {
+func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, verb, mailbox, raw string) (*examined, error) {
 	e := &examined{messages: -1, uidNext: -1, uidValidity: -1, modSeq: -1}
-	command := "EXAMINE " + c.String(raw)
+	command := verb + " " + c.String(raw)
 	if c.Has("CONDSTORE") {
 		command += " (CONDSTORE)"
 	}
 	c.Selected = ""
-	_, err := c.Do(ctx, command, func(r *imapconn.Response) error {
+	done, err := c.Do(ctx, command, func(r *imapconn.Response) error {
 		switch {
+		case r.Code == "PERMANENTFLAGS":
+			e.keeps = strings.ToLower(r.Argument)
 		case r.Name == "EXISTS":
 			e.messages = int64(r.Num)
 		case r.Code == "UIDNEXT":
@@ -154,12 +164,13 @@ func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, mailbox, raw
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "open mailbox %s", mailbox)
 	}
+	e.readOnly = done.Code == "READ-ONLY"
 	c.Selected = mailbox
 	return e, nil
 }
 
 // raw returns the octets of a mailbox's name. They are as LIST had them; a
-// name that was never listed is encoded as the standard says.
+// name that was never listed is written as the server's own are.
 func (s *Source) raw(ctx context.Context, c *imapconn.Conn, mailbox string) (string, error) {
 	s.mu.Lock()
 	known := s.raws != nil
@@ -175,8 +186,7 @@ func (s *Source) raw(ctx context.Context, c *imapconn.Conn, mailbox string) (str
 		}
 		return s.raw(ctx, c, mailbox)
 	}
-	if c.UTF8() {
-		return mailbox, nil
-	}
-	return imapdata.EncodeName(mailbox), nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.own.raw(mailbox, c.UTF8()), nil
 }
