@@ -65,6 +65,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		c.planCommand(),
 		c.lsCommand(),
 		c.getCommand(),
+		c.authCommand(),
 	)
 	addVerbs(root, "Look after",
 		c.statusCommand(),

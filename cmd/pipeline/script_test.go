@@ -4,12 +4,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -71,6 +74,8 @@ type script struct {
 //	deliver USER MAILBOX N       so many small messages, a day apart, from 2026-01-01 on
 //	deliver USER MAILBOX FILE…   these messages, their lines ended by CRLF
 //	doveadm ARG…                 doveadm against that server
+//	tokens [ERROR]               an OAuth2 endpoint at $TOKENS with a device flow that a person agrees to
+//	                             at the second question, or ends with an error as in access_denied
 //	keep NAME                    what the last command printed, as a variable
 //	hold FILE                    locks a file as another run would, until the script ends
 //
@@ -103,7 +108,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold, "keep": keep,
+			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold, "keep": keep, "tokens": tokens,
 		},
 	})
 }
@@ -193,6 +198,30 @@ func keep(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: keep NAME")
 	}
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+func tokens(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: tokens [ERROR]")
+	}
+	var asked atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Path == "/device":
+			fmt.Fprint(w, `{"device_code":"d","user_code":"ABCD-EFGH","verification_uri":"https://login.test/device","expires_in":60,"interval":1}`)
+		case asked.Add(1) == 1:
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"error":"authorization_pending"}`)
+		case len(args) == 1:
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `{"error":%q,"error_description":"as the script says"}`, args[0])
+		default:
+			fmt.Fprint(w, `{"access_token":"a","token_type":"Bearer","expires_in":3600,"refresh_token":"s3cret-refresh"}`)
+		}
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv("TOKENS", s.URL)
 }
 
 func hold(ts *testscript.TestScript, neg bool, args []string) {

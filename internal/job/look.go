@@ -56,35 +56,45 @@ func Bare(o Options) (*Job, error) {
 
 // Look opens one source of the file, and nothing else: no ledger, no sink.
 func (j *Job) Look(ctx context.Context, name string, changes []Change) (*Looked, error) {
-	for _, bad := range j.File.BadRows {
-		if bad.Name == name {
-			return nil, bad
-		}
-	}
-	if err := j.Source(name); err != nil {
-		return nil, err
-	}
-	s := j.source(name)
-	sc, err := j.schema(ctx, pluginhost.Source, s.Plugin)
-	if err != nil {
-		return nil, j.File.Place(s.Key+".plugin", err)
-	}
-	if err := s.Config.CheckWith(sc); err != nil {
-		return nil, err
-	}
-	resolved, err := s.Config.ResolveWith(ctx, sc, j.values)
+	session, err := j.resolve(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	l, err := j.open(ctx, j.session(name, s.Plugin, resolved), changes)
+	l, err := j.open(ctx, session, changes)
 	if err != nil {
-		if at := blame(err, s.Plugin, changes); at != nil {
+		if at := blame(err, session.Plugin, changes); at != nil {
 			return nil, at
 		}
 		return nil, j.placeSource(name, err)
 	}
+	s := j.source(name)
 	l.Vars, l.Exports = s.Vars, s.Mailboxes.Match
 	return l, nil
+}
+
+// resolve checks the config of a source and evaluates its references.
+func (j *Job) resolve(ctx context.Context, name string) (none pluginhost.SessionSpec, err error) {
+	for _, bad := range j.File.BadRows {
+		if bad.Name == name {
+			return none, bad
+		}
+	}
+	if err := j.Source(name); err != nil {
+		return none, err
+	}
+	s := j.source(name)
+	sc, err := j.schema(ctx, pluginhost.Source, s.Plugin)
+	if err != nil {
+		return none, j.File.Place(s.Key+".plugin", err)
+	}
+	if err := s.Config.CheckWith(sc); err != nil {
+		return none, err
+	}
+	resolved, err := s.Config.ResolveWith(ctx, sc, j.values)
+	if err != nil {
+		return none, err
+	}
+	return j.session(name, s.Plugin, resolved), nil
 }
 
 // LookAt opens a source that stands in no file.
