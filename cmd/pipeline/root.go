@@ -72,7 +72,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		c.failedCommand(),
 		c.verifyCommand(),
 	)
-	root.AddCommand(c.versionCommand())
+	root.AddCommand(c.schemaCommand(), c.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return engine.ExitDone
