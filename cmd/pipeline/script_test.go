@@ -70,13 +70,14 @@ type script struct {
 //
 //	exits CODE COMMAND…          the command ends with just that exit code
 //	dovecot [OPTION] USER…       a server of the script's own: $IMAP, $IMAPS, $POP3, $POP3S, $CA; passwords are $PASSWORD.
-//	                             OPTIONs: -expired, -separator=.
+//	                             OPTIONs: -expired, -separator=., -xoauth2 (the token is the password)
 //	deliver USER MAILBOX N       so many small messages, a day apart, from 2026-01-01 on
 //	deliver USER MAILBOX FILE…   these messages, their lines ended by CRLF
 //	doveadm ARG…                 doveadm against that server
 //	tokens [ERROR]               an OAuth2 endpoint at $TOKENS with a device flow that a person agrees to
 //	                             at the second question, or ends with an error as in access_denied
 //	keep NAME                    what the last command printed, as a variable
+//	application ID SECRET        an OAuth2 token endpoint, $TOKEN_URL, that gives that application $PASSWORD as its token
 //	hold FILE                    locks a file as another run would, until the script ends
 //
 // $REPO is the repository.
@@ -108,7 +109,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold, "keep": keep, "tokens": tokens,
+			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold, "application": application, "keep": keep, "tokens": tokens,
 		},
 	})
 }
@@ -140,6 +141,8 @@ func startDovecot(ts *testscript.TestScript, neg bool, args []string) {
 		switch {
 		case arg == "-expired":
 			o.ExpiredCert = true
+		case arg == "-xoauth2":
+			o.Extra += "auth_mechanisms = plain login xoauth2\n"
 		case dots:
 			o.Separator = separator
 		default:
@@ -222,6 +225,28 @@ func tokens(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 	ts.Defer(s.Close)
 	ts.Setenv("TOKENS", s.URL)
+}
+
+// application is an OAuth2 token endpoint for client credentials (RFC 6749 §4.4).
+func application(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: application ID SECRET")
+	}
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		id, secret, basic := r.BasicAuth()
+		if !basic {
+			id, secret = r.PostFormValue("client_id"), r.PostFormValue("client_secret")
+		}
+		if id != args[0] || secret != args[1] || r.PostFormValue("grant_type") != "client_credentials" {
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(w, `{"error": "invalid_client", "error_description": "no such application"}`)
+			return
+		}
+		fmt.Fprintf(w, `{"access_token": %q, "token_type": "Bearer", "expires_in": 3600}`, dovecot.Password)
+	}))
+	ts.Defer(endpoint.Close)
+	ts.Setenv("TOKEN_URL", endpoint.URL)
 }
 
 func hold(ts *testscript.TestScript, neg bool, args []string) {
