@@ -54,6 +54,7 @@ type sourceDoc struct {
 	Mailboxes mailboxesDoc      `json:"mailboxes" doc:"which mailboxes are exported"`
 	Order     string            `json:"order" enum:"oldest,newest" default:"oldest" doc:"which messages of a mailbox come first"`
 	Limit     *int              `json:"limit" min:"1" doc:"at most so many messages of this source, in its order"`
+	After     *After            `json:"after" doc:"what is done on the server with messages that are exported; nothing when left out"`
 	Vars      map[string]string `json:"vars" doc:"words of your own for filters, the index and file names; values may hold references" example:"{\"custodian\": \"Ann\"}"`
 }
 
@@ -122,6 +123,7 @@ type Source struct {
 	Mailboxes *Matcher
 	Newest    bool              // newest first
 	Limit     int               // 0: none
+	After     *After            // nil: nothing
 	Vars      map[string]string // as written until Settle
 	Key       string            // where it stands in the file, as in "sources[0]"
 	Row       string            // where the row stands that made it, as in "accounts.csv:17"; "" for one of its own
@@ -141,7 +143,7 @@ type Sink struct {
 // Fingerprint is the same as long as the source's selection is: mailboxes,
 // order, limit and variables. The plugin's config isn't in it.
 func (s *Source) Fingerprint() (string, error) {
-	raw, err := json.Marshal(map[string]any{"include": s.Mailboxes.Include, "exclude": s.Mailboxes.Exclude, "newest": s.Newest, "limit": s.Limit, "vars": s.Vars})
+	raw, err := s.selection()
 	if err != nil {
 		return "", fault.New(fault.Bug, "hash the selection of source %s: %w", s.Name, err)
 	}

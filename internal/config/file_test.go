@@ -191,12 +191,12 @@ func TestErrorsWithTheirPlaces(t *testing.T) {
 			`6:9: stages: expected a list, found a mapping`}},
 		{"out of range", bare("concurrency: {sources: 0}"), []string{`4:24: concurrency.sources: 0 is out of range: expected 1 to 10000`}},
 		{"version", strings.Replace(bare(""), "1", "2", 1), []string{`1:10: version: this program reads version 1`}},
-		{"source", "version: 1\nsinks: [{name: b, plugin: eml}]\nsources:\n  - nmae: a\n    plugin: IMAP\n    order: newst\n    after: x\n    config: [1]\n    limit: 0", []string{
+		{"source", "version: 1\nsinks: [{name: b, plugin: eml}]\nsources:\n  - nmae: a\n    plugin: IMAP\n    order: newst\n    later: x\n    config: [1]\n    limit: 0", []string{
 			`4:5: sources[0].nmae: unknown key; did you mean "name"?`,
 			`4:5: sources[0].name: missing: expected a string`,
 			`5:13: sources[0].plugin: "IMAP" isn't allowed: expected what matches [a-z0-9][a-z0-9-]*`,
 			`6:12: sources[0].order: "newst" isn't allowed: expected one of oldest, newest; did you mean "newest"?`,
-			`7:5: sources[0].after: unknown key`,
+			`7:5: sources[0].later: unknown key`,
 			`8:13: sources[0].config: expected a mapping, found a list`,
 			`9:12: sources[0].limit: 0 is out of range: expected 1 or more`}},
 		{"doubled names", "version: 1\nsources: [{name: a, plugin: imap}, {name: a, plugin: imap}]\nsinks: [{name: b, plugin: eml}, {name: b, plugin: eml}]\nstages: [{name: c, limit: 1}, {name: c, limit: 2}]", []string{

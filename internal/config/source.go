@@ -55,6 +55,7 @@ func (b *builder) source(key string, d *sourceDoc) Source {
 	if d.Limit != nil {
 		s.Limit = *d.Limit
 	}
+	s.After = d.After
 	for _, list := range []struct {
 		name     string
 		patterns []string

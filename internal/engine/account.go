@@ -43,6 +43,7 @@ type account struct {
 	err      error
 	until    time.Time // parked: until then
 	budget   budget
+	finisher *finisher         // of the pass under way; nil: nothing to do
 	url      string            // of the last session
 	facts    map[string]string // so, too
 
@@ -169,6 +170,9 @@ func (a *account) pass(ctx context.Context) error {
 		return err
 	}
 	a.began = true
+	if a.finisher, err = a.startFinishing(ctx, opened); err != nil {
+		return err
+	}
 	err = a.work(ctx, opened.Lanes, func(ctx context.Context) error { return a.listAll(ctx) })
 	for err == nil && !a.e.stopped() {
 		a.drain(ctx)
@@ -186,6 +190,9 @@ func (a *account) pass(ctx context.Context) error {
 	a.drain(ctx)
 	if err == nil && a.queue.isDropped() && !a.e.stopped() {
 		err = a.budget.exhausted()
+	}
+	if finishing := a.finisher.end(err != nil); err == nil {
+		err = finishing
 	}
 	if err != nil {
 		a.forget()
@@ -298,6 +305,7 @@ func (a *account) settled(it *item) {
 	if it.worst() != ledger.Pending {
 		a.progress.Add(1)
 		it.box.settle(it)
+		a.finisher.exported(it)
 		a.e.counters(a).Settled.Add(1)
 		if it.box.final() {
 			a.e.finish(it.box)
@@ -350,7 +358,7 @@ func (a *account) forget() {
 	defer a.mu.Unlock()
 	a.again, a.alone = nil, nil
 	for _, b := range a.boxes {
-		if !b.final() {
+		if !b.final() || b.isUnfinished() {
 			b.restart()
 		}
 	}

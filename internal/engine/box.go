@@ -31,9 +31,13 @@ type box struct {
 	passed    counts           // what became of them in this pass
 	earlier   counts           // what earlier passes of this run did
 	undecided map[string]int64 // by stage, in this run
-	problem   error            // why it is incomplete
-	fetched   int64            // bodies that came, for the size of batches
-	octets    int64
+
+	unfinished int64 // exported in this pass or before, and not yet finished on the server
+	finished   int64 // in this run
+
+	problem error // why it is incomplete
+	fetched int64 // bodies that came, for the size of batches
+	octets  int64
 }
 
 func newBox(a *account, m message.Mailbox) *box {
@@ -65,6 +69,7 @@ func (b *box) restart() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.listed, b.todo, b.listedAll, b.limited, b.problem = 0, 0, false, false, nil
+	b.unfinished = 0
 	for class, n := range b.passed.classes {
 		b.earlier.classes[class] += n
 	}
@@ -96,6 +101,13 @@ func (b *box) final() bool {
 	return b.skipped || b.listedAll && b.pending() == 0
 }
 
+// isUnfinished reports whether something is still to be done on the server.
+func (b *box) isUnfinished() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.unfinished > 0
+}
+
 // tally returns the classes of all that was listed, before and now.
 func (b *box) tally() ledger.Tally {
 	t := ledger.Tally{}
@@ -117,7 +129,7 @@ func (b *box) sum() Sum {
 		Written: classes[ledger.Written], Dropped: drops, Duplicates: classes[ledger.Duplicate],
 		Unrouted: classes[ledger.Unrouted], DeadLetters: classes[ledger.Dead], Vanished: classes[ledger.Vanished],
 		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.problem,
-		Standing: b.tally()[ledger.Dead], Octets: b.octets,
+		Standing: b.tally()[ledger.Dead], Octets: b.octets, Finished: b.finished,
 	}
 	for _, n := range b.before.classes {
 		s.DoneBefore += n

@@ -292,6 +292,9 @@ func setHeader(it *item, head []byte) {
 	}
 	it.sum.Header = message.NewHeader(bytes.Clone(head[:end]))
 	it.sum.Have |= message.NeedHeaders
+	if it.box.account.plan.After.OlderThan > 0 {
+		it.sent = sentAt(it.sum.Header)
+	}
 }
 
 // put sends the item to one sink. Its octets are here, so it goes on whatever

@@ -347,9 +347,9 @@ func (e *Engine) enter(it *item) {
 // the ledger with the next commit.
 func (e *Engine) finish(b *box) {
 	b.mu.Lock()
-	number, state, tally := b.number, b.state, b.tally()
+	number, state, tally, open := b.number, b.state, b.tally(), b.unfinished
 	b.mu.Unlock()
-	if state.Content == "" || number == 0 {
+	if state.Content == "" || number == 0 || open > 0 {
 		return
 	}
 	e.mu.Lock()

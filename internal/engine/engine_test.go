@@ -35,6 +35,7 @@ type rig struct {
 	newest  bool
 	exclude []string // mailboxes
 	tune    func(*plan.Plan)
+	rules   string // of the file, besides the limit
 	opts    engine.Options
 	ctx     context.Context // of the run; nil: the test's
 }
@@ -107,7 +108,7 @@ func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 	for _, name := range slices.Sorted(maps.Keys(r.servers)) {
 		p.Sources = append(p.Sources, plan.Source{
 			Name: name, Plugin: "synthetic", Selects: func(m message.Mailbox) bool { return !slices.Contains(r.exclude, m.Name) }, Provides: serverProvides &^ r.servers[name].hides,
-			Limit: r.limit, Newest: r.newest, Rules: fmt.Sprint(r.limit, r.newest),
+			Limit: r.limit, Newest: r.newest, Rules: fmt.Sprint(r.limit, r.newest, r.rules),
 		})
 	}
 	if r.tune != nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/stages"
@@ -32,6 +33,7 @@ type item struct {
 	problems  []string
 	assembled bool
 
+	sent   time.Time     // by its header, where the age of exported messages counts
 	fresh  bool          // the ledger knows nothing of it
 	others []ledger.Fate // of targets that this run doesn't have: kept as they are
 	final  *ledger.Fate  // Everywhere: dropped, dead, vanished

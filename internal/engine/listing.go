@@ -30,7 +30,7 @@ func (a *account) listAll(ctx context.Context) error {
 		if a.e.stopped() || a.queue.isDropped() {
 			return nil
 		}
-		if b.final() && !a.countsAcross() {
+		if b.final() && !a.countsAcross() && !b.isUnfinished() {
 			continue
 		}
 		if unchanged[b] {
@@ -118,7 +118,10 @@ func (a *account) list(ctx context.Context, b *box) error {
 		if err != nil {
 			return err
 		}
-		items, ended := a.sort(b, page)
+		items, done, ended := a.sort(b, page)
+		if err := a.finisher.earlier(ctx, b, done); err != nil {
+			return err
+		}
 		fetch, err := a.deepen(ctx, b, items)
 		if err != nil {
 			return err
@@ -241,22 +244,27 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 	return sums, nil
 }
 
-// sort counts what is done of a page and makes items of the rest. It reports
-// whether the source's own limit ended the listing.
-func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
+// sort counts what is done of a page and makes items of the rest. It returns
+// what earlier runs exported as well, and whether the source's own limit ended
+// the listing.
+func (a *account) sort(b *box, page []listed) (items []*item, exported []message.ID, ended bool) {
 	for i := range page {
 		l := &page[i]
 		if a.plan.Limit > 0 && a.counted >= a.plan.Limit {
 			b.limited = true
-			return items, true
+			return items, exported, true
 		}
 		a.counted++
 		a.e.counters(a).Listed.Add(1)
 		if a.e.done(&l.entry, a.plan.Vars) || a.failsAgain(l) {
 			b.mu.Lock()
 			b.listed++
-			b.before.add(a.e.classOf(&l.entry), fateOf(&l.entry, ledger.Everywhere))
+			class := a.e.classOf(&l.entry)
+			b.before.add(class, fateOf(&l.entry, ledger.Everywhere))
 			b.mu.Unlock()
+			if class == ledger.Written && a.finisher != nil {
+				exported = append(exported, l.sum.ID)
+			}
 			if n := a.e.passedBarriers(&l.entry); n > 0 {
 				items = append(items, &item{box: b, sum: l.sum, passing: n})
 			}
@@ -278,7 +286,7 @@ func (a *account) sort(b *box, page []listed) (items []*item, ended bool) {
 		}
 		items = append(items, it)
 	}
-	return items, false
+	return items, exported, false
 }
 
 // failsAgain reports whether the server refuses a message for the condition

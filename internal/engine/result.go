@@ -46,6 +46,7 @@ type Sum struct {
 	Octets    int64            // of the bodies that came in this run
 	Undecided map[string]int64 // by stage; these are counted above as well
 	Standing  int64            // dead letters of this and earlier runs
+	Finished  int64            // flagged, moved or deleted on the server, as `after` wants
 	Skipped   bool             // unchanged since the last run
 	Limited   bool             // a limit ended the listing
 	State     ledger.State     // Complete, Incomplete or NeverListed

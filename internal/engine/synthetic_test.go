@@ -39,9 +39,13 @@ type server struct {
 	openErr  error
 	opening  func(n int64) error // asked at the nth opening, from 1
 	budget   source.Budget
-	searches bool   // it leaves out the summaries of what fails a condition on the size
-	misleads bool   // it says that messages fail a condition that isn't there
-	calls    *gauge // of List and Fetch at once; may be shared
+	searches bool                                  // it leaves out the summaries of what fails a condition on the size
+	finishes bool                                  // it asks to be told of every commit
+	onFinish func(message.ID, source.Action) error // nil: it can't change anything
+	done     map[string]int                        // by mailbox, UID and action: how often
+	cutAfter int                                   // Finish breaks off once after so many
+	misleads bool                                  // it says that messages fail a condition that isn't there
+	calls    *gauge                                // of List and Fetch at once; may be shared
 
 	opened  atomic.Int64
 	listed  atomic.Int64 // summaries
@@ -99,7 +103,12 @@ func (s *server) open() (source.Opened, error) {
 			return source.Opened{}, err
 		}
 	}
-	return source.Opened{Source: &session{server: s}, Budget: s.budget, Lanes: s.lanes, Provides: serverProvides, URL: "test://u@h"}, nil
+	opened := &session{server: s}
+	var src source.Source = opened
+	if s.onFinish != nil {
+		src = finisherSession{opened}
+	}
+	return source.Opened{Source: src, Budget: s.budget, Finishes: s.finishes, Lanes: s.lanes, Provides: serverProvides, URL: "test://u@h"}, nil
 }
 
 func (s *session) Mailboxes(context.Context) iter.Seq2[message.Mailbox, error] {
@@ -257,4 +266,38 @@ func (g *gauge) in() (out func()) {
 		}
 	}
 	return func() { g.now.Add(-1) }
+}
+
+// finisherSession is a session that can change the server.
+type finisherSession struct{ *session }
+
+func (s finisherSession) Finish(_ context.Context, req source.FinishRequest) iter.Seq2[source.Finished, error] {
+	return func(yield func(source.Finished, error) bool) {
+		for _, id := range req.IDs {
+			if s.cutAfter > 0 {
+				if s.cutAfter--; s.cutAfter == 0 {
+					yield(source.Finished{}, fault.New(fault.Unavailable, "connection reset"))
+					return
+				}
+			}
+			f := source.Finished{ID: id, Err: s.onFinish(id, req.Action)}
+			if f.Err == nil {
+				s.mu.Lock()
+				if s.done == nil {
+					s.done = map[string]int{}
+				}
+				s.done[fmt.Sprint(req.Mailbox, " ", id.UID, " ", req.Action.Flag, req.Action.Move, req.Action.Delete)]++
+				if req.Action.Move != "" || req.Action.Delete {
+					if s.expunged[req.Mailbox] == nil {
+						s.expunged[req.Mailbox] = map[uint32]bool{}
+					}
+					s.expunged[req.Mailbox][id.UID] = true
+				}
+				s.mu.Unlock()
+			}
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
 }

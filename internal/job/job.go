@@ -24,6 +24,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/pkg/spec"
 	"github.com/mailhaul/pipeline/pkg/stage"
 )
@@ -304,8 +305,13 @@ func (j *Job) planSource(ctx context.Context, s *config.Source) (plan.Source, er
 	if err != nil {
 		return plan.Source{}, err
 	}
+	var after plan.After
+	if a := s.After; a != nil {
+		after = plan.After{Action: source.Action{Flag: a.Flag, Move: a.Move, Delete: a.Delete}, OlderThan: a.OlderThan, Batch: a.Batch}
+	}
 	return plan.Source{
-		Name: s.Name, Plugin: s.Plugin, Row: s.Row, Host: host, Selects: s.Mailboxes.Match, Newest: s.Newest, Limit: int64(s.Limit),
+		After: after,
+		Name:  s.Name, Plugin: s.Plugin, Row: s.Row, Host: host, Selects: s.Mailboxes.Match, Newest: s.Newest, Limit: int64(s.Limit),
 		Vars: s.Vars, Provides: d.Provides, Rules: rules,
 	}, nil
 }

@@ -110,6 +110,10 @@ CREATE TABLE mailbox (
 	sums TEXT NOT NULL,
 	PRIMARY KEY (source, mailbox)
 ) WITHOUT ROWID;
+CREATE TABLE finished (
+	key INTEGER PRIMARY KEY,
+	flag TEXT NOT NULL
+);
 CREATE TABLE spent (
 	source TEXT NOT NULL,
 	slot INTEGER NOT NULL,

@@ -106,6 +106,9 @@ func explainSource(b *strings.Builder, p *Plan, s *Source) {
 	} else {
 		fmt.Fprintf(b, "  fetch  nothing: no sink takes bodies\n")
 	}
+	if what := s.After.String(); what != "" {
+		fmt.Fprintf(b, "  after  %s, once they are durable in every sink\n", what)
+	}
 }
 
 func explainStage(b *strings.Builder, p *Plan, st *stages.Stage) {

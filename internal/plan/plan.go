@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/source"
 )
 
 // Plan is what a run carries out. It doesn't change.
@@ -36,6 +38,8 @@ type Source struct {
 	Vars     map[string]string
 	Provides message.Needs // what a listing can tell
 
+	After After // what is done on the server with messages that are exported
+
 	FirstNeeds message.Needs // asked of every message
 	FetchNeeds message.Needs // asked with the body
 	Rules      string        // fingerprint of selection, order and limit
@@ -46,12 +50,14 @@ type Source struct {
 func (s *Source) Take(all []message.Mailbox) (taken, left []message.Mailbox) {
 	wanted := map[string]bool{}
 	for _, m := range all {
-		wanted[m.Name] = m.Selectable && s.Selects(m)
+		// What was exported and moved is not exported from there again.
+		moved := s.After.Action.Move != "" && m.Name == s.After.Action.Move
+		wanted[m.Name] = m.Selectable && !moved && s.Selects(m)
 	}
 	for _, m := range all {
 		switch {
 		case !m.Selectable:
-		case wanted[m.Name] && !wanted[m.Within]:
+		case wanted[m.Name] && (m.Within == "" || !wanted[m.Within]):
 			taken = append(taken, m)
 		default:
 			left = append(left, m)
@@ -72,6 +78,34 @@ func Among(m message.Mailbox, taken []message.Mailbox) (names []string) {
 		}
 	}
 	return names
+}
+
+// After is what is done on the server with messages once they are exported:
+// durable in every sink that wanted them, and in the ledger (I3). The zero
+// value does nothing (I7).
+type After struct {
+	Action    source.Action
+	OlderThan time.Duration // only of messages at least so old; 0: of all
+	Batch     int           // messages in one request; 0: 200
+}
+
+// String says what is done with exported messages; "" when nothing is.
+func (a After) String() string {
+	what := ""
+	switch {
+	case a.Action.Flag != "":
+		what = "flags exported messages " + a.Action.Flag
+	case a.Action.Move != "":
+		what = "moves exported messages to " + a.Action.Move
+	case a.Action.Delete:
+		what = "deletes exported messages on the server"
+	default:
+		return ""
+	}
+	if a.OlderThan > 0 {
+		what += fmt.Sprintf(" that are older than %s", a.OlderThan)
+	}
+	return what
 }
 
 // Table returns the name of the table that made the source, "" without one.
@@ -118,7 +152,11 @@ func (p *Plan) Settle() {
 		if len(p.Chain.Stages()) == 0 && !bodies {
 			s.FirstNeeds = record & s.Provides
 		}
-		s.FetchNeeds = message.NeedBody | fetch&s.Provides&^(message.NeedHeaders|message.NeedStructure)
+		with := fetch
+		if s.After.OlderThan > 0 {
+			with |= message.NeedInternalDate
+		}
+		s.FetchNeeds = message.NeedBody | with&s.Provides&^(message.NeedHeaders|message.NeedStructure)
 	}
 }
 

@@ -236,3 +236,18 @@ func TestConditions(t *testing.T) {
 		}
 	}
 }
+
+// Where exported messages go to isn't exported; a source whose only mailbox
+// has no name is.
+func TestTakeWithoutWhereMessagesAreMoved(t *testing.T) {
+	t.Parallel()
+	all := []message.Mailbox{{Name: "INBOX", Selectable: true}, {Name: "Exported", Selectable: true}, {Name: "", Selectable: true}}
+	s := plan.Source{Selects: func(message.Mailbox) bool { return true }}
+	if taken, _ := s.Take(all); len(taken) != 3 {
+		t.Errorf("without after: %v", taken)
+	}
+	s.After.Action.Move = "Exported"
+	if taken, left := s.Take(all); len(taken) != 2 || len(left) != 1 || left[0].Name != "Exported" {
+		t.Errorf("taken %v, left %v", taken, left)
+	}
+}

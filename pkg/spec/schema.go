@@ -17,7 +17,7 @@ const (
 )
 
 const (
-	durationPattern = `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	durationPattern = `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h|d))+)$`
 	sizePattern     = `^[0-9]+(\.[0-9]+)? *(([KMGTkmgt][Ii]?)?[Bb])?$`
 	ratePattern     = `^[0-9]+(\.[0-9]+)? *(([KMGTkmgt][Ii]?)?[Bb])? */ *[smh]$`
 )

@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -135,9 +136,19 @@ func (b Bytes) withUnit() string {
 	return s
 }
 
-// parseDuration reads what time.ParseDuration reads, never negative.
+var daysForm = regexp.MustCompile(`([0-9]+(?:\.[0-9]+)?)d`)
+
+// parseDuration reads what time.ParseDuration reads, never negative, and d for
+// days of 24 hours.
 func parseDuration(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
+	hours := daysForm.ReplaceAllStringFunc(text, func(days string) string {
+		n, err := strconv.ParseFloat(days[:len(days)-1], 64)
+		if err != nil {
+			return days // what follows says so
+		}
+		return strconv.FormatFloat(24*n, 'f', -1, 64) + "h"
+	})
+	d, err := time.ParseDuration(hours)
 	if err != nil || d < 0 {
 		return 0, fmt.Errorf("%q is no duration: expected one as in 30s, 5m or 1h30m", text)
 	}
