@@ -26,6 +26,7 @@ type Items struct {
 	ObjectID     string // EMAILID
 	Gmail        message.Gmail
 	HaveGmail    bool
+	HaveLabels   bool
 	Extra        map[string]string // items by name that aren't known here; own memory
 
 	// Section is the body when it came as a string within the response;
@@ -155,7 +156,7 @@ func (it *Items) read(s *scanner, name []byte) {
 			labels[i] = DecodeName(l)
 		}
 		slices.Sort(labels)
-		it.Gmail.Labels = labels
+		it.Gmail.Labels, it.HaveLabels = labels, true
 	default:
 		v := s.raw()
 		if it.Extra == nil {

@@ -20,7 +20,8 @@ type Config struct {
 	Select      Select   `json:"select" doc:"only these messages of each mailbox"`
 	Search      string   `json:"search" doc:"only messages that the server's SEARCH finds (RFC 9051 §6.4.4)" example:"SINCE 1-Jan-2024 NOT DELETED"`
 	ExtraFields []string `json:"extra_fields" doc:"other FETCH items to list by their names, as the server knows them" example:"[\"THREADID\"]"`
-	Gmail       string   `json:"gmail" enum:"once,folders" default:"once" doc:"once: each message once, from All Mail, Spam and Trash, with its labels; folders: each mailbox as it stands. Servers other than Gmail have no use for it"`
+	Gmail       string   `json:"gmail" enum:"once,folders" default:"once" doc:"once: each message once, with its labels, from All Mail, Spam and Trash, or from the mailboxes that are included where All Mail isn't among them; folders: each mailbox as it stands. Servers other than Gmail have no use for it"`
+	Place       []string `json:"place" enum:"user,sent,drafts,inbox,archive" default:"user,sent,drafts,inbox,archive" doc:"Gmail, once: the mailbox that a message with several labels is filed under: the first that it has of its own labels (user, by name), sent mail, drafts, INBOX, All Mail (archive)"`
 	Compress    string   `json:"compress" enum:"auto,always,never" default:"auto" doc:"COMPRESS=DEFLATE: auto is on a slow link only; on a fast one it makes servers many times slower"`
 }
 

@@ -76,7 +76,7 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 	return func(yield func(source.Fetched, error) bool) {
 		f := &fetcher{Source: s, req: req, yield: yield, needs: req.Needs &^ message.NeedBody,
 			pending: map[uint32]message.ID{}, deaths: map[uint32]int{}, empty: map[uint32]int{}, made: map[uint32]bool{}, slow: mailnet.Backoff{Min: s.rest}}
-		f.items = fetchItems(s, f.needs&^message.NeedHeaders, "BODY.PEEK[]")
+		f.items = fetchItems(s, req.Mailbox, f.needs&^message.NeedHeaders, "BODY.PEEK[]")
 		batches, stop := mailnet.Feed(req.IDs)
 		defer stop()
 		if err := f.run(ctx, batches); err != nil && !f.ended {
@@ -330,6 +330,7 @@ func (f *fetcher) deliver(octets []byte, body *message.Body) error {
 	}
 	f.msg = message.Message{Summary: message.Summary{ID: id}}
 	fill(&f.msg.Summary, &f.it, f.needs)
+	f.place(&f.msg.Summary, &f.it)
 	if body == nil {
 		body = message.BodyOf(octets)
 		if f.needs.Has(message.NeedHeaders) {

@@ -10,7 +10,7 @@ import (
 
 // fetchItems returns the items of a FETCH command. UID comes first, so that
 // servers that keep the order send it before a body.
-func fetchItems(s *Source, n message.Needs, body string) string {
+func fetchItems(s *Source, mailbox string, n message.Needs, body string) string {
 	items := []string{"UID"}
 	add := func(need message.Needs, words ...string) {
 		if n&need != 0 {
@@ -22,7 +22,11 @@ func fetchItems(s *Source, n message.Needs, body string) string {
 	add(message.NeedFlags, "FLAGS")
 	if s.gmail {
 		add(message.NeedGmail, "X-GM-MSGID", "X-GM-THRID")
-		add(message.NeedGmail|message.NeedFlags, "X-GM-LABELS")
+		if s.placing(mailbox) {
+			items = append(items, "X-GM-LABELS")
+		} else {
+			add(message.NeedGmail|message.NeedFlags, "X-GM-LABELS")
+		}
 	}
 	if s.objectID {
 		add(message.NeedGmail, "EMAILID")

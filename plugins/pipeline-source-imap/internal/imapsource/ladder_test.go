@@ -109,32 +109,6 @@ func TestAssembledIsMarked(t *testing.T) {
 	}
 }
 
-func TestGmailOnce(t *testing.T) {
-	t.Parallel()
-	boxes := []imapscript.Mailbox{inbox(1), {Name: "[Gmail]", Attributes: `\Noselect`}, {Name: "[Gmail]/Alle Nachrichten", Attributes: `\All`},
-		{Name: "[Gmail]/Spam", Attributes: `\Junk`}, {Name: "[Gmail]/Papierkorb", Attributes: `\Trash`}, {Name: "[Gmail]/Gesendet", Attributes: `\Sent`}, {Name: "Work"}}
-	for _, tt := range []struct {
-		name, gmail, caps string
-		boxes             []imapscript.Mailbox
-		want              []string
-	}{
-		{"once", "once", "IMAP4rev1 X-GM-EXT-1", boxes, []string{"[Gmail]/Alle Nachrichten", "[Gmail]/Papierkorb", "[Gmail]/Spam"}},
-		{"folders", "folders", "IMAP4rev1 X-GM-EXT-1", boxes, []string{"INBOX", "Work", "[Gmail]", "[Gmail]/Alle Nachrichten", "[Gmail]/Gesendet", "[Gmail]/Papierkorb", "[Gmail]/Spam"}},
-		{"All Mail is hidden", "once", "IMAP4rev1 X-GM-EXT-1", boxes[:1], []string{"INBOX"}},
-		{"another server", "once", "IMAP4rev1", boxes[:3], []string{"INBOX", "[Gmail]", "[Gmail]/Alle Nachrichten"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			server := imapscript.Start(t, imapscript.Script{Capabilities: tt.caps, Mailboxes: tt.boxes})
-			c := plainConfig(server.Addr)
-			c.Gmail = tt.gmail
-			if got := mailboxNames(t, openSource(t, c)); !slices.Equal(got, tt.want) {
-				t.Errorf("mailboxes are %q, want %q", got, tt.want)
-			}
-		})
-	}
-}
-
 // TestNamespaces: what the server lists only under its namespace is found.
 func TestNamespaces(t *testing.T) {
 	t.Parallel()

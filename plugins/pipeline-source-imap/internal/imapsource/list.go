@@ -82,7 +82,7 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 	if err != nil {
 		return err
 	}
-	l.items = fetchItems(l.Source, l.req.Needs, "")
+	l.items = fetchItems(l.Source, l.req.Mailbox, l.req.Needs, "")
 	if l.items == "(UID)" {
 		l.bare(yield)
 		return nil
@@ -270,6 +270,7 @@ func (l *lister) collect(page imapdata.Set, tags map[string]bool) ([]message.Sum
 			sums = append(sums, l.summary(it.UID))
 		}
 		fill(&sums[at], &it, l.req.Needs)
+		l.place(&sums[at], &it)
 	}
 	slices.SortFunc(sums, func(a, b message.Summary) int {
 		if a.ID.UID < b.ID.UID {

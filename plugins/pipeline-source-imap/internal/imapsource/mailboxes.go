@@ -228,7 +228,8 @@ func (s *Source) statuses(ctx context.Context, c *imapconn.Conn, all []listed, i
 // calls it.
 func (s *Source) name(found []listed, states map[string]imapdata.Status, own naming) []message.Mailbox {
 	raws, special := map[string]string{}, map[string]string{}
-	once := s.onceFrom(found)
+	all, once := allMail(found), s.once()
+	counts := map[string]int64{}
 	var out []message.Mailbox
 	for _, m := range found {
 		if other, taken := raws[m.Name]; taken {
@@ -247,10 +248,11 @@ func (s *Source) name(found []listed, states map[string]imapdata.Status, own nam
 				special[use] = m.Name
 			}
 		}
-		if once && !slices.ContainsFunc(m.SpecialUse, func(u string) bool { return u == "all" || u == "junk" || u == "trash" }) {
-			continue // all that is in it is in All Mail too
+		if m.Overlaps = once && m.Selectable && !slices.ContainsFunc(m.SpecialUse, apart); m.Overlaps {
+			m.Within = all
 		}
 		if st, ok := states[m.raw]; ok && m.Selectable {
+			counts[m.Name] = st.Messages
 			m.State = state(st.Messages, st.Size, st.UIDValidity, st.UIDNext, st.ModSeq)
 		}
 		out = append(out, m.Mailbox)
@@ -265,25 +267,10 @@ func (s *Source) name(found []listed, states map[string]imapdata.Status, own nam
 		return strings.Compare(a.Name, b.Name)
 	})
 	s.mu.Lock()
-	s.raws, s.own, s.uses = raws, own, special
+	s.raws, s.own, s.uses, s.counts = raws, own, special, counts
+	s.hidesAll = once && all == ""
 	s.mu.Unlock()
 	return out
-}
-
-// onceFrom reports whether Gmail's messages are to be taken once, from All
-// Mail. When the user hides that from IMAP, mail without a label is out of
-// reach, and the folders hold copies.
-func (s *Source) onceFrom(found []listed) bool {
-	if !s.gmail || s.config.Gmail == "folders" {
-		return false
-	}
-	if slices.ContainsFunc(found, func(l listed) bool { return slices.Contains(l.SpecialUse, "all") }) {
-		return true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hidesAll = true
-	return false
 }
 
 var uses = map[string]string{

@@ -70,6 +70,13 @@ func (l *lister) find(ctx context.Context, st *examined) (f findings, err error)
 	if f.all.Count() == st.messages {
 		f.number = f.all.Ranks()
 	}
+	if l.owning() {
+		own, err := l.owned(ctx, st)
+		if err != nil {
+			return f, err
+		}
+		f.all, f.searched = f.all.And(own), "own"
+	}
 	f.chosen = l.choose(f.all)
 	f.failed, err = l.failing(ctx, st)
 	return f, err
@@ -105,7 +112,7 @@ func (l *lister) criteria(st *examined) (string, bool) {
 // compares the server's count with all that it lists.
 func (l *lister) span(st *examined, criteria string) (first, last int64, ok bool) {
 	r := &l.req
-	if r.State != nil && r.Skip == 0 || criteria != "ALL" || r.IDs != nil || r.After != nil || len(r.Where) > 0 || st.messages < 0 || r.Limit == 0 || int64(r.Limit) >= st.messages {
+	if r.State != nil && r.Skip == 0 || l.owning() || criteria != "ALL" || r.IDs != nil || r.After != nil || len(r.Where) > 0 || st.messages < 0 || r.Limit == 0 || int64(r.Limit) >= st.messages {
 		return 0, 0, false
 	}
 	if r.Newest {
@@ -156,24 +163,29 @@ type answered struct {
 // has the same answer; one that may hang on flags holds only as long as no
 // flag changed.
 func (l *lister) seek(ctx context.Context, st *examined, criteria string) (imapdata.Set, bool, error) {
+	return l.known(st, criteria, criteria != "ALL", func() (imapdata.Set, bool, error) { return searchUIDs(ctx, l.conn, criteria) })
+}
+
+// known gives the answer that is known, or asks for it.
+func (l *lister) known(st *examined, key string, flags bool, ask func() (imapdata.Set, bool, error)) (imapdata.Set, bool, error) {
 	state := st.state()
 	l.mu.Lock()
 	if l.sought.mailbox != l.req.Mailbox {
 		l.sought = sought{l.req.Mailbox, map[string]answered{}} // one at a time (I5)
 	}
-	known, ok := l.sought.answers[criteria]
+	known, ok := l.sought.answers[key]
 	l.mu.Unlock()
-	if ok && state.Content != "" && state.Content == known.state.Content && (criteria == "ALL" || state.Flags != "" && state.Flags == known.state.Flags) {
+	if ok && state.Content != "" && state.Content == known.state.Content && (!flags || state.Flags != "" && state.Flags == known.state.Flags) {
 		return known.set, known.capped, nil
 	}
-	set, capped, err := searchUIDs(ctx, l.conn, criteria)
+	set, capped, err := ask()
 	if err != nil {
 		return nil, false, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sought.mailbox == l.req.Mailbox {
-		l.sought.answers[criteria] = answered{state, set, capped}
+		l.sought.answers[key] = answered{state, set, capped}
 	}
 	return set, capped, nil
 }

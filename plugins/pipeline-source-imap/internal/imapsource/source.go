@@ -39,6 +39,7 @@ type Source struct {
 	sought sought
 
 	uses     map[string]string // special use -> name
+	counts   map[string]int64  // messages of a mailbox, where the server said
 	said     map[string]bool   // warnings that were given
 	hidesAll bool              // Gmail's All Mail isn't shown
 }
@@ -74,8 +75,8 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 		provides &^= message.NeedGmail
 	}
 	var notes []string
-	if s.gmail && c.Gmail != "folders" {
-		notes = append(notes, "Gmail: each message is taken once, from All Mail, Spam and Trash (gmail: folders takes each mailbox as it stands)")
+	if s.once() {
+		notes = append(notes, "Gmail: each message is taken once, with all its labels (gmail: folders takes each mailbox as it stands)")
 	}
 	return source.Opened{Source: s, Lanes: s.pool.Size(), Provides: provides, URL: c.URL(mailnet.IMAP), Notes: notes, Facts: facts,
 		Budget: source.Budget{Bytes: max(c.Budget.Bytes.Octets, 0), Per: c.Budget.Bytes.Per}}, nil
