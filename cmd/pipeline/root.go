@@ -71,6 +71,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		c.statusCommand(),
 		c.failedCommand(),
 		c.verifyCommand(),
+		c.custodyCommand(),
 	)
 	root.AddCommand(c.schemaCommand(), c.versionCommand())
 	err := root.ExecuteContext(ctx)

@@ -92,6 +92,9 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 			}
 		}
 	}
+	if err := c.canProve(j.File); err != nil {
+		return err
+	}
 	began := time.Now()
 	number, err := l.BeginRun(ctx, began)
 	if err != nil {

@@ -86,6 +86,18 @@ func (c *command) verify(ctx context.Context, f verifyFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeJob()) }()
 	o := verify.Options{Plan: j.Plan, Ledger: l, Sample: sample}
+	own := []string{j.File.Report.JSON, j.File.Report.HTML, j.File.Report.CSV}
+	if j.File.Custody != nil {
+		own = append(own, j.File.Custody.Path)
+	}
+	for _, path := range own {
+		if path, err = c.beside(path); err != nil {
+			return err
+		}
+		if path != "" {
+			o.Beside = append(o.Beside, path)
+		}
+	}
 	if !f.offline {
 		o.OpenSource = func(ctx context.Context, s *plan.Source) (source.Opened, error) { return j.OpenSource(ctx, s, false) }
 	}

@@ -110,10 +110,15 @@ func (v *verifier) walk(ctx context.Context, k *kept, jobs chan<- []job) error {
 }
 
 // ofAnother reports whether a path is the output of another sink of the plan,
-// which stands within this one's target.
+// which stands within this one's target, or the pipeline's own.
 func (v *verifier) ofAnother(k *kept, path string) bool {
 	for _, other := range v.sinks {
 		if t := other.plan.Prepared.Target; other != k && (path == t || strings.HasPrefix(path, t+string(filepath.Separator))) {
+			return true
+		}
+	}
+	for _, own := range v.o.Beside {
+		if path == own || strings.HasPrefix(path, own+string(filepath.Separator)) {
 			return true
 		}
 	}

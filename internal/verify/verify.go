@@ -32,6 +32,10 @@ type Options struct {
 	// now; nil: no server is asked.
 	OpenSource func(ctx context.Context, s *plan.Source) (source.Opened, error)
 
+	// Beside are paths that belong to the pipeline itself, as its reports and
+	// custody records: they are no message's, wherever they stand.
+	Beside []string
+
 	// Sample is the share of the files that are read again, above 0 and up to
 	// 1. That all are there, and of their size, is looked at in any case.
 	Sample float64
