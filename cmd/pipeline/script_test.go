@@ -70,7 +70,8 @@ type script struct {
 //
 //	exits CODE COMMAND…          the command ends with just that exit code
 //	dovecot [OPTION] USER…       a server of the script's own: $IMAP, $IMAPS, $POP3, $POP3S, $CA; passwords are $PASSWORD.
-//	                             OPTIONs: -expired, -separator=., -xoauth2 (the token is the password)
+//	                             OPTIONs: -expired, -separator=., -sent=NAME (the mailbox for sent mail), -xoauth2
+//	                             (the token is the password)
 //	deliver USER MAILBOX N       so many small messages, a day apart, from 2026-01-01 on
 //	deliver USER MAILBOX FILE…   these messages, their lines ended by CRLF
 //	doveadm ARG…                 doveadm against that server
@@ -138,7 +139,10 @@ func startDovecot(ts *testscript.TestScript, neg bool, args []string) {
 	var o dovecot.Options
 	for _, arg := range args {
 		separator, dots := strings.CutPrefix(arg, "-separator=")
+		sent, special := strings.CutPrefix(arg, "-sent=")
 		switch {
+		case special:
+			o.Extra += fmt.Sprintf("namespace inbox {\n  mailbox %s {\n    special_use = \\Sent\n  }\n}\n", sent)
 		case arg == "-expired":
 			o.ExpiredCert = true
 		case arg == "-xoauth2":

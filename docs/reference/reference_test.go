@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mailhaul/pipeline/internal/browse"
 	"github.com/mailhaul/pipeline/internal/config"
 	"github.com/mailhaul/pipeline/internal/expression"
 	"github.com/mailhaul/pipeline/internal/stages"
@@ -54,7 +55,16 @@ func made(t *testing.T) map[string]map[string]string {
 		}
 		kinds += fmt.Sprintf("| `%s` | %s | %s | %s |\n", k.Kind, k.Summary, k.Octets, takes)
 	}
+	shown := "| field | type | asks for | what it is |\n|---|---|---|---|\n"
+	for _, f := range browse.Fields("") {
+		needs := f.Needs.String()
+		if f.Needs == 0 {
+			needs = "nothing"
+		}
+		shown += fmt.Sprintf("| `%s` | %s | %s | %s |\n", f.Name, f.Type, needs, f.Doc)
+	}
 	return map[string]map[string]string{
+		"ls.md":          {"fields": shown},
 		"config.md":      {"keys": keys},
 		"expressions.md": {"fields": fields},
 		"stages.md":      {"kinds": kinds, "keys": stageKeys},

@@ -487,3 +487,20 @@ func TestHarmless(t *testing.T) {
 		t.Errorf("%q, want %q", b.String(), want)
 	}
 }
+
+// TestGmail: what Gmail alone tells is shown where it is there.
+func TestGmail(t *testing.T) {
+	t.Parallel()
+	fields, err := ParseFields("gmail_message_id,gmail_thread_id,gmail_labels,labels,object_id", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	s := odd()
+	s.ObjectID, s.Labels = "1278455344230334865", []string{"Arbeit", `\Inbox`}
+	s.Gmail = &message.Gmail{MessageID: 1278455344230334865, ThreadID: 1266894439832287888, Labels: s.Labels}
+	show(t, NewLines(&b, fields, false), s)
+	if want := "1278455344230334865\t1266894439832287888\tArbeit, \\Inbox\tArbeit, \\Inbox\t1278455344230334865\n"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}

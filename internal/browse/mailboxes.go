@@ -54,14 +54,14 @@ func TableOfMailboxes(w io.Writer, boxes []message.Mailbox, width int, exported 
 			fmt.Fprintf(out, "    ! %s\n", Safe(blind))
 		}
 	}
-	fmt.Fprintf(out, "\n%s messages", Count(messages))
+	fmt.Fprintf(out, "\n%s", counted(messages, "message", "messages"))
 	switch {
 	case sized:
 		fmt.Fprintf(out, ", %s", Size(octets))
 	case octets > 0:
 		fmt.Fprintf(out, ", more than %s (the server doesn't say all sizes)", Size(octets))
 	}
-	fmt.Fprintf(out, " in %s mailboxes", Count(int64(len(boxes))))
+	fmt.Fprintf(out, " in %s", counted(int64(len(boxes)), "mailbox", "mailboxes"))
 	if excluded > 0 {
 		fmt.Fprintf(out, ", %s of them excluded by the file", Count(int64(excluded)))
 	}

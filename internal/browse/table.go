@@ -173,16 +173,12 @@ func (t *Table) End(p *Page) error {
 	if len(p.Mailboxes) == 1 {
 		where = Safe(p.Mailboxes[0]) + ": "
 	}
-	word := "messages"
-	if p.Total == 1 {
-		word = "message"
-	}
 	if p.Shown > 0 {
 		fmt.Fprintln(t.out)
 	}
-	fmt.Fprintf(t.out, "%s%s %s", where, Count(p.Total), word)
+	fmt.Fprintf(t.out, "%s%s", where, counted(p.Total, "message", "messages"))
 	if len(p.Mailboxes) != 1 {
-		fmt.Fprintf(t.out, " in %s mailboxes", Count(int64(len(p.Mailboxes))))
+		fmt.Fprintf(t.out, " in %s", counted(int64(len(p.Mailboxes)), "mailbox", "mailboxes"))
 	}
 	if p.Pages() > 1 {
 		fmt.Fprintf(t.out, ", page %s of %s", Count(int64(p.Number)), Count(p.Pages()))

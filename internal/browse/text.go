@@ -132,6 +132,14 @@ func Count(n int64) string {
 	return s
 }
 
+// counted is a number of things.
+func counted(n int64, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return Count(n) + " " + many
+}
+
 // fit makes a text exactly so many places wide, as a terminal shows it:
 // cut with an ellipsis, or filled up with spaces.
 func fit(s string, places int, right bool) string {
