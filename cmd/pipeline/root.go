@@ -73,6 +73,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		c.verifyCommand(),
 		c.custodyCommand(),
 	)
+	addVerbs(root, "Plugins", c.pluginCommand())
 	root.AddCommand(c.schemaCommand(), c.versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {

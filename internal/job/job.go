@@ -17,6 +17,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/config"
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/lockfile"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
 	"github.com/mailhaul/pipeline/internal/secrets"
@@ -77,6 +78,16 @@ func Load(o Options) (*Job, error) {
 func newJob(o Options, folder string) (*Job, error) {
 	ho := pluginhost.FromEnvironment(o.Plugins)
 	ho.Log, ho.WorkDir = o.Log, folder
+	pins, err := lockfile.Read(folder)
+	if err != nil {
+		return nil, err
+	}
+	if pins != nil {
+		ho.Pins = map[string]string{}
+	}
+	for _, p := range pins {
+		ho.Pins[p.Executable()] = p.SHA256
+	}
 	host, err := pluginhost.New(ho)
 	if err != nil {
 		return nil, err

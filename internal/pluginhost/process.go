@@ -83,6 +83,14 @@ func (h *Host) launch(found Found) (*process, error) {
 	return p, nil
 }
 
+// protocol is the version of the contract that both sides speak.
+func (p *process) protocol() int {
+	if p.client == nil {
+		return wire.Protocol // who attaches to a plugin under a debugger built it just now
+	}
+	return p.client.NegotiatedVersion()
+}
+
 func (p *process) connect() (*grpc.ClientConn, error) {
 	protocol, err := p.client.Client()
 	if err != nil {

@@ -90,6 +90,7 @@ func (h *Host) Describe(ctx context.Context, kind Kind, name string) (Descriptio
 		return Description{}, fault.New(fault.Config, "%s says that it is the %s plugin %q", p.found.Path, d.Kind, d.Name).
 			WithHint("rename it to %s", executable(d.Kind, d.Name))
 	}
+	d.Protocol = p.protocol()
 	return d, nil
 }
 

@@ -50,6 +50,7 @@ type Description struct {
 	Schema       []byte // JSON Schema of the config
 	Provides     message.Needs
 	Capabilities []string
+	Protocol     int // of the contract, as it was agreed; set by the host
 }
 
 // Author is a plugin as its author wrote it.

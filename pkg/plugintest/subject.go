@@ -149,6 +149,9 @@ func fill(v any, schema map[string]any, dir, path string, secrets map[string]str
 // presets makes a config for a plugin of which nobody said how to configure
 // it: what its schema requires, with a path below the case's directory.
 func presets(ctx context.Context, d *direction) (map[string]any, error) {
+	if d.kind == wire.KindSource {
+		return nil, fmt.Errorf("a source needs a server with messages, and a config that leads there")
+	}
 	s, err := d.begin("")
 	if err != nil {
 		return nil, err
@@ -174,7 +177,7 @@ func presets(ctx context.Context, d *direction) (map[string]any, error) {
 		switch {
 		case p.Type == "string" && (key == "path" || key == "dir" || key == "directory"):
 			out[key] = "{dir}/out"
-		case len(p.Examples) > 0 && d.kind != wire.KindSource:
+		case len(p.Examples) > 0:
 			out[key] = p.Examples[0]
 		default:
 			return nil, fmt.Errorf("the plugin's config needs %q, which the suite can't guess (its keys: %s)",
