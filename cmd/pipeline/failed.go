@@ -68,11 +68,15 @@ func (c *command) letters(ctx context.Context, choice status.Choice, w status.Wr
 }
 
 func (c *command) failedShowCommand() *cobra.Command {
-	return &cobra.Command{
+	var octets bool
+	cmd := &cobra.Command{
 		Use:   "show KEY…",
 		Short: "Show all that is known of a dead letter",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, keys []string) error {
+			if octets && len(keys) != 1 {
+				return fault.New(fault.Config, "--octets writes one message: expected one key")
+			}
 			j, state, err := c.peek(cmd.Context())
 			if err != nil {
 				return err
@@ -84,6 +88,14 @@ func (c *command) failedShowCommand() *cobra.Command {
 					fmt.Fprintln(c.out)
 				}
 				first = false
+				if octets {
+					if len(l.Octets) == 0 {
+						return fault.New(fault.Config, "no octets are kept of dead letter %s", l.Key)
+					}
+					_, err := c.out.Write(l.Octets)
+					left = nil
+					return err
+				}
 				l.Show(c.out)
 				left = slices.DeleteFunc(left, func(key string) bool { return key == l.Key })
 				return nil
@@ -94,6 +106,8 @@ func (c *command) failedShowCommand() *cobra.Command {
 			return noLetters(left)
 		},
 	}
+	cmd.Flags().BoolVar(&octets, "octets", false, "write what the server sent in the message's place, as it is")
+	return cmd
 }
 
 // noLetters returns an error when keys are left that no dead letter has.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -204,6 +205,7 @@ func (s *solo) fetch(ctx context.Context, it *item) error {
 		case fault.Is(f.Err, fault.Gone):
 			continue
 		case f.Err != nil:
+			it.instead = bytes.Clone(f.Instead)
 			w.refused(it, f.Err)
 		default:
 			it.dead("", fault.New(fault.Bug, "%w", errNoBody).WithReason("no_body"))

@@ -285,7 +285,7 @@ func (e *Engine) recordOf(it *item, replaces bool) *message.Record {
 
 // letterOf makes the dead letter of an item.
 func letterOf(it *item, stage string, err error) *ledger.Letter {
-	l := &ledger.Letter{Stage: stage, Reason: "refused", Text: err.Error()}
+	l := &ledger.Letter{Stage: stage, Reason: "refused", Text: err.Error(), Octets: it.instead}
 	if f := fault.As(err); f != nil && f.Reason != "" {
 		l.Reason = f.Reason
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,7 @@ func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item,
 		}
 		switch {
 		case f.Err != nil:
+			it.instead = bytes.Clone(f.Instead)
 			if w.refused(it, f.Err) {
 				gone = append(gone, it)
 			}

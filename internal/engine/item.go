@@ -43,6 +43,7 @@ type item struct {
 	accused     []ledger.TargetID // whose process died with it in hand; Everywhere: the source's
 	unnoted     []ledger.TargetID // of those, what the ledger must still learn
 	aborted     atomic.Bool       // the source's body broke off: the sinks' results don't count
+	instead     []byte            // what the server sent in its place
 	outstanding atomic.Int32      // results awaited, plus one while it is being handed out
 	big         bool              // holds the epoch open while it passes
 }

@@ -233,6 +233,7 @@ func (s *session) fetch(id message.ID, needs message.Needs) (source.Fetched, err
 		return f, nil
 	case s.refuse[id.UID]:
 		f.Err = fault.New(fault.Message, "the server can't").WithReason("server_error")
+		f.Instead = fmt.Appendf(nil, "instead of %d", id.UID)
 		return f, nil
 	}
 	octets := s.octets(id.Mailbox, id.UID)

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/internal/stages/limit"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -342,5 +343,32 @@ func TestALimitBeforeAFilterStaysFull(t *testing.T) {
 		r.wantExit(r.run(), engine.ExitDone)
 		r.wantAll("files", func(_ string, uid uint32) bool { return uid == 7 })
 		s.count["INBOX"]++
+	}
+}
+
+// TestWhatCameInsteadIsKept: the octets that a server sends in a message's
+// place stand in the ledger with the dead letter.
+func TestWhatCameInsteadIsKept(t *testing.T) {
+	t.Parallel()
+	s := newServer(10, "INBOX")
+	s.refuse[5] = true
+	r := newRig(t, s)
+	r.data("files")
+	r.wantExit(r.run(), engine.ExitLetters)
+	l, err := ledger.View(t.Context(), r.dir, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	count := 0
+	err = l.Letters(t.Context(), func(id message.ID, _ string, letter ledger.Letter) error {
+		count++
+		if got := string(letter.Octets); id.UID != 5 || got != "instead of 5" {
+			t.Errorf("kept of %s is %q", id, got)
+		}
+		return nil
+	})
+	if err != nil || count != 1 {
+		t.Errorf("%d dead letters, %v", count, err)
 	}
 }

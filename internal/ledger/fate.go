@@ -58,6 +58,7 @@ type Letter struct {
 	Subject string `json:"subject,omitempty"`
 	From    string `json:"from,omitempty"`
 	Date    string `json:"date,omitempty"`
+	Octets  []byte `json:"octets,omitempty"` // what the server sent in the message's place
 }
 
 // Refusal is kept for Dropped and Unrouted: who refused, under which rules,

@@ -1153,6 +1153,7 @@ type Begin struct {
 	BodySize      int64                  `protobuf:"zigzag64,4,opt,name=body_size,json=bodySize,proto3" json:"body_size,omitempty"` // exact number of octets, -1 when it isn't known yet
 	Assembled     bool                   `protobuf:"varint,5,opt,name=assembled,proto3" json:"assembled,omitempty"`                 // put together from parts: never called exact
 	Record        *Record                `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`                        // to record sinks
+	Instead       []byte                 `protobuf:"bytes,8,opt,name=instead,proto3" json:"instead,omitempty"`                      // with no message: what the server sent in its place, at most 64 KiB; kept with the dead letter
 	Verdict       uint32                 `protobuf:"varint,7,opt,name=verdict,proto3" json:"verdict,omitempty"`                     // from a stage: 1 keep, 2 drop, 3 undecided
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1226,6 +1227,13 @@ func (x *Begin) GetAssembled() bool {
 func (x *Begin) GetRecord() *Record {
 	if x != nil {
 		return x.Record
+	}
+	return nil
+}
+
+func (x *Begin) GetInstead() []byte {
+	if x != nil {
+		return x.Instead
 	}
 	return nil
 }
@@ -1355,7 +1363,7 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12/\n" +
 	"\x05error\x18\x04 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x14\n" +
 	"\x05lanes\x18\x05 \x01(\rR\x05lanes\x12\x12\n" +
-	"\x04pull\x18\x06 \x01(\rR\x04pull\"\x8a\x02\n" +
+	"\x04pull\x18\x06 \x01(\rR\x04pull\"\xa4\x02\n" +
 	"\x05Begin\x12&\n" +
 	"\x02id\x18\x01 \x01(\v2\x16.mailhaul.plugin.v1.IDR\x02id\x125\n" +
 	"\asummary\x18\x02 \x01(\v2\x1b.mailhaul.plugin.v1.SummaryR\asummary\x12\x19\n" +
@@ -1363,6 +1371,7 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\tbody_size\x18\x04 \x01(\x12R\bbodySize\x12\x1c\n" +
 	"\tassembled\x18\x05 \x01(\bR\tassembled\x122\n" +
 	"\x06record\x18\x06 \x01(\v2\x1a.mailhaul.plugin.v1.RecordR\x06record\x12\x18\n" +
+	"\ainstead\x18\b \x01(\fR\ainstead\x12\x18\n" +
 	"\averdict\x18\a \x01(\rR\averdict*\xbd\x01\n" +
 	"\x05Class\x12\x11\n" +
 	"\rCLASS_UNKNOWN\x10\x00\x12\x10\n" +

@@ -31,6 +31,7 @@ type Letter struct {
 	Subject string `json:"subject,omitempty"`
 	From    string `json:"from,omitempty"`
 	Date    string `json:"date,omitempty"`
+	Octets  []byte `json:"-"` // what the server sent in the message's place
 }
 
 // Choice says which dead letters are meant. What is empty chooses all.
@@ -58,7 +59,7 @@ func oneOf(s string, list []string) bool {
 func NewLetter(id message.ID, sink string, l ledger.Letter) Letter {
 	return Letter{
 		Key: id.Hash(), Source: id.Source, Mailbox: id.Mailbox, UID: id.UID, UIDL: id.UIDL, ID: id.String(), Sink: sink,
-		By: l.Stage, Reason: l.Reason, Text: l.Text, Subject: l.Subject, From: l.From, Date: l.Date,
+		By: l.Stage, Reason: l.Reason, Text: l.Text, Subject: l.Subject, From: l.From, Date: l.Date, Octets: l.Octets,
 	}
 }
 
@@ -100,6 +101,9 @@ func (l *Letter) Show(w io.Writer) {
 	line("by", l.by())
 	line("reason", l.Reason)
 	line("said", l.Text)
+	if n := len(l.Octets); n > 0 {
+		line("kept", fmt.Sprintf("%d octets that the server sent in its place: --octets writes them", n))
+	}
 }
 
 // by says in words who refused the message.

@@ -163,7 +163,11 @@ type Fetched struct {
 	ID      message.ID
 	Message *message.Message
 	Err     error
+	Instead []byte
 }
+
+// mostInstead bounds Fetched.Instead on the wire.
+const mostInstead = 64 << 10
 
 // FinishRequest has the fields of source.FinishRequest.
 type FinishRequest struct {

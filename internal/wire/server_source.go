@@ -176,7 +176,7 @@ var errAnswering = errors.New("the host doesn't take answers any more")
 
 func answer(w *Writer, f Fetched, home string) error {
 	if f.Message == nil {
-		begin := &pluginpb.Begin{Id: IDToPB(f.ID, home)}
+		begin := &pluginpb.Begin{Id: IDToPB(f.ID, home), Instead: f.Instead[:min(len(f.Instead), mostInstead)]}
 		cause := f.Err
 		if cause == nil {
 			cause = fault.New(fault.Bug, "the source answered %s with neither a message nor an error", f.ID)

@@ -145,6 +145,11 @@ type Fetched struct {
 	ID      message.ID
 	Message *message.Message // nil when Err is set
 	Err     error            // this message only
+
+	// Instead is what the server sent in the message's place, beside Err: a
+	// mail that it made up, a piece. It is kept with the dead letter, as far
+	// as 64 KiB go.
+	Instead []byte
 }
 
 // Laner is an optional power: a source whose server grants fewer connections

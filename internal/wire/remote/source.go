@@ -208,7 +208,7 @@ func (s *Source) answers(r *wire.Reader, home string, yield func(source.Fetched,
 		if err != nil {
 			return err
 		}
-		f := source.Fetched{ID: wire.IDFromPB(item.Begin.GetId(), home), Err: item.Err}
+		f := source.Fetched{ID: wire.IDFromPB(item.Begin.GetId(), home), Err: item.Err, Instead: item.Begin.GetInstead()}
 		if item.Err == nil {
 			f.Message = item.Message()
 			f.Message.ID = f.ID

@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -285,6 +286,7 @@ func TestFetchAnswers(t *testing.T) {
 					switch id.UID {
 					case 1:
 						f.Err = fault.New(fault.Gone, "gone").WithReason("expunged")
+						f.Instead = bytes.Repeat([]byte("\x00\xff"), 40<<10)
 					case 2:
 						f.Message = m // no body was asked for
 					case 3: // neither: a bug of the source
@@ -320,6 +322,9 @@ func TestFetchAnswers(t *testing.T) {
 		switch {
 		case f.Err != nil:
 			got[f.ID.UID] = result{class: fault.Of(f.Err)}
+			if f.ID.UID == 1 && !bytes.Equal(f.Instead, bytes.Repeat([]byte("\x00\xff"), 32<<10)) {
+				t.Errorf("instead of message 1 came %d octets, want the first 64 KiB", len(f.Instead))
+			}
 		case f.Message.Body == nil:
 			if !f.Message.Assembled || f.Message.Size != 5 {
 				t.Errorf("message %+v lost what was known of it", f.Message)

@@ -51,7 +51,7 @@ type fetcher struct {
 	work     []imapdata.Set        // to be asked for again, alone; the last first
 	deaths   map[uint32]int        // how often a connection died on a message alone
 	empty    map[uint32]int        // how often a message alone came without a body
-	made     map[uint32]bool       // the server sent a placeholder for it
+	made     map[uint32][]byte     // the placeholder that the server sent for it
 	validity uint32
 	lost     error            // why the connection broke
 	slow     mailnet.Backoff  // of a server that throttles, since the last message
@@ -75,7 +75,7 @@ type command struct {
 func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[source.Fetched, error] {
 	return func(yield func(source.Fetched, error) bool) {
 		f := &fetcher{Source: s, req: req, yield: yield, needs: req.Needs &^ message.NeedBody,
-			pending: map[uint32]message.ID{}, deaths: map[uint32]int{}, empty: map[uint32]int{}, made: map[uint32]bool{}, slow: mailnet.Backoff{Min: s.rest}}
+			pending: map[uint32]message.ID{}, deaths: map[uint32]int{}, empty: map[uint32]int{}, made: map[uint32][]byte{}, slow: mailnet.Backoff{Min: s.rest}}
 		f.items = fetchItems(s, req.Mailbox, f.needs&^message.NeedHeaders, "BODY.PEEK[]")
 		batches, stop := mailnet.Feed(req.IDs)
 		defer stop()
@@ -325,7 +325,7 @@ func (f *fetcher) deliver(octets []byte, body *message.Body) error {
 		return nil // is it empty, or is it not sent? It is asked for again, alone.
 	}
 	if body == nil && placeholder(octets) {
-		f.made[uid] = true
+		f.made[uid] = bytes.Clone(octets)
 		return nil // as if it had not come: alone it may
 	}
 	f.msg = message.Message{Summary: message.Summary{ID: id}}
@@ -403,10 +403,10 @@ func header(b []byte) []byte {
 	return nil
 }
 
-// refuse answers an id with an error.
+// refuse answers an id with an error, and with what the server made up.
 func (f *fetcher) refuse(id message.ID, err error) {
 	delete(f.pending, id.UID)
-	if !f.ended && !f.yield(source.Fetched{ID: id, Err: err}, nil) {
+	if !f.ended && !f.yield(source.Fetched{ID: id, Err: err, Instead: f.made[id.UID]}, nil) {
 		f.ended = true
 	}
 }

@@ -64,6 +64,9 @@ func TestPlaceholders(t *testing.T) {
 			if f := fault.As(a.errs[12]); f == nil || f.Class != fault.Message || f.Reason != tt.reason {
 				t.Errorf("UID 12: %+v, %q; want the reason %s", f, a.octets[12], tt.reason)
 			}
+			if string(a.instead[12]) != madeUp(12) {
+				t.Errorf("kept of UID 12 is %q", a.instead[12])
+			}
 		})
 	}
 	for _, tt := range []struct {

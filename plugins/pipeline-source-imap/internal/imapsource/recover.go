@@ -140,7 +140,7 @@ func (f *fetcher) verdict(ctx context.Context, uid uint32, refused error) error 
 		return err
 	}
 	switch {
-	case f.made[uid]:
+	case f.made[uid] != nil:
 		f.refuse(id, fault.New(fault.Message, "fetch %s: the server sends a mail that it made up instead: it can't convert this one", id).
 			WithReason("server_placeholder").WithHint("open it in the provider's own client, or export it from there"))
 	case refused != nil:

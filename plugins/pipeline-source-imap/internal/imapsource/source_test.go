@@ -82,15 +82,16 @@ func batches(ids []message.ID, n int) iter.Seq[[]message.ID] { return slices.Chu
 
 // answers is what Fetch made of ids: octets or an error for each.
 type answers struct {
-	octets map[uint32][]byte
-	errs   map[uint32]error
-	err    error // terminal
+	octets  map[uint32][]byte
+	errs    map[uint32]error
+	instead map[uint32][]byte
+	err     error // terminal
 }
 
 // fetch fetches ids and checks that each is answered exactly once.
 func fetch(ctx context.Context, t testing.TB, s *Source, mailbox string, needs message.Needs, ids []message.ID, batch int) answers {
 	t.Helper()
-	a := answers{octets: map[uint32][]byte{}, errs: map[uint32]error{}}
+	a := answers{octets: map[uint32][]byte{}, errs: map[uint32]error{}, instead: map[uint32][]byte{}}
 	for got, err := range s.Fetch(ctx, source.FetchRequest{Mailbox: mailbox, Needs: needs | message.NeedBody, IDs: batches(ids, batch)}) {
 		if err != nil {
 			a.err = err
@@ -101,7 +102,7 @@ func fetch(ctx context.Context, t testing.TB, s *Source, mailbox string, needs m
 			t.Errorf("%s is answered twice", got.ID)
 		}
 		if got.Err != nil {
-			a.errs[got.ID.UID] = got.Err
+			a.errs[got.ID.UID], a.instead[got.ID.UID] = got.Err, got.Instead
 			continue
 		}
 		b, err := io.ReadAll(got.Message.Body)
