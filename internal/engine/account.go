@@ -33,6 +33,10 @@ type account struct {
 
 	boxes    []*box
 	excluded []string
+	index    int                // among the accounts of the run
+	claiming bool               // it lists only to claim
+	claimed  bool               // it has claimed all that it has
+	copies   int64              // that wait for another message, in this pass; guarded by mu
 	chain    *stages.Run        // of the pass: limits count anew in each
 	counted  int64              // by the source's own limit, in this pass
 	pushed   []stages.Pushed    // what the server is asked in the place of stages
@@ -70,6 +74,9 @@ func newAccount(e *Engine, p *plan.Source) *account {
 
 // run works on the account until it is complete, hopeless or stopped.
 func (a *account) run(ctx context.Context) {
+	if a.e.claims != nil {
+		defer a.e.claims.claimed(a.index) // whatever becomes of it, others need not wait any longer
+	}
 	for tries := 0; ; {
 		before := a.progress.Load()
 		err := a.pass(ctx)
@@ -173,6 +180,9 @@ func (a *account) pass(ctx context.Context) error {
 	if a.finisher, err = a.startFinishing(ctx, opened); err != nil {
 		return err
 	}
+	if err := a.claim(ctx); err != nil {
+		return err
+	}
 	err = a.work(ctx, opened.Lanes, func(ctx context.Context) error { return a.listAll(ctx) })
 	for err == nil && !a.e.stopped() {
 		a.drain(ctx)
@@ -234,6 +244,7 @@ func (a *account) findMailboxes(ctx context.Context) error {
 		if b == nil {
 			b = newBox(a, m)
 		}
+		b.index = len(boxes)
 		b.server, b.among = m.State, plan.Among(m, taken)
 		boxes = append(boxes, b)
 	}
@@ -314,7 +325,7 @@ func (a *account) settled(it *item) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case !more || a.e.stopped():
+	case !more || it.waits || a.e.stopped():
 	case it.alone:
 		a.alone = append(a.alone, it)
 	default:

@@ -14,6 +14,7 @@ type box struct {
 	among   []string             // those that a message of it may be in as well
 	server  message.MailboxState // what the server said before the listing
 
+	index       int // in the order of the source
 	number      ledger.Box
 	uidValidity uint32
 	state       message.MailboxState // of the EXAMINE that opened the listing

@@ -41,7 +41,9 @@ func (w *worker) deliver(ctx context.Context, it *item, m *message.Message) erro
 	it.assembled = m.Assembled
 	merge(&it.sum, &m.Summary)
 	var err error
-	if w.e.altering {
+	if it.twin != nil {
+		err = w.compare(it, m.Body)
+	} else if w.e.altering {
 		err = w.alter(ctx, it, m.Body)
 	} else if it.big {
 		err = w.stream(ctx, it, m.Body)

@@ -115,6 +115,7 @@ type Engine struct {
 	now     time.Time
 
 	gate     *gate
+	claims   *claims               // nil without a dedupe
 	stages   map[string]*stagePool // of those that are plugins
 	outlets  []*outlet
 	targets  []ledger.TargetID
@@ -222,7 +223,23 @@ func (e *Engine) prepare(ctx context.Context) error {
 		}
 	}
 	for i := range e.plan.Sources {
-		e.accounts = append(e.accounts, newAccount(e, &e.plan.Sources[i]))
+		a := newAccount(e, &e.plan.Sources[i])
+		a.index = i
+		e.accounts = append(e.accounts, a)
+	}
+	if s := e.plan.Chain.Dedupe(); s != nil {
+		round, err := e.ledger.NewClaims(ctx)
+		if err != nil {
+			return err
+		}
+		e.claims = newClaims(s, round, len(e.accounts))
+		e.background.Go(func() {
+			select {
+			case <-e.stopping:
+			case <-ctx.Done():
+			}
+			e.claims.halt()
+		})
 	}
 	return nil
 }
@@ -252,8 +269,10 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 			}
 		}
 	}
+	e.lookAgainAtCopies(ctx)
+	apart := e.tellApart(ctx)
 	close(ended)
-	err := <-committed
+	err := errors.Join(<-committed, apart)
 	for _, p := range e.stages {
 		err = errors.Join(err, p.close())
 	}

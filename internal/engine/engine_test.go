@@ -146,6 +146,7 @@ func total(r *engine.Result) engine.Sum {
 			t.DoneBefore += s.DoneBefore
 			t.Written += s.Written
 			t.Unrouted += s.Unrouted
+			t.Duplicates += s.Duplicates
 			t.DeadLetters += s.DeadLetters
 			t.Vanished += s.Vanished
 			t.Pending += s.Pending

@@ -24,6 +24,10 @@ type item struct {
 	entry     *entry          // as it was before its first passage
 	killed    bool            // a plugin stage died with it in hand, twice
 	changed   []string        // stages that changed octets of what is written
+	twin      []byte          // sha256 of the copy that it is held against
+	digest    ledger.Digest   // what it shares with that
+	unclaimed bool            // nobody has claimed it yet
+	waits     bool            // it is a copy that waits: left pending for now
 	header    *message.Header // as the stages left it; nil: as it came
 	passing   int             // done before: it only counts at so many barriers
 
@@ -131,7 +135,7 @@ func (it *item) worst() ledger.Class {
 
 // settled returns what the ledger is to hold of the item from now on.
 func (it *item) settled(targets []ledger.TargetID) ledger.Settled {
-	s := ledger.Settled{Box: it.number, ID: it.sum.ID, Octets: it.octets, SHA256: it.sha256, Fresh: it.fresh, Changed: it.changed}
+	s := ledger.Settled{Box: it.number, ID: it.sum.ID, Octets: it.octets, SHA256: it.sha256, Fresh: it.fresh, Changed: it.changed, Released: it.released()}
 	s.Fates = append(s.Fates, it.others...)
 	if it.final != nil {
 		s.Fates = append(s.Fates, *it.final)

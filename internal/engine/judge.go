@@ -148,7 +148,7 @@ func (e *Engine) admit(it *item) (more message.Needs, passed bool) {
 }
 
 func (e *Engine) outcome(it *item, out stages.Outcome) (more message.Needs, passed bool) {
-	if len(out.Undecided) > 0 {
+	if len(out.Undecided) > 0 && !it.box.account.claiming {
 		it.box.mu.Lock()
 		for _, s := range out.Undecided {
 			it.box.undecided[s.Name]++

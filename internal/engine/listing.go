@@ -21,6 +21,14 @@ const (
 // listAll lists the mailboxes that are not complete, one after another, in
 // the order of the source: limits count over it.
 func (a *account) listAll(ctx context.Context) error {
+	a.mu.Lock()
+	a.copies = 0
+	a.mu.Unlock()
+	return a.eachMailbox(ctx, a.list)
+}
+
+// eachMailbox calls f for the mailboxes that are not complete, in order.
+func (a *account) eachMailbox(ctx context.Context, f func(context.Context, *box) error) error {
 	a.chain, a.counted = a.e.plan.Chain.NewRun(a.e.now, a.plan.Vars), 0
 	unchanged, err := a.unchanged(ctx)
 	if err != nil {
@@ -34,13 +42,13 @@ func (a *account) listAll(ctx context.Context) error {
 			continue
 		}
 		if unchanged[b] {
-			if !b.final() { // else this run has counted it already
+			if !b.final() && !a.claiming { // else this run has counted it already
 				a.skip(b)
 			}
 			continue
 		}
-		err := a.list(ctx, b)
-		if err == nil {
+		err := f(ctx, b)
+		if err == nil || a.claiming && ownTrouble(err) {
 			continue
 		}
 		if !ownTrouble(err) {
@@ -108,10 +116,7 @@ func (a *account) skip(b *box) {
 // list lists one mailbox in pages, and sends on what is not done.
 func (a *account) list(ctx context.Context, b *box) error {
 	b.restart()
-	size := pageShort
-	if (a.plan.FirstNeeds|a.e.plan.Chain.NeededOverall())&(message.NeedHeaders|message.NeedStructure) != 0 {
-		size = pageLong
-	}
+	size := a.pageSize()
 	var after *message.ID
 	for !a.e.stopped() && !a.queue.isDropped() {
 		page, err := a.page(ctx, b, after, size)
@@ -147,6 +152,13 @@ func (a *account) list(ctx context.Context, b *box) error {
 	return nil
 }
 
+func (a *account) pageSize() int {
+	if (a.plan.FirstNeeds|a.e.plan.Chain.NeededOverall())&(message.NeedHeaders|message.NeedStructure) != 0 {
+		return pageLong
+	}
+	return pageShort
+}
+
 // listed is a summary beside what the ledger knows of it.
 type listed struct {
 	sum   message.Summary
@@ -169,8 +181,8 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 	if err != nil {
 		return nil, err
 	}
-	if known {
-		req.Needs = 0
+	if known || a.claimed {
+		req.Needs = 0 // most of it is done, or was claimed, which is as good
 	}
 	sums, err := a.summaries(ctx, b, req, after == nil)
 	if err != nil || len(sums) == 0 {
@@ -191,7 +203,7 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 	for i := range page {
 		page[i] = listed{sums[i], entries[i]}
 	}
-	return page, nil
+	return page, a.reconsider(ctx, b, page)
 }
 
 // number finds the ledger's number of the mailbox under its UIDVALIDITY.
@@ -200,6 +212,9 @@ func (a *account) number(ctx context.Context, b *box) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.number = number
+	if a.e.claims != nil {
+		a.e.claims.place(b, a.index)
+	}
 	return err
 }
 
@@ -312,7 +327,7 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item) (fetch []*i
 	for len(open) > 0 {
 		want := map[message.ID]*item{}
 		var needs message.Needs
-		var waiting []*item
+		var waiting, copies []*item
 		for _, it := range open {
 			more, step := a.consider(it, len(waiting) == 0)
 			if it.alone && it.final == nil && (step == stepFetch || step == stepReady) {
@@ -325,11 +340,22 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item) (fetch []*i
 				waiting = append(waiting, it)
 			case stepWait:
 				waiting = append(waiting, it)
+			case stepClaim:
+				copies = append(copies, it)
 			case stepFetch:
 				fetch = append(fetch, it)
 			case stepReady:
-				(&worker{e: a.e}).settle(it)
+				if !a.claiming {
+					(&worker{e: a.e}).settle(it)
+				}
 			}
+		}
+		if len(copies) > 0 {
+			on, err := a.atDedupe(ctx, b, copies)
+			if err != nil {
+				return nil, err
+			}
+			waiting = append(waiting, on...)
 		}
 		open = waiting
 		if len(want) == 0 {
@@ -351,6 +377,7 @@ const (
 	stepFetch                  // its body is wanted
 	stepReady                  // its fate needs no body
 	stepPassed                 // it was done before, and is counted
+	stepClaim                  // it came to the dedupe
 )
 
 // consider takes an item as far as what is known of it allows. first says that
@@ -368,6 +395,9 @@ func (a *account) consider(it *item, first bool) (message.Needs, step) {
 		}
 		return 0, stepPassed
 	}
+	if it.twin != nil {
+		return 0, stepFetch // to be compared, before anything else
+	}
 	can := a.plan.Provides
 	for it.final == nil && !it.judged {
 		if it.atBarrier && a.e.plan.Chain.Barrier(it.at).Kind == stages.Plugin {
@@ -376,6 +406,13 @@ func (a *account) consider(it *item, first bool) (message.Needs, step) {
 				return more, step
 			}
 			continue
+		}
+		if it.atBarrier && a.e.plan.Chain.Barrier(it.at).Kind == stages.Dedupe {
+			// Claimed before, its header needn't be known.
+			if more := message.NeedHeaders &^ it.sum.Have; more != 0 && (a.claiming || it.unclaimed) {
+				return more, stepAsk
+			}
+			return 0, stepClaim
 		}
 		if it.atBarrier && !first {
 			return 0, stepWait
@@ -410,6 +447,37 @@ func (a *account) consider(it *item, first bool) (message.Needs, step) {
 	}
 	a.e.annotate(it)
 	return 0, stepReady
+}
+
+// atDedupe takes items that came to the dedupe as far as it goes, and returns
+// those that are to be considered further.
+func (a *account) atDedupe(ctx context.Context, b *box, items []*item) (on []*item, err error) {
+	if a.claiming {
+		_, err := a.enterClaims(ctx, b, items)
+		return nil, err
+	}
+	var late []*item
+	for _, it := range items {
+		if it.unclaimed {
+			late = append(late, it)
+		}
+	}
+	free, err := a.enterClaims(ctx, b, late)
+	if err != nil {
+		return nil, err
+	}
+	items = slices.DeleteFunc(items, func(it *item) bool { return slices.Contains(free, it) })
+	chosen, unknown, err := a.choose(ctx, b, items)
+	if err != nil {
+		return nil, err
+	}
+	for _, it := range append(chosen, free...) {
+		it.at, it.atBarrier = it.at+1, false
+	}
+	for _, it := range unknown {
+		it.unclaimed = true // it came since, or can have no copies: its header tells
+	}
+	return slices.Concat(chosen, free, unknown), nil
 }
 
 // atPlugin has a plugin that reads no body judge the item in the listing.

@@ -452,6 +452,9 @@ func (e *Engine) annotate(it *item) {
 // unsure returns what counts the stages that couldn't tell about the item.
 func (e *Engine) unsure(it *item) func(*stages.Stage) {
 	return func(s *stages.Stage) {
+		if it.box.account.claiming {
+			return
+		}
 		it.box.mu.Lock()
 		defer it.box.mu.Unlock()
 		it.box.undecided[s.Name]++

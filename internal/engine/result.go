@@ -124,6 +124,7 @@ const (
 	SourceDied
 	SinkDied
 	StageDied
+	StageNote // Text
 	SinkFailed
 	DeadLetter
 	Committed // Count messages became durable

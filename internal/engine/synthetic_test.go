@@ -27,15 +27,16 @@ type server struct {
 	octets    func(mailbox string, uid uint32) []byte
 	lanes     int
 
-	gone     map[uint32]bool  // listed, but Fetch says Gone
-	refuse   map[uint32]bool  // Fetch says Message
-	cut      map[uint32]int   // how often the body still breaks off
-	killer   map[uint32]bool  // the process dies when it is fetched
-	midway   map[uint32]bool  // … and this one when half of its body has come
-	hides    message.Needs    // what its listings don't tell
-	hidden   map[string]int64 // messages that it counts and doesn't list
-	blind    []string         // what it says that it hides
-	dieAfter int64            // the process dies once after so many bodies; 0: never
+	gone     map[uint32]bool   // listed, but Fetch says Gone
+	expunge  map[string]uint32 // these go when one that is gone is fetched
+	refuse   map[uint32]bool   // Fetch says Message
+	cut      map[uint32]int    // how often the body still breaks off
+	killer   map[uint32]bool   // the process dies when it is fetched
+	midway   map[uint32]bool   // … and this one when half of its body has come
+	hides    message.Needs     // what its listings don't tell
+	hidden   map[string]int64  // messages that it counts and doesn't list
+	blind    []string          // what it says that it hides
+	dieAfter int64             // the process dies once after so many bodies; 0: never
 	openErr  error
 	opening  func(n int64) error // asked at the nth opening, from 1
 	budget   source.Budget
@@ -84,6 +85,8 @@ func (s *server) state(mailbox string) message.MailboxState {
 }
 
 const serverProvides = message.NeedSize | message.NeedInternalDate | message.NeedFlags | message.NeedHeaders | message.NeedStructure
+
+var errAuth = fault.New(fault.Auth, "the server refuses the password")
 
 var errDied = fault.New(fault.Crashed, "the plugin's process was killed")
 
@@ -229,6 +232,12 @@ func (s *session) fetch(id message.ID, needs message.Needs) (source.Fetched, err
 	f := source.Fetched{ID: id}
 	switch {
 	case s.gone[id.UID]:
+		if uid, ok := s.expunge[id.Mailbox]; ok {
+			if s.expunged[id.Mailbox] == nil {
+				s.expunged[id.Mailbox] = map[uint32]bool{}
+			}
+			s.expunged[id.Mailbox][uid] = true
+		}
 		f.Err = fault.New(fault.Gone, "no such message")
 		return f, nil
 	case s.refuse[id.UID]:

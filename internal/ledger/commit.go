@@ -30,7 +30,10 @@ type Settled struct {
 	Fates  []Fate
 	// Changed names the stages that changed octets of what was written.
 	Changed []string
-	Fresh   bool // Lookup knew nothing of it: there is nothing to replace
+	// Released says that it isn't and won't be written in this run: a copy of
+	// it may go on in its place.
+	Released bool
+	Fresh    bool // Lookup knew nothing of it: there is nothing to replace
 }
 
 // Commit stores an epoch: all of it or nothing.
@@ -165,6 +168,11 @@ func (w *writer) settle(settled []Settled) error {
 	written := map[TargetID]bool{}
 	for _, o := range order {
 		s := &settled[o.at]
+		if s.Released {
+			if err := w.exec("UPDATE claim SET seen = 0 WHERE key = ?", o.key); err != nil {
+				return err
+			}
+		}
 		var packed []byte
 		for i := range s.Fates {
 			f := &s.Fates[i]

@@ -57,6 +57,19 @@ CREATE TABLE changed (
 	key INTEGER PRIMARY KEY,
 	rule INTEGER NOT NULL
 );
+CREATE TABLE claim (
+	key INTEGER PRIMARY KEY,
+	digest BLOB NOT NULL,
+	kin BLOB NOT NULL,
+	round INTEGER NOT NULL,
+	seen INTEGER NOT NULL
+);
+CREATE INDEX claim_digest ON claim (digest);
+CREATE INDEX claim_kin ON claim (kin);
+CREATE TABLE holder (
+	digest BLOB PRIMARY KEY,
+	key INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE rule (
 	id INTEGER PRIMARY KEY,
 	stage TEXT NOT NULL,
