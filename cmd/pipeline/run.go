@@ -27,6 +27,7 @@ type runFlags struct {
 	only        []string
 	retryFailed bool
 	quiet       bool
+	json        bool
 }
 
 func (c *command) runCommand() *cobra.Command {
@@ -57,10 +58,14 @@ Exit codes:
 	cmd.Flags().StringArrayVar(&f.rewrite, "rewrite", nil, "write everything of this sink anew")
 	cmd.Flags().BoolVar(&f.retryFailed, "retry-failed", false, "try dead letters again")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print what happens as JSON, an object a line (docs/reference/events.md)")
 	return cmd
 }
 
 func (c *command) run(ctx context.Context, f runFlags) (err error) {
+	if f.json && f.quiet {
+		return fault.New(fault.Config, "--json and --quiet: one of them")
+	}
 	ctx, stop, release := c.signals(ctx)
 	defer release()
 	j, err := c.load(ctx)
@@ -105,19 +110,31 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 		Plan: j.Plan, Ledger: l, Plugins: j, Log: c.logger(), Spool: j.Spool(), Stats: stats, Run: number,
 		Adopt: f.adopt, Rewrite: f.rewrite, RetryFailed: f.retryFailed,
 	}
-	display := progress.New(c.err, c.terminal() && !f.quiet, stats, c.logger())
+	out, shown := c.err, progress.Options{Kind: progress.Lines, Stats: stats, Accounts: len(j.Plan.Sources), Log: c.logger()}
+	switch {
+	case f.json:
+		out, shown.Kind = c.out, progress.JSON
+	case f.quiet:
+		shown.Kind = progress.Quiet
+	case c.terminal():
+		shown.Kind = progress.Bars
+	}
+	display := progress.New(out, shown)
 	opts.Events = display.Event
-	c.screen.through(display)
+	if shown.Kind == progress.Bars {
+		c.screen.through(display)
+	}
 	watch := report.StartWatch(stats)
 	result, err := engine.Run(ctx, stop, opts)
 	series := watch.Stop()
 	c.screen.through(c.err)
 	display.Close()
 	result.Accounts = append(result.Accounts, j.BadRows()...)
-	if !f.quiet && ctx.Err() == nil { // else most of what it counts was cut short
+	code := result.Exit()
+	display.Finished(code, report.Troubles(result))
+	if !f.quiet && !f.json && ctx.Err() == nil { // else most of what it counts was cut short
 		report.Text(c.out, result)
 	}
-	code := result.Exit()
 	return errors.Join(l.EndRun(context.WithoutCancel(ctx), number, time.Now(), code),
 		c.prove(ctx, ended{j, l, number, began, result, series, code}), c.conclude(result, code, err))
 }

@@ -82,6 +82,9 @@ func (e *Engine) commit(ctx context.Context) error {
 		return err
 	}
 	faultpoint.Hit("engine.after.commit")
+	if len(items) > 0 {
+		e.note(Event{Kind: Committed, Count: int64(len(items))})
+	}
 	for i, r := range results {
 		if r.gen != 0 {
 			e.outlets[i].committed(ctx, r.gen, r.checkpoint)

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -66,11 +67,12 @@ type Stats struct {
 
 // Counters are one account's.
 type Counters struct {
-	Listed  atomic.Int64
-	Todo    atomic.Int64 // taken up, of Listed
-	Fetched atomic.Int64
-	Octets  atomic.Int64
-	Settled atomic.Int64
+	Expected atomic.Int64 // that the server counts in the mailboxes to be listed
+	Listed   atomic.Int64
+	Todo     atomic.Int64 // taken up, of Listed
+	Fetched  atomic.Int64
+	Octets   atomic.Int64
+	Settled  atomic.Int64
 }
 
 // Account returns the counters of a source, made when first asked for.
@@ -103,6 +105,13 @@ func (s *Stats) Totals() (t Totals) {
 		t.Settled += c.Settled.Load()
 	}
 	return t
+}
+
+// All returns the counters of all sources that have any yet.
+func (s *Stats) All() []*Counters {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.accounts))
 }
 
 // Engine is one run.

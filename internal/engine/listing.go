@@ -34,6 +34,7 @@ func (a *account) eachMailbox(ctx context.Context, f func(context.Context, *box)
 	if err != nil {
 		return err
 	}
+	a.expect(unchanged)
 	for _, b := range a.boxes {
 		if a.e.stopped() || a.queue.isDropped() {
 			return nil
@@ -61,6 +62,18 @@ func (a *account) eachMailbox(ctx context.Context, f func(context.Context, *box)
 		a.e.note(Event{Kind: AccountNote, Source: a.plan.Name, Mailbox: b.name, Err: err, Text: "mailbox " + b.name + ": " + err.Error()})
 	}
 	return nil
+}
+
+// expect tells a progress display how much there is to be listed.
+func (a *account) expect(unchanged map[*box]bool) {
+	c := a.e.counters(a)
+	expected := c.Listed.Load()
+	for _, b := range a.boxes {
+		if !unchanged[b] && !b.final() {
+			expected += max(0, b.server.Messages)
+		}
+	}
+	c.Expected.Store(expected)
 }
 
 // ownTrouble reports whether an error concerns one mailbox alone.

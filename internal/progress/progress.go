@@ -1,50 +1,91 @@
 // Package progress shows a run while it goes on: bars on a terminal, a plain
-// line now and then elsewhere, and what happens in a line each.
+// line now and then elsewhere, JSON for machines; and what happens, in a line
+// each.
 package progress
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
-
 	"github.com/mailhaul/pipeline/internal/engine"
 )
 
-// every is how often plain output says where a run is.
-const every = 10 * time.Second
+const (
+	// every is how often plain output and JSON say where a run is.
+	every = 10 * time.Second
+	// frame is how often bars are told.
+	frame = 100 * time.Millisecond
+	// few is how many accounts are told of one by one: with more, retries
+	// and the like are counted, since thousands of lines tell nobody anything.
+	few = 20
+)
 
-// mostBars is how many accounts have a bar at once.
-const mostBars = 20
+// Kind is a way to show a run.
+type Kind int
+
+// The ways.
+const (
+	Lines Kind = iota // a plain line every ten seconds
+	Bars              // a bar for each account under way
+	JSON              // an object a line (docs/reference/events.md)
+	Quiet             // only what is wrong
+)
+
+// Options say how a run is shown.
+type Options struct {
+	Kind     Kind
+	Stats    *engine.Stats
+	Accounts int              // of the run
+	Log      *slog.Logger     // what is for neither a person nor a machine
+	Now      func() time.Time // nil: time.Now
+	Every    time.Duration    // 0: every
+}
 
 // Display shows one run. Event may be called by many goroutines.
 type Display struct {
-	out   io.Writer
-	log   *slog.Logger
-	stats *engine.Stats
-	bars  *mpb.Progress // nil: plain lines
-	done  chan struct{}
-	wg    sync.WaitGroup
+	o    Options
+	out  io.Writer
+	view view
+	done chan struct{}
+	wg   sync.WaitGroup
 
-	mu    sync.Mutex
-	shown map[string]*mpb.Bar
-	open  map[string]bool // accounts under way
-	began time.Time
+	mu    sync.Mutex // for the view and what follows
+	run   meter
+	open  map[string]*meter // accounts under way
+	ended int               // accounts that are done or failed
+	wait  map[string]bool   // accounts that are tried again later
 }
 
-// New returns a display that writes to out. Bars are drawn when terminal is
-// true. Close must be called.
-func New(out io.Writer, terminal bool, stats *engine.Stats, log *slog.Logger) *Display {
-	d := &Display{out: out, log: log, stats: stats, done: make(chan struct{}), shown: map[string]*mpb.Bar{}, open: map[string]bool{}, began: time.Now()}
-	if terminal {
-		d.bars = mpb.New(mpb.WithOutput(out), mpb.WithWidth(60), mpb.WithRefreshRate(150*time.Millisecond))
-		d.out = d.bars
+// view is one way to show a run. Its methods are called one at a time.
+type view interface {
+	event(engine.Event)
+	tick()
+	close()
+}
+
+// New returns a display that writes to out. Close must be called.
+func New(out io.Writer, o Options) *Display {
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	d.wg.Go(d.loop)
+	if o.Every == 0 {
+		o.Every = every
+	}
+	d := &Display{o: o, out: out, done: make(chan struct{}), open: map[string]*meter{}, wait: map[string]bool{}}
+	interval := o.Every
+	switch o.Kind {
+	case Bars:
+		b := newBars(d, out)
+		d.view, d.out = b, b.bars
+		interval = frame
+	case JSON:
+		d.view = &machine{d: d}
+	default:
+		d.view = &lines{d: d, quiet: o.Kind == Quiet}
+	}
+	d.wg.Go(func() { d.loop(interval) })
 	return d
 }
 
@@ -56,22 +97,10 @@ func (d *Display) Write(p []byte) (int, error) { return d.out.Write(p) }
 func (d *Display) Close() {
 	close(d.done)
 	d.wg.Wait()
-	if d.bars == nil {
-		return
-	}
-	d.mu.Lock()
-	for _, b := range d.shown {
-		b.Abort(false)
-	}
-	d.mu.Unlock()
-	d.bars.Wait()
+	d.view.close()
 }
 
-func (d *Display) loop() {
-	interval := every
-	if d.bars != nil {
-		interval = 100 * time.Millisecond
-	}
+func (d *Display) loop(interval time.Duration) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -79,7 +108,7 @@ func (d *Display) loop() {
 		case <-tick.C:
 			d.tick()
 		case <-d.done:
-			if d.bars != nil {
+			if d.o.Kind == Bars {
 				d.tick()
 			}
 			return
@@ -90,31 +119,21 @@ func (d *Display) loop() {
 func (d *Display) tick() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for source := range d.open {
-		c := d.stats.Account(source)
-		if d.bars != nil {
-			d.draw(source, c)
-			continue
-		}
-		fmt.Fprintf(d.out, "%s: %d of %d messages, %s, %s\n", source, c.Settled.Load(), c.Todo.Load(), size(c.Octets.Load()), rate(c.Octets.Load(), time.Since(d.began)))
+	now := d.o.Now()
+	d.run.take(now, d.total())
+	for source, m := range d.open {
+		m.take(now, read(d.o.Stats.Account(source)))
 	}
+	d.view.tick()
 }
 
-func (d *Display) draw(source string, c *engine.Counters) {
-	bar := d.shown[source]
-	if bar == nil {
-		if len(d.shown) >= mostBars {
-			return
-		}
-		bar = d.bars.AddBar(0,
-			mpb.PrependDecorators(decor.Name(source, decor.WCSyncSpaceR), decor.CountersNoUnit("%d of %d")),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
-				return " " + size(c.Octets.Load()) + ", " + rate(c.Octets.Load(), time.Since(d.began))
-			})))
-		d.shown[source] = bar
+// total adds up all accounts. d.mu is held.
+func (d *Display) total() count {
+	var sum count
+	for _, c := range d.o.Stats.All() {
+		sum.add(read(c))
 	}
-	bar.SetTotal(c.Todo.Load(), false)
-	bar.SetCurrent(c.Settled.Load())
+	return sum
 }
 
 // Event shows what a person wants to know at once.
@@ -123,60 +142,21 @@ func (d *Display) Event(e engine.Event) {
 	defer d.mu.Unlock()
 	switch e.Kind {
 	case engine.AccountOpened:
-		d.open[e.Source] = true
+		delete(d.wait, e.Source)
+		if d.open[e.Source] == nil {
+			d.open[e.Source] = &meter{}
+		}
+	case engine.AccountRetried, engine.AccountParked:
+		d.wait[e.Source] = true
 	case engine.AccountDone, engine.AccountFailed:
+		delete(d.wait, e.Source)
+		d.ended++
+	}
+	d.view.event(e)
+	if e.Kind == engine.AccountDone || e.Kind == engine.AccountFailed {
 		delete(d.open, e.Source)
-		if bar := d.shown[e.Source]; bar != nil {
-			c := d.stats.Account(e.Source)
-			bar.SetCurrent(c.Settled.Load())
-			bar.Abort(false)
-		}
-	case engine.AccountNote:
-		d.say("note: %s: %s", e.Source, e.Text)
-	case engine.AccountRetried:
-		d.say("again in %s: %s: %v", e.Wait.Round(time.Millisecond), e.Source, e.Err)
-	case engine.AccountParked:
-		d.say("parked for %s: %s: %v", e.Wait.Round(time.Second), e.Source, e.Err)
-	case engine.SourceDied:
-		d.say("warning: the process of source %s died with %d messages in hand; they are tried one by one at the end", e.Source, e.Count)
-	case engine.SinkDied:
-		d.say("warning: the process of sink %s died, what it hadn't flushed is written again: %v", e.Sink, e.Err)
-	case engine.SinkFailed:
-		d.log.Debug("sink failed", "sink", e.Sink, "err", e.Err)
-	case engine.DeadLetter:
-		d.say("dead letter: %s: %s", e.Message, e.Text)
-	case engine.Stopping:
-		if e.Err == nil {
-			d.say("stopping: what is in flight is finished and committed; once more stops at once")
-		}
 	}
 }
 
-func (d *Display) say(format string, args ...any) {
-	if d.bars != nil {
-		// The terminal echoes ^C where the cursor stands: without going back
-		// to the line's start, a bit of the bar would stay before the text.
-		format = "\r\x1b[K" + format
-	}
-	fmt.Fprintf(d.out, format+"\n", args...)
-}
-
-// size writes octets for people, in thousands.
-func size(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d B", n)
-}
-
-func rate(n int64, t time.Duration) string {
-	if t <= 0 {
-		return ""
-	}
-	return size(int64(float64(n)/t.Seconds())) + "/s"
-}
+// many reports whether accounts are counted rather than told of one by one.
+func (d *Display) many() bool { return d.o.Accounts > few }
