@@ -153,9 +153,10 @@ func (v *verifier) readFile(k *kept, r *reader, j job, heads bool) {
 	if !v.sampled(j.item) && size == want && !disagree {
 		return
 	}
-	sum, err := r.read(f, func(head []byte) {
+	head := uint64(0)
+	sum, err := r.read(f, func(b []byte) {
 		if heads && k.exact {
-			it.head = headOf(head)
+			head = headOf(b)
 		}
 	})
 	if err != nil {
@@ -165,6 +166,9 @@ func (v *verifier) readFile(k *kept, r *reader, j job, heads bool) {
 	}
 	r.hashed++
 	v.compare(k, j, row, it, sum, size)
+	if head != 0 && !row.bad {
+		it.head = head
+	}
 }
 
 // compare says which of file, manifest and ledger is wrong: the one that the

@@ -89,29 +89,20 @@ func (v *verifier) readIndex(ctx context.Context, k *kept) error {
 	if to, ok := swapped(books, cp); ok {
 		length = to
 	}
-	rest, err := v.readLines(ctx, k, io.LimitReader(f, length), known, false)
-	if err != nil {
+	var in io.Reader = f
+	if k.target.Dirty {
+		in = io.LimitReader(f, length) // what is behind was left by a run that was cut short: the next one cuts it off
+	}
+	if err := v.readLines(ctx, k, in, known, false); err != nil {
 		return err
 	}
-	if rest > 0 {
-		// Lines that replace others wait beside the index until its sink is
-		// closed: after a crash, that is the next run.
-		return nil
-	}
+	// Lines that replace others wait beside the index until its sink is closed:
+	// after a crash, that is the next run.
 	if cp.Pending > 0 {
 		if p, err := os.Open(filepath.Join(books, fmt.Sprintf("pending-%d.jsonl", cp.Generation))); err == nil {
 			defer p.Close()
-			if _, err := v.readLines(ctx, k, io.LimitReader(p, cp.Pending), known, true); err != nil {
-				return err
-			}
+			return v.readLines(ctx, k, io.LimitReader(p, cp.Pending), known, true)
 		}
-	}
-	if k.target.Dirty {
-		return nil
-	}
-	if info, err := f.Stat(); err == nil && info.Size() > length {
-		v.found(-1, Finding{Kind: Extra, Place: Index, Sink: k.plan.Name},
-			"the index has %d octets behind the %d that were committed", info.Size()-length, length)
 	}
 	return nil
 }
@@ -146,9 +137,8 @@ func (v *verifier) checkIndexMarker(k *kept, books string) {
 	}
 }
 
-// readLines holds each line against the ledger. It returns how many lines
-// couldn't be read.
-func (v *verifier) readLines(ctx context.Context, k *kept, in io.Reader, known map[uint64]int32, replacing bool) (bad int, err error) {
+// readLines holds each line against the ledger.
+func (v *verifier) readLines(ctx context.Context, k *kept, in io.Reader, known map[uint64]int32, replacing bool) error {
 	r := bufio.NewReaderSize(in, 1<<20)
 	for number := 1; ctx.Err() == nil; number++ {
 		text, err := r.ReadSlice('\n')
@@ -161,10 +151,10 @@ func (v *verifier) readLines(ctx context.Context, k *kept, in io.Reader, known m
 			text = append(long, text...)
 		}
 		if err == io.EOF && len(text) == 0 {
-			return bad, nil
+			return nil
 		}
 		if err != nil && err != io.EOF {
-			return bad, target.DiskError(err, "read the index %s", k.plan.Prepared.Target)
+			return target.DiskError(err, "read the index %s", k.plan.Prepared.Target)
 		}
 		k.result.Lines++
 		var l indexLine
@@ -173,7 +163,6 @@ func (v *verifier) readLines(ctx context.Context, k *kept, in io.Reader, known m
 			bound = errors.New("it is cut short")
 		}
 		if bound != nil || l.ID == "" {
-			bad++
 			why := "it has no id"
 			if bound != nil {
 				why = bound.Error()
@@ -183,7 +172,7 @@ func (v *verifier) readLines(ctx context.Context, k *kept, in io.Reader, known m
 		}
 		v.line(k, &l, number, known, replacing)
 	}
-	return bad, ctx.Err()
+	return ctx.Err()
 }
 
 // line holds one line against the ledger.

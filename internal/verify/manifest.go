@@ -50,8 +50,10 @@ func (v *verifier) readManifest(k *kept) error {
 			if k.target.Dirty {
 				break // what a run that was cut short left: the next one cuts it off
 			}
-			v.strayRow(k, &l)
-			continue
+			if !v.lacks(k, &l) {
+				v.strayRow(k, &l)
+				continue
+			}
 		}
 		if l.Err != nil {
 			k.broken = append(k.broken, brokenLine{l.Number, l.Err.Error()})
@@ -79,6 +81,13 @@ func (v *verifier) readManifest(k *kept) error {
 	// few that differ are what is looked for.
 	k.exact = k.eml && v.exactChain() && same >= other
 	return nil
+}
+
+// lacks reports whether a row is one that the ledger says is there, and that
+// hasn't come yet: it was moved behind by one that was added before it.
+func (v *verifier) lacks(k *kept, l *target.ManifestLine) bool {
+	n := v.table.find(l.Row.ID)
+	return l.Err == nil && n >= 0 && int(n) < len(k.rows) && k.rows[n].written && !k.rows[n].row
 }
 
 // strayRow tells of a row that stands behind all that was ever committed.

@@ -140,8 +140,8 @@ func (v *verifier) listed(ctx context.Context, ids []message.ID) (unknown []mess
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, id := range ids {
-		if n := v.table.find(id); n >= 0 && v.table.items[n].known {
-			v.table.items[n].listed = true
+		if n := v.table.find(id); n >= 0 {
+			v.table.items[n].listed = true // one that the ledger lost is told as that
 		} else {
 			unknown = append(unknown, id)
 		}

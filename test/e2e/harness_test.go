@@ -51,6 +51,7 @@ func build() (binaries, error) {
 		{root, b.dir, "./plugins/pipeline-source-imap"},
 		{root, b.dir, "./plugins/pipeline-sink-eml"},
 		{root, b.dir, "./plugins/pipeline-sink-json"},
+		{root, b.dir, "./plugins/pipeline-sink-msg"},
 		{root, b.third, "./test/e2e/testdata/pipeline-sink-slow"},
 		{filepath.Join(root, "examples/pipeline-sink-maildir"), b.third, "."},
 	} {
