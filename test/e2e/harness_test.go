@@ -49,6 +49,7 @@ func build() (binaries, error) {
 	for _, c := range []struct{ in, to, what string }{
 		{root, b.dir, "./cmd/pipeline"},
 		{root, b.dir, "./plugins/pipeline-source-imap"},
+		{root, b.dir, "./plugins/pipeline-source-pop3"},
 		{root, b.dir, "./plugins/pipeline-sink-eml"},
 		{root, b.dir, "./plugins/pipeline-sink-json"},
 		{root, b.dir, "./plugins/pipeline-sink-msg"},
@@ -102,6 +103,7 @@ func (j *job) path(elements ...string) string {
 // index. Further sinks and stages are YAML of their own.
 type file struct {
 	address  string
+	plugin   string // imap when empty
 	security string // none when empty
 	config   string // more keys of the source's config, as in ", tls: {…}"
 	stages   string
@@ -113,15 +115,18 @@ func (f file) String() string {
 	if f.security == "" {
 		f.security = "none"
 	}
+	if f.plugin == "" {
+		f.plugin = "imap"
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `version: 1
 name: mail
 state: state
 sources:
   - name: alice
-    plugin: imap
+    plugin: %s
     config: {address: %q, security: %s, username: alice, password: "${env:PASSWORD}", connections: 3%s}
-`, f.address, f.security, f.config)
+`, f.plugin, f.address, f.security, f.config)
 	if f.stages != "" {
 		b.WriteString("stages:\n" + f.stages)
 	}

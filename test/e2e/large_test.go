@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"testing"
@@ -50,6 +51,9 @@ func TestLargeMessage(t *testing.T) {
 		at    []string
 		procs []string
 	}{
+		"from POP3": {
+			file: file{plugin: "pop3"}, at: []string{"export/eml"}, procs: []string{"pipeline-sink-eml", "pipeline-sink-json"},
+		},
 		"to a file and the index": {
 			at: []string{"export/eml"}, procs: []string{"pipeline-sink-eml", "pipeline-sink-json"},
 		},
@@ -64,6 +68,9 @@ func TestLargeMessage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.file.address = server.IMAP
+			if tc.file.plugin == "pop3" {
+				tc.file.address = server.POP3
+			}
 			j := newJob(t, tc.file.String())
 			j.env = append(j.env, "TMPDIR="+t.TempDir())
 			o := j.run(0, "run", "--plugin-dir", j.bin.third)
@@ -79,7 +86,7 @@ func TestLargeMessage(t *testing.T) {
 				}
 			}
 			needs(t, o.out, "1 listed = 1 written\n")
-			bounded(t, o, append(tc.procs, "pipeline", "pipeline-source-imap")...)
+			bounded(t, o, append(tc.procs, "pipeline", "pipeline-source-"+cmp.Or(tc.file.plugin, "imap"))...)
 			t.Logf("%.0f MB in %s: %.0f MB/s", float64(size)/1e6, o.took, float64(size)/1e6/o.took.Seconds())
 			if !tc.file.only {
 				for _, e := range index(t, j.path("export/index.jsonl")) {
