@@ -71,7 +71,7 @@ type script struct {
 //	exits CODE COMMAND…          the command ends with just that exit code
 //	dovecot [OPTION] USER…       a server of the script's own: $IMAP, $IMAPS, $POP3, $POP3S, $CA; passwords are $PASSWORD.
 //	                             OPTIONs: -expired, -separator=., -sent=NAME (the mailbox for sent mail), -xoauth2
-//	                             (the token is the password)
+//	                             (the token is the password), -pop3=KEY=VALUE (a setting for POP3)
 //	deliver USER MAILBOX N       so many small messages, a day apart, from 2026-01-01 on
 //	deliver USER MAILBOX FILE…   these messages, their lines ended by CRLF
 //	doveadm ARG…                 doveadm against that server
@@ -140,7 +140,10 @@ func startDovecot(ts *testscript.TestScript, neg bool, args []string) {
 	for _, arg := range args {
 		separator, dots := strings.CutPrefix(arg, "-separator=")
 		sent, special := strings.CutPrefix(arg, "-sent=")
+		key, pop3 := strings.CutPrefix(arg, "-pop3=")
 		switch {
+		case pop3:
+			o.Extra += fmt.Sprintf("protocol pop3 {\n  %s\n}\n", key)
 		case special:
 			o.Extra += fmt.Sprintf("namespace inbox {\n  mailbox %s {\n    special_use = \\Sent\n  }\n}\n", sent)
 		case arg == "-expired":

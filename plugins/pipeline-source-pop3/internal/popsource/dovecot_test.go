@@ -123,3 +123,38 @@ func TestRestart(t *testing.T) {
 		t.Errorf("%d messages came, want 40", n)
 	}
 }
+
+// TestNothingIsMarked: Dovecot marks what was retrieved as read at the end of
+// a session, whether that ended by QUIT or not, unless it is asked to forget
+// it (I7). Where it knows LAST nothing is asked: that would mark all mail.
+func TestNothingIsMarked(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, last string
+		before     []string // flags of one message
+		seen       int      // messages with \Seen in the end
+	}{
+		{"as it comes", "no", nil, 0},
+		{"one was read", "no", []string{`\Seen`}, 1},
+		{"LAST is known", "yes", []string{`\Seen`}, 6}, // not the least that could be, but nothing is unmarked
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			d := dovecot.Start(t, dovecot.Options{Extra: "protocol pop3 {\n  pop3_no_flag_updates = no\n  pop3_enable_last = " + tt.last + "\n}\n"})
+			for i := range 5 {
+				d.Deliver("alice", "INBOX", []byte(sample(i)), sampleDate)
+			}
+			d.Deliver("alice", "INBOX", []byte(sample(5)), sampleDate, tt.before...)
+			s := openSource(t, plainConfig(d.POP3))
+			ids := idsOf(list(t, s, source.ListRequest{Needs: message.NeedHeaders}))
+			if a := fetch(t.Context(), t, s, 0, ids, 10); a.err != nil || len(a.octets) != 6 {
+				t.Fatal(a.err, a.errs)
+			}
+			s.Close()
+			seen := strings.Count(d.Doveadm("search", "-u", "alice", "mailbox", "INBOX", "seen"), "\n")
+			if seen != tt.seen {
+				t.Errorf("%d messages are marked as read, want %d", seen, tt.seen)
+			}
+		})
+	}
+}

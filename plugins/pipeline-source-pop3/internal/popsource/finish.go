@@ -150,7 +150,8 @@ func (s *Source) unused(ctx context.Context) (*session, error) {
 		if !sess.fetched && sess.opened.UnixNano() > s.doubt.Load() {
 			return sess, nil
 		}
-		_ = sess.Close() // without QUIT nothing happens
+		s.forget(ctx, sess)
+		_ = sess.Close() // without QUIT nothing is deleted
 		s.pool.Put(sess)
 	}
 }
@@ -215,12 +216,13 @@ func (s *Source) end(sess *session) {
 	s.mu.Lock()
 	quit := s.config.Advance && sess.takes == takes{}
 	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
 	if !quit {
+		s.forget(ctx, sess)
 		_ = sess.Close()
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	if err := sess.Quit(ctx); err != nil {
 		s.log.Warn("the session's end was not confirmed", "answer", err.Error())
 		return
@@ -231,6 +233,20 @@ func (s *Source) end(sess *session) {
 		for _, other := range e.sessions {
 			e.quit = e.quit || other == sess
 		}
+	}
+}
+
+// forget asks the server to forget what was retrieved, before it is hung up:
+// Dovecot marks it as read at a session's end, whether by QUIT or not, unless
+// RSET came. A server that still knows LAST (RFC 1460) has RSET do more than
+// that: Dovecot would mark all mail as unread.
+func (s *Source) forget(ctx context.Context, sess *session) {
+	if !sess.fetched || s.config.Advance || sess.Broken() {
+		return
+	}
+	defer sess.Net().CloseOn(ctx)()
+	if _, err := sess.Do("LAST"); isRefused(err) {
+		_, _ = sess.Do("RSET") // it is hung up anyhow
 	}
 }
 
