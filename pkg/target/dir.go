@@ -208,6 +208,12 @@ func (f *File) Discard() {
 // its time of change, left alone when zero. After an error the file is
 // discarded.
 func (f *File) Place(id message.ID, name string, modified time.Time) error {
+	return f.PlacePart(id, "", name, modified)
+}
+
+// PlacePart is Place for one of several files that a sink makes of a message:
+// part tells them apart in the manifest.
+func (f *File) PlacePart(id message.ID, part, name string, modified time.Time) error {
 	d := f.dir
 	if !inside(name) {
 		f.Discard()
@@ -229,7 +235,7 @@ func (f *File) Place(id message.ID, name string, modified time.Time) error {
 	f.sum.Sum(sum[:0])
 	size := f.size
 	d.free.Put(f)
-	if err := d.manifest.add(&id, name, size, &sum); err != nil {
+	if err := d.manifest.add(&id, part, name, size, &sum); err != nil {
 		return err
 	}
 	return d.note(name)

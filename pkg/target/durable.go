@@ -67,6 +67,19 @@ func refused(err error) bool {
 // leave one behind: Take removes it.
 const unfinished = ".new"
 
+// Absolute returns a sink's path as it is for ever: a relative one is one of
+// the working directory. Errors are of class Config, with the key path.
+func Absolute(path string) (string, error) {
+	if path == "" {
+		return "", fault.New(fault.Config, "path is empty").WithKey("path")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fault.New(fault.Config, "make the path %q absolute: %w", path, err).WithKey("path")
+	}
+	return abs, nil
+}
+
 // WriteFile puts a small file in place, whole or not at all, and durably. A
 // path has one writer at a time: whoever holds the target's lock.
 func WriteFile(path string, b []byte) error {

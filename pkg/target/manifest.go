@@ -25,9 +25,10 @@ const ManifestName = Books + "/manifest.jsonl"
 const orphansName = "manifest.orphaned.jsonl"
 
 // Row is a line of the manifest: what the ledger must know of a file. Where
-// an id stands twice the later row counts.
+// an id and part stand twice the later row counts.
 type Row struct {
 	ID     message.ID
+	Part   string // of the message, where a sink makes several files of one; see message.Part
 	Path   string // relative to the target, "/" between levels
 	Size   int64  // octets
 	SHA256 string // hex, of the file's octets
@@ -36,6 +37,7 @@ type Row struct {
 // rowJSON is how a Row stands in the file.
 type rowJSON struct {
 	ID     idJSON `json:"id"`
+	Part   string `json:"part,omitempty"`
 	Path   string `json:"path"`
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`
@@ -179,13 +181,13 @@ func parseRow(line []byte) (Row, error) {
 			Source: j.ID.Source, Mailbox: j.ID.Mailbox, UIDValidity: j.ID.UIDValidity, UID: j.ID.UID,
 			UIDL: uidl, HeaderHash: j.ID.HeaderHash, Ordinal: j.ID.Ordinal,
 		},
-		Path: j.Path, Size: j.Size, SHA256: j.SHA256,
+		Part: j.Part, Path: j.Path, Size: j.Size, SHA256: j.SHA256,
 	}, nil
 }
 
 // appendRow appends a row as a line. It is written by hand: it stands on the
 // way of every message.
-func appendRow(b []byte, id *message.ID, path string, size int64, sum *[32]byte) []byte {
+func appendRow(b []byte, id *message.ID, part, path string, size int64, sum *[32]byte) []byte {
 	b = append(b, `{"id":{"source":`...)
 	b = appendString(b, id.Source)
 	if id.Mailbox != "" {
@@ -210,7 +212,11 @@ func appendRow(b []byte, id *message.ID, path string, size int64, sum *[32]byte)
 	if id.Ordinal != 0 {
 		b = strconv.AppendUint(append(b, `,"ordinal":`...), uint64(id.Ordinal), 10)
 	}
-	b = appendString(append(b, `},"path":`...), path)
+	b = append(b, '}')
+	if part != "" {
+		b = appendString(append(b, `,"part":`...), part)
+	}
+	b = appendString(append(b, `,"path":`...), path)
 	b = strconv.AppendInt(append(b, `,"size":`...), size, 10)
 	b = hex.AppendEncode(append(b, `,"sha256":"`...), sum[:])
 	return append(b, "\"}\n"...)
@@ -300,10 +306,10 @@ func appendFile(path string, r io.Reader) (err error) {
 }
 
 // add appends a row.
-func (m *manifest) add(id *message.ID, path string, size int64, sum *[32]byte) error {
+func (m *manifest) add(id *message.ID, part, path string, size int64, sum *[32]byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.buf = appendRow(m.buf, id, path, size, sum)
+	m.buf = appendRow(m.buf, id, part, path, size, sum)
 	if len(m.buf) < spill {
 		return nil
 	}

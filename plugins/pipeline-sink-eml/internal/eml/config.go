@@ -3,12 +3,11 @@
 package eml
 
 import (
-	"path/filepath"
-
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/naming"
 	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/target"
 )
 
 // Config is the sink's config.
@@ -37,12 +36,9 @@ func (c Config) template() (*naming.Template, error) {
 // Prepare says where the sink writes and what it reads of a message. A
 // relative path is one of the working directory.
 func Prepare(c Config) (sink.Prepared, error) {
-	if c.Path == "" {
-		return sink.Prepared{}, fault.New(fault.Config, "path is empty").WithKey("path")
-	}
-	path, err := filepath.Abs(c.Path)
+	path, err := target.Absolute(c.Path)
 	if err != nil {
-		return sink.Prepared{}, fault.New(fault.Config, "make the path %q absolute: %w", c.Path, err).WithKey("path")
+		return sink.Prepared{}, err
 	}
 	t, err := c.template()
 	if err != nil {
