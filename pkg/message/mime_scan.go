@@ -12,7 +12,7 @@ import (
 // The bounds of what is read of one message (I5). What is beyond them is
 // still in the octets; it is only not told apart.
 const (
-	maxDepth    = 64
+	maxDepth    = 160 // 50 mails forwarded one within the other, three levels each
 	maxParts    = 10000
 	maxHeader   = 16 << 20 // octets of one header block that are looked at
 	maxKept     = 64 << 20 // octets of all MIME fields of a message
@@ -182,7 +182,9 @@ func (s *scanner) boundary(line int) (found, more bool) {
 	whole := b[:n+1]
 	for i := len(s.stack) - 1; i >= 0; i-- {
 		d := s.stack[i].delimiter
-		if d == nil || !bytes.HasPrefix(whole, d) {
+		// Its last octet first: a message may have many such lines, and open
+		// many multiparts.
+		if k := len(d); k == 0 || k > len(whole) || whole[k-1] != d[k-1] || !bytes.HasPrefix(whole, d) {
 			continue
 		}
 		rest := whole[len(d):]

@@ -366,11 +366,11 @@ func TestBounds(t *testing.T) {
 	for _, tc := range []struct {
 		name, raw, problem string
 	}{
-		{"deep", nest(1000, true), "nested deeper than 64"},
-		{"deep and unclosed", nest(20000, false), "nested deeper than 64"},
-		{"deep messages", messages, "nested deeper than 64"},
+		{"deep", nest(1000, true), "nested deeper than 160"},
+		{"deep and unclosed", nest(20000, false), "nested deeper than 160"},
+		{"deep messages", messages, "nested deeper than 160"},
 		{"many parts", "Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\n\n", 500000), "more than 10000 parts"},
-		{"boundaries that are none", nest(63, false) + strings.Repeat("--b1 x\n", 1<<20), "last boundary is missing"},
+		{"boundaries that are none", nest(159, false) + strings.Repeat("--b1 x\n", 1<<20), "last boundary is missing"},
 		{"a header without an end", strings.Repeat("X: y\n", 8<<20), "longer than"},
 		{"lines like boundaries in the header", "Content-Type: multipart/mixed; boundary=b\n" + strings.Repeat("--x y\nA: b\n", 1<<20) + "\nhello\n", "no boundary"},
 		{"a line without an end", "X: " + strings.Repeat("y", 32<<20), "longer than"},

@@ -11,7 +11,7 @@ import (
 // them. err is r's own; the structure then reaches as far as r did.
 //
 // Memory is bounded whatever the message (I5): a buffer of 64 KiB, one header
-// block, and the tree, of at most 10,000 parts, 64 deep. What is beyond stays
+// block, and the tree, of at most 10,000 parts, 160 deep. What is beyond stays
 // in the part that holds it, and is a problem.
 func ReadStructure(r io.Reader) (root *Part, problems []string, err error) {
 	root, _, problems, err = scan(r, false, true)
