@@ -74,6 +74,68 @@ func TestMailInMail(t *testing.T) {
 	}
 }
 
+// TestMailInUTF8: a mail with UTF-8 in its header is one all the same
+// (RFC 6532).
+func TestMailInUTF8(t *testing.T) {
+	t.Parallel()
+	o := converted(t, sampleHeader+lines("Content-Type: message/global", "", "From: Jörg <jörg@bücher.example>", "Subject: Grüße", "", "hallo"), convert.Envelope{}, convert.Options{})
+	if len(o.Attachments) != 1 || o.Attachments[0].Message == nil {
+		t.Fatal("it isn't a message within the message")
+	}
+	if m := o.Attachments[0].Message; m.Text(0x37) != "Grüße" || m.Text(0x65) != "jörg@bücher.example" || m.Text(0x1000) != "hallo\r\n" {
+		t.Errorf("subject %q, from %q, text %q", m.Text(0x37), m.Text(0x65), m.Text(0x1000))
+	}
+}
+
+// TestEnveloped: what is encrypted, or signed and opaque, is the one attachment
+// with the octets of its CMS, and there is no text (MS-OXOSMIME §2.1.2).
+func TestEnveloped(t *testing.T) {
+	t.Parallel()
+	for name, mail := range map[string]string{
+		"named":   named(t, "enveloped"),
+		"unnamed": strings.Replace(named(t, "enveloped"), "; name=smime.p7m", "; smime-type=signed-data", 1),
+		"old":     strings.Replace(named(t, "enveloped"), "application/pkcs7-mime; name=smime.p7m", "application/x-pkcs7-mime", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := converted(t, mail, convert.Envelope{}, convert.Options{})
+			if len(o.Attachments) != 1 || o.Has(0x1000) || o.Has(0x1013) || o.Text(0x1A) != "IPM.Note.SMIME" {
+				t.Fatalf("%d attachments, class %s, text %v", len(o.Attachments), o.Text(0x1A), o.Has(0x1000))
+			}
+			a := o.Attachments[0]
+			if a.Text(0x3707) != "smime.p7m" || !strings.HasSuffix(a.Text(0x370E), "pkcs7-mime") || string(a.Binary(0x3701)) != "fake" || a.Bool(0x7FFE) {
+				t.Errorf("%s, %s: %q", a.Text(0x3707), a.Text(0x370E), a.Binary(0x3701))
+			}
+		})
+	}
+}
+
+// TestOtherSignatures: a signature that isn't S/MIME is an attachment of its
+// own, so that its program finds it, and the text is the text.
+func TestOtherSignatures(t *testing.T) {
+	t.Parallel()
+	mail := strings.NewReplacer("application/pkcs7-signature", "application/pgp-signature", "smime.p7s", "signature.asc").Replace(named(t, "clear-signed"))
+	o := converted(t, mail, convert.Envelope{}, convert.Options{})
+	if len(o.Attachments) != 1 || o.Attachments[0].Text(0x370E) != "application/pgp-signature" || string(o.Attachments[0].Binary(0x3701)) != "fake" || o.Text(0x1000) != "signed" {
+		t.Errorf("%d attachments, text %q", len(o.Attachments), o.Text(0x1000))
+	}
+}
+
+// TestInvitation: a calendar part is a file that Outlook opens; the message is
+// no meeting, since it would need all that a meeting is made of (MSG checklist
+// E8).
+func TestInvitation(t *testing.T) {
+	t.Parallel()
+	o := converted(t, named(t, "invitation"), convert.Envelope{}, convert.Options{})
+	if len(o.Attachments) != 1 || o.Text(0x1A) != "IPM.Note" || o.Text(0x1000) != "Please join" {
+		t.Fatalf("%d attachments, class %s, text %q", len(o.Attachments), o.Text(0x1A), o.Text(0x1000))
+	}
+	a := o.Attachments[0]
+	if a.Text(0x3707) != "invite.ics" || a.Text(0x370E) != "text/calendar" || string(a.Binary(0x3701)) != "BEGIN:VCALENDAR\r\nEND:VCALENDAR" {
+		t.Errorf("%s, %s: %q", a.Text(0x3707), a.Text(0x370E), a.Binary(0x3701))
+	}
+}
+
 func TestClearSigned(t *testing.T) {
 	t.Parallel()
 	mail := named(t, "clear-signed")

@@ -38,7 +38,7 @@ func (b *builder) clearSigned() bool {
 func (b *builder) walk(e *message.Entity) {
 	p := e.Part
 	switch {
-	case p.MediaType == "message/rfc822":
+	case isMail(p):
 		b.attachments = append(b.attachments, attachment{e: e, kind: attachMail})
 		return
 	case strings.HasPrefix(p.MediaType, "multipart/") && len(e.Children) > 0:
@@ -67,6 +67,12 @@ func (b *builder) walk(e *message.Entity) {
 		}
 	}
 	b.attachments = append(b.attachments, attachment{e: e})
+}
+
+// isMail reports whether the part is a mail: as it always was, or with UTF-8 in
+// its header (RFC 6532).
+func isMail(p *message.Part) bool {
+	return p.MediaType == "message/rfc822" || p.MediaType == "message/global"
 }
 
 // class sets the message class (MSG checklist C1).

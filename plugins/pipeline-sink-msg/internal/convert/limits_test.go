@@ -121,6 +121,27 @@ func TestFortyLevels(t *testing.T) {
 	}
 }
 
+// TestFortyForwards: as programs forward mails, each level is two of MIME, a
+// multipart and a mail in it.
+func TestFortyForwards(t *testing.T) {
+	t.Parallel()
+	mail := "From: a@b.c\r\nSubject: the innermost\r\n\r\nhere"
+	for i := 40; i > 0; i-- {
+		mail = fmt.Sprintf("From: a@b.c\r\nSubject: level %d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n"+
+			"--b%d\r\n\r\nsee below\r\n--b%d\r\nContent-Type: message/rfc822\r\n\r\n%s\r\n--b%d--\r\n", i, i, i, i, mail, i)
+	}
+	o := converted(t, mail, convert.Envelope{}, convert.Options{})
+	for i := 1; i <= 40; i++ {
+		if want := fmt.Sprintf("level %d", i); o.Text(0x37) != want || o.Text(0x1000) != "see below" || len(o.Attachments) != 1 || o.Attachments[0].Message == nil {
+			t.Fatalf("at level %d: subject %q, text %q, %d attachments", i, o.Text(0x37), o.Text(0x1000), len(o.Attachments))
+		}
+		o = o.Attachments[0].Message
+	}
+	if o.Text(0x1000) != "here" {
+		t.Errorf("the innermost text is %q", o.Text(0x1000))
+	}
+}
+
 func TestLongTexts(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("A line of a very long text.\r\n", 200_000)

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -12,16 +13,17 @@ type failure struct {
 	address, action, status, diagnostic string
 }
 
-// find returns the first part of the media type, not looking into messages.
-func find(e *message.Entity, mediaType string) *message.Entity {
-	if e.Part.MediaType == mediaType {
+// find returns the first part of one of the media types, not looking into
+// messages.
+func find(e *message.Entity, mediaTypes ...string) *message.Entity {
+	if slices.Contains(mediaTypes, e.Part.MediaType) {
 		return e
 	}
-	if e.Part.MediaType == "message/rfc822" {
+	if isMail(e.Part) {
 		return nil
 	}
 	for _, c := range e.Children {
-		if f := find(c, mediaType); f != nil {
+		if f := find(c, mediaTypes...); f != nil {
 			return f
 		}
 	}
@@ -33,7 +35,7 @@ func find(e *message.Entity, mediaType string) *message.Entity {
 // where nothing can be read.
 func (b *builder) deliveryReport() string {
 	class := ""
-	if e := find(b.e, "message/delivery-status"); e != nil {
+	if e := find(b.e, "message/delivery-status", "message/global-delivery-status"); e != nil {
 		for _, group := range groups(string(b.read(e, maxHeaders))) {
 			h := message.NewHeader([]byte(group))
 			f := failure{
@@ -90,7 +92,7 @@ func (b *builder) failedRecipients() {
 // readReport returns the last words of the class of a disposition notification
 // (RFC 8098 §3.2.6): read, or deleted unread.
 func (b *builder) readReport() string {
-	if e := find(b.e, "message/disposition-notification"); e != nil {
+	if e := find(b.e, "message/disposition-notification", "message/global-disposition-notification"); e != nil {
 		h := message.NewHeader(b.read(e, maxHeaders))
 		v := h.Get("Disposition")
 		if i := strings.LastIndexByte(v, ';'); i >= 0 && strings.HasPrefix(strings.ToLower(strings.TrimSpace(v[i+1:])), "deleted") {
