@@ -7,13 +7,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mailhaul/pipeline/internal/browse"
+	"github.com/mailhaul/pipeline/internal/job"
 	"github.com/mailhaul/pipeline/internal/plan"
 )
 
 func (c *command) planCommand() *cobra.Command {
-	return &cobra.Command{
+	var connect bool
+	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Say what a run will ask of whom; asks no server",
+		Short: "Say what a run will ask of whom; asks no server, unless told to",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx := cmd.Context()
@@ -35,7 +38,30 @@ func (c *command) planCommand() *cobra.Command {
 				}
 				fmt.Fprintf(c.out, "left out: %v\n", r)
 			}
-			return nil
+			if !connect {
+				return nil
+			}
+			return c.survey(ctx, j)
 		},
 	}
+	cmd.Flags().BoolVar(&connect, "connect", false, "ask each server, too: how much there is, what it grants, and what it hides")
+	return cmd
+}
+
+// survey asks each source's server. One that can't be asked doesn't stop the
+// others.
+func (c *command) survey(ctx context.Context, j *job.Job) error {
+	var errs []error
+	for i := range j.Plan.Sources {
+		s := &j.Plan.Sources[i]
+		opened, err := j.OpenSource(ctx, s, false)
+		if err == nil {
+			err = browse.Survey(ctx, c.out, s.Name, opened, s.Selects)
+			opened.Source.Close()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("source %s: %w", s.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }

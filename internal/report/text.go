@@ -54,8 +54,44 @@ func Text(w io.Writer, r *engine.Result) {
 	if excluded > 0 {
 		fmt.Fprintf(w, "excluded by the file: %d mailboxes\n", excluded)
 	}
+	blindSpots(w, r)
 	for _, name := range slices.Sorted(maps.Keys(total.Undecided)) {
 		fmt.Fprintf(w, "stage %s couldn't judge %d messages (a value is absent): they were kept\n", name, total.Undecided[name])
+	}
+}
+
+// blindSpots writes what servers hide, each sentence once, with the first
+// mailbox that it holds for.
+func blindSpots(w io.Writer, r *engine.Result) {
+	type spot struct {
+		at   string
+		more int
+	}
+	var order []string
+	seen := map[string]*spot{}
+	for i := range r.Accounts {
+		a := &r.Accounts[i]
+		for j := range a.Mailboxes {
+			for _, text := range a.Mailboxes[j].BlindSpots {
+				if s := seen[text]; s != nil {
+					s.more++
+					continue
+				}
+				seen[text] = &spot{at: a.Source + "/" + a.Mailboxes[j].Mailbox}
+				order = append(order, text)
+			}
+		}
+	}
+	for n, text := range order {
+		if n == mostLines {
+			fmt.Fprintf(w, "… and %d more blind spots\n", len(order)-n)
+			return
+		}
+		more := ""
+		if s := seen[text]; s.more > 0 {
+			more = fmt.Sprintf(" and %d more mailboxes", s.more)
+		}
+		fmt.Fprintf(w, "blind spot: %s%s: %s\n", seen[text].at, more, text)
 	}
 }
 

@@ -40,6 +40,17 @@ excluded by the file: 1 mailboxes
 total: 2 listed = 2 written
 `,
 		},
+		"what servers hide is said once": {
+			result: engine.Result{Accounts: []engine.Account{
+				{Source: "a", Mailboxes: []engine.Sum{{Mailbox: "INBOX", BlindSpots: []string{"10,000 at most"}, Complete: true}, {Mailbox: "Sent", BlindSpots: []string{"10,000 at most"}, Complete: true}}},
+				{Source: "b", Mailboxes: []engine.Sum{{Mailbox: "INBOX", BlindSpots: []string{"no unique ids"}, Complete: true}}},
+			}},
+			want: `
+total: 0 listed = 0 written
+blind spot: a/INBOX and 1 more mailboxes: 10,000 at most
+blind spot: b/INBOX: no unique ids
+`,
+		},
 		"what is missing is counted": {
 			result: engine.Result{Accounts: []engine.Account{
 				{Source: "a", Err: errors.New("LOGIN refused"), Mailboxes: []engine.Sum{
