@@ -33,6 +33,9 @@ type box struct {
 	earlier   counts           // what earlier passes of this run did
 	undecided map[string]int64 // by stage, in this run
 
+	recognised int64  // known again under the ids that the server gave them, in this run
+	former     uint32 // the UIDVALIDITY that the mailbox had; 0: it is what it was
+
 	unfinished int64 // exported in this pass or before, and not yet finished on the server
 	finished   int64 // in this run
 
@@ -130,7 +133,7 @@ func (b *box) sum() Sum {
 		Written: classes[ledger.Written], Dropped: drops, Duplicates: classes[ledger.Duplicate],
 		Unrouted: classes[ledger.Unrouted], DeadLetters: classes[ledger.Dead], Vanished: classes[ledger.Vanished],
 		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.problem,
-		Standing: b.tally()[ledger.Dead], Octets: b.octets, Finished: b.finished,
+		Standing: b.tally()[ledger.Dead], Octets: b.octets, Finished: b.finished, Recognised: b.recognised, Former: b.former,
 	}
 	for _, n := range b.before.classes {
 		s.DoneBefore += n

@@ -197,7 +197,7 @@ func (e *Engine) recordTo(ctx context.Context, i int, o *outlet, items []*item) 
 		if sl.state != slotTodo || !e.dataFinal(it) || o.broken() != nil || it.alone && !o.isAlone() {
 			continue
 		}
-		m := &message.Message{Summary: it.sum, Record: e.recordOf(it, sl.replaces), Assembled: it.assembled}
+		m := &message.Message{Summary: it.named(), Record: e.recordOf(it, sl.replaces), Assembled: it.assembled}
 		if it.structure != nil {
 			m.Structure = it.structure
 		}

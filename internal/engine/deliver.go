@@ -294,6 +294,9 @@ func setHeader(it *item, head []byte) {
 	}
 	it.sum.Header = message.NewHeader(bytes.Clone(head[:end]))
 	it.sum.Have |= message.NeedHeaders
+	if it.mark == 0 { // else a stage has changed what came
+		it.mark = ledger.Mark(head[:end])
+	}
 	if it.box.account.plan.After.OlderThan > 0 {
 		it.sent = sentAt(it.sum.Header)
 	}
@@ -304,7 +307,7 @@ func setHeader(it *item, head []byte) {
 // must not look as if the sink had.
 func (w *worker) put(it *item, i int, body *message.Body) {
 	o := w.e.outlets[i]
-	m := &message.Message{Summary: it.sum, Body: body, Assembled: it.assembled}
+	m := &message.Message{Summary: it.named(), Body: body, Assembled: it.assembled}
 	if it.header != nil {
 		m.Header = it.header
 	}

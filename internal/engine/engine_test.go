@@ -168,7 +168,8 @@ func (r *rig) wantAll(sink string, ok func(mailbox string, uid uint32) bool) {
 		for _, m := range s.mailboxes {
 			for _, uid := range s.uids(m) {
 				if ok == nil || ok(m, uid) {
-					id := message.ID{Source: name, Mailbox: m, UIDValidity: 7, UID: uid}
+					id := s.id(m, uid)
+					id.Source = name
 					want[id.Key()] = string(s.octets(m, uid))
 				}
 			}
@@ -187,4 +188,22 @@ func (r *rig) wantExit(res *engine.Result, exit int) {
 			r.t.Logf("%+v", a)
 		}
 	}
+}
+
+// letters returns the dead letters that stand, each by UIDVALIDITY and UID.
+func (r *rig) letters() (out []string) {
+	r.t.Helper()
+	l, err := ledger.View(r.t.Context(), r.dir, "test")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer l.Close()
+	err = l.Letters(r.t.Context(), func(id message.ID, sink string, letter ledger.Letter) error {
+		out = append(out, fmt.Sprintf("%d/%d %s %s", id.UIDValidity, id.UID, sink, letter.Reason))
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return out
 }

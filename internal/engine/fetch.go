@@ -151,12 +151,14 @@ func (w *worker) lookAgain(ctx context.Context, a *account, b *box, gone []*item
 		ids[i] = it.sum.ID
 	}
 	there := make(map[message.ID]bool, len(gone))
-	for sum, err := range a.source.List(ctx, source.ListRequest{Mailbox: b.name, IDs: ids}) {
-		if err != nil {
-			return err
-		}
-		sum.ID.Source = a.plan.Name
-		there[sum.ID] = true
+	// Under another UIDVALIDITY nothing would be there, and nothing is gone:
+	// summaries says so.
+	sums, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, IDs: ids}, false)
+	if err != nil {
+		return err
+	}
+	for i := range sums {
+		there[sums[i].ID] = true
 	}
 	for _, it := range gone {
 		if there[it.sum.ID] {

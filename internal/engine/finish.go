@@ -229,8 +229,12 @@ func (f *finisher) finish(ctx context.Context, b *box, ids []message.ID) error {
 		f.a.e.note(Event{Kind: AccountNote, Source: f.a.plan.Name, Mailbox: b.name, Count: int64(refused), Err: why,
 			Text: fmt.Sprintf("mailbox %s: %d messages stay as they are on the server: %v", b.name, refused, why)})
 	}
-	if f.after.Action.Flag != "" {
-		if err := f.a.e.ledger.Finish(ctx, b.number, f.after.Action.Flag, done); err != nil {
+	note := f.after.Action.Flag
+	if f.after.Action.Move != "" || f.after.Action.Delete {
+		note = ledger.Removed
+	}
+	if note != "" {
+		if err := f.a.e.ledger.Finish(ctx, b.number, note, done); err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,9 @@ type item struct {
 	header    *message.Header // as the stages left it; nil: as it came
 	passing   int             // done before: it only counts at so many barriers
 
-	octets    int64 // as received or as the ledger has it; -1 unknown
+	exported  *message.ID // the id that it was exported under, when that was another; else nil
+	mark      uint64      // of the header as it came, see ledger.Mark; 0 when that isn't known
+	octets    int64       // as received or as the ledger has it; -1 unknown
 	sha256    []byte
 	structure *message.Part // measured from the octets, when a body passed
 	problems  []string
@@ -135,7 +137,10 @@ func (it *item) worst() ledger.Class {
 
 // settled returns what the ledger is to hold of the item from now on.
 func (it *item) settled(targets []ledger.TargetID) ledger.Settled {
-	s := ledger.Settled{Box: it.number, ID: it.sum.ID, Octets: it.octets, SHA256: it.sha256, Fresh: it.fresh, Changed: it.changed, Released: it.released()}
+	if it.mark == 0 && it.sum.Header != nil {
+		it.mark = ledger.Mark(it.sum.Header.Raw())
+	}
+	s := ledger.Settled{Box: it.number, ID: it.sum.ID, Mark: it.mark, Octets: it.octets, SHA256: it.sha256, Fresh: it.fresh, Changed: it.changed, Released: it.released()}
 	s.Fates = append(s.Fates, it.others...)
 	if it.final != nil {
 		s.Fates = append(s.Fates, *it.final)
@@ -158,6 +163,16 @@ func (it *item) settled(targets []ledger.TargetID) ledger.Settled {
 				s.Fates = append(s.Fates, ledger.Fate{Target: targets[i], Class: ledger.Stale})
 			}
 		}
+	}
+	return s
+}
+
+// named returns the item's summary as sinks get it: under the id that it was
+// exported with first, so that its names and records stay what they are (I2).
+func (it *item) named() message.Summary {
+	s := it.sum
+	if it.exported != nil {
+		s.ID = *it.exported
 	}
 	return s
 }

@@ -14,7 +14,7 @@ import (
 // newItem makes an item of a message that isn't done.
 func (e *Engine) newItem(b *box, number ledger.Box, sum message.Summary, entry *ledger.Entry) *item {
 	it := &item{
-		box: b, number: number, sum: sum, octets: entry.Octets, sha256: entry.SHA256,
+		box: b, number: number, sum: sum, octets: entry.Octets, sha256: entry.SHA256, mark: entry.Mark, exported: entry.Exported,
 		fresh: len(entry.Fates) == 0 && len(entry.Suspects) == 0,
 		slots: make([]slot, len(e.outlets)), changed: slices.Clone(entry.Changed),
 	}

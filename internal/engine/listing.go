@@ -212,6 +212,15 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 	if err != nil {
 		return nil, err
 	}
+	if after == nil {
+		again, err := a.recognise(ctx, b, sums, entries)
+		if err == nil && again {
+			entries, err = a.e.ledger.Lookup(ctx, b.number, ids)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	page := make([]listed, len(sums))
 	for i := range page {
 		page[i] = listed{sums[i], entries[i]}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,11 @@ type server struct {
 	openErr  error
 	opening  func(n int64) error // asked at the nth opening, from 1
 	budget   source.Budget
+	onFetch  func(n int64)                         // called with mu held before the nth body
+	validity uint32                                // 0 means 7
+	shift    uint32                                // added to all UIDs
+	uidls    string                                // messages go by string ids that begin so
+	lies     int64                                 // added to sizes in listings
 	searches bool                                  // it leaves out the summaries of what fails a condition on the size
 	finishes bool                                  // it asks to be told of every commit
 	onFinish func(message.ID, source.Action) error // nil: it can't change anything
@@ -79,9 +85,29 @@ func (s *server) uids(mailbox string) []uint32 {
 	return out
 }
 
+// id is the id of the message that UID stands for at first; 0 is no message.
+func (s *server) id(mailbox string, uid uint32) message.ID {
+	if s.uidls != "" {
+		return message.ID{Mailbox: mailbox, UIDL: fmt.Sprint(s.uidls, uid)}
+	}
+	return message.ID{Mailbox: mailbox, UIDValidity: max(s.validity, 7), UID: uid + s.shift}
+}
+
+// uidOf is the reverse; 0 for an id that isn't there any more.
+func (s *server) uidOf(id message.ID) uint32 {
+	switch {
+	case s.uidls == "" && id.UIDValidity == max(s.validity, 7):
+		return id.UID - s.shift
+	case s.uidls != "" && strings.HasPrefix(id.UIDL, s.uidls):
+		n, _ := strconv.ParseUint(id.UIDL[len(s.uidls):], 10, 32)
+		return uint32(n)
+	}
+	return 0
+}
+
 func (s *server) state(mailbox string) message.MailboxState {
 	n := len(s.uids(mailbox))
-	return message.MailboxState{Messages: int64(n) + s.hidden[mailbox], BlindSpots: s.blind, Bytes: -1, UIDValidity: 7, Content: fmt.Sprintf("7/%d/%d", s.count[mailbox], n), Flags: "1"}
+	return message.MailboxState{Messages: int64(n) + s.hidden[mailbox], BlindSpots: s.blind, Bytes: -1, UIDValidity: s.id(mailbox, 0).UIDValidity, Content: fmt.Sprintf("%d%s/%d/%d", s.id(mailbox, 0).UIDValidity, s.uidls, s.count[mailbox], n), Flags: "1"}
 }
 
 const serverProvides = message.NeedSize | message.NeedInternalDate | message.NeedFlags | message.NeedHeaders | message.NeedStructure
@@ -141,10 +167,10 @@ func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[mess
 		}
 		n := 0
 		for _, uid := range uids {
-			if req.After != nil && (!req.Newest && uid <= req.After.UID || req.Newest && uid >= req.After.UID) {
+			if req.After != nil && (!req.Newest && uid <= s.uidOf(*req.After) || req.Newest && uid >= s.uidOf(*req.After)) {
 				continue
 			}
-			if req.IDs != nil && !slices.ContainsFunc(req.IDs, func(id message.ID) bool { return id.UID == uid }) {
+			if req.IDs != nil && !slices.ContainsFunc(req.IDs, func(id message.ID) bool { return s.uidOf(id) == uid }) {
 				continue
 			}
 			if req.Limit > 0 && n == req.Limit {
@@ -152,7 +178,7 @@ func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[mess
 			}
 			n++
 			if fails := s.search(req, uid); fails > 0 {
-				if !yield(message.Summary{ID: message.ID{Mailbox: req.Mailbox, UIDValidity: 7, UID: uid}, Fails: fails}, nil) {
+				if !yield(message.Summary{ID: s.id(req.Mailbox, uid), Fails: fails}, nil) {
 					return
 				}
 				continue
@@ -184,9 +210,9 @@ func (s *session) search(req source.ListRequest, uid uint32) int {
 
 func (s *session) summary(mailbox string, uid uint32, needs message.Needs) message.Summary {
 	octets := s.octets(mailbox, uid)
-	sum := message.Summary{ID: message.ID{Mailbox: mailbox, UIDValidity: 7, UID: uid}, Have: needs & serverProvides}
+	sum := message.Summary{ID: s.id(mailbox, uid), Have: needs & serverProvides}
 	if needs.Has(message.NeedSize) {
-		sum.Size = int64(len(octets))
+		sum.Size = int64(len(octets)) + s.lies
 	}
 	if needs.Has(message.NeedInternalDate) {
 		sum.InternalDate = time.Unix(int64(uid), 0).UTC()
@@ -222,8 +248,12 @@ func (s *session) fetch(id message.ID, needs message.Needs) (source.Fetched, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.fetched.Load()
-	if s.killer[id.UID] || s.dieAfter > 0 && n >= s.dieAfter || s.dead.Load() {
-		if !s.killer[id.UID] {
+	if s.onFetch != nil {
+		s.onFetch(n + 1)
+	}
+	uid := s.uidOf(id)
+	if s.killer[uid] || s.dieAfter > 0 && n >= s.dieAfter || s.dead.Load() {
+		if !s.killer[uid] {
 			s.dieAfter = 0
 		}
 		s.dead.Store(true)
@@ -231,28 +261,28 @@ func (s *session) fetch(id message.ID, needs message.Needs) (source.Fetched, err
 	}
 	f := source.Fetched{ID: id}
 	switch {
-	case s.gone[id.UID]:
-		if uid, ok := s.expunge[id.Mailbox]; ok {
+	case s.gone[uid], uid == 0:
+		if other, ok := s.expunge[id.Mailbox]; ok {
 			if s.expunged[id.Mailbox] == nil {
 				s.expunged[id.Mailbox] = map[uint32]bool{}
 			}
-			s.expunged[id.Mailbox][uid] = true
+			s.expunged[id.Mailbox][other] = true
 		}
 		f.Err = fault.New(fault.Gone, "no such message")
 		return f, nil
-	case s.refuse[id.UID]:
+	case s.refuse[uid]:
 		f.Err = fault.New(fault.Message, "the server can't").WithReason("server_error")
 		f.Instead = fmt.Appendf(nil, "instead of %d", id.UID)
 		return f, nil
 	}
-	octets := s.octets(id.Mailbox, id.UID)
-	sum := message.Summary{ID: id, Have: needs &^ message.NeedBody & serverProvides, Size: int64(len(octets)), InternalDate: time.Unix(int64(id.UID), 0).UTC()}
+	octets := s.octets(id.Mailbox, uid)
+	sum := message.Summary{ID: id, Have: needs &^ message.NeedBody & serverProvides, Size: int64(len(octets)), InternalDate: time.Unix(int64(uid), 0).UTC()}
 	f.Message = &message.Message{Summary: sum, Body: message.BodyOf(octets)}
-	if s.cut[id.UID] > 0 {
-		s.cut[id.UID]--
+	if s.cut[uid] > 0 {
+		s.cut[uid]--
 		f.Message.Body = message.NewBody(iotest.TimeoutReader(strings.NewReader(string(octets))), int64(len(octets)), nil)
 	}
-	if s.midway[id.UID] {
+	if s.midway[uid] {
 		s.dead.Store(true)
 		f.Message.Body = message.NewBody(io.MultiReader(strings.NewReader(string(octets[:len(octets)/2])), iotest.ErrReader(errDied)), int64(len(octets)), nil)
 	}

@@ -22,7 +22,7 @@ func epoch(box Box, target TargetID, first, n int, receipts bool) (e Epoch, octe
 		}
 		octets += len(f.Receipt)
 		e.Settled = append(e.Settled, Settled{Box: box, ID: message.ID{Source: "alice", Mailbox: "INBOX", UIDValidity: 1, UID: uint32(uid)},
-			Octets: 4096, SHA256: sum[:], Fates: []Fate{f}, Fresh: true})
+			Octets: 4096, SHA256: sum[:], Mark: Mark(sum[:]), Fates: []Fate{f}, Fresh: true})
 	}
 	return e, octets
 }

@@ -27,6 +27,7 @@ type Settled struct {
 	ID     message.ID
 	Octets int64  // -1 when no body ever passed
 	SHA256 []byte // nil when no body ever passed
+	Mark   uint64 // of its header, see Mark; 0 when that isn't known
 	Fates  []Fate
 	// Changed names the stages that changed octets of what was written.
 	Changed []string
@@ -160,7 +161,7 @@ func (w *writer) settle(settled []Settled) error {
 	if err := w.clear(settled, order); err != nil {
 		return err
 	}
-	messages := w.rows("INSERT OR REPLACE INTO message VALUES ", 4)
+	messages := w.rows("INSERT OR REPLACE INTO message VALUES ", 5)
 	letters := w.rows("INSERT OR REPLACE INTO letter VALUES ", 6)
 	refusals := w.rows("INSERT OR REPLACE INTO refusal VALUES ", 4)
 	changed := w.rows("INSERT OR REPLACE INTO changed VALUES ", 2)
@@ -221,7 +222,11 @@ func (w *writer) settle(settled []Settled) error {
 		if s.Octets >= 0 {
 			octets = s.Octets
 		}
-		if err := messages.put(o.key, octets, s.SHA256, packed); err != nil {
+		var mark any
+		if s.Mark != 0 {
+			mark = int64(s.Mark)
+		}
+		if err := messages.put(o.key, octets, s.SHA256, packed, mark); err != nil {
 			return err
 		}
 	}

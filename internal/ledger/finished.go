@@ -7,6 +7,10 @@ import (
 	"github.com/mailhaul/pipeline/pkg/message"
 )
 
+// Removed is noted in the place of a flag of messages that were moved away or
+// deleted: nothing that comes later can be one of them.
+const Removed = "(removed)"
+
 // Finish notes that the messages got the flag that the file wants on exported
 // ones: a listing wouldn't show it.
 func (l *Ledger) Finish(ctx context.Context, box Box, flag string, ids []message.ID) error {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	_ "modernc.org/sqlite" // the driver
 
@@ -35,6 +36,8 @@ type Ledger struct {
 	boxes    map[boxKey]Box // those asked for in this run
 	lastBox  Box
 	newBoxes []newBox
+
+	aliased atomic.Bool // some message was exported under another id
 }
 
 // maxConns bounds the connections, each of which has a cache of its own (I5).
@@ -131,7 +134,9 @@ func (l *Ledger) known(ctx context.Context) error {
 	if err := l.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'pipeline'").Scan(&l.pipeline); err != nil {
 		return l.wrap(err, "read the pipeline's id")
 	}
-	err = l.db.QueryRowContext(ctx, "SELECT COALESCE(MAX(id), 0) FROM box").Scan(&l.lastBox)
+	var aliased bool
+	err = l.db.QueryRowContext(ctx, "SELECT (SELECT COALESCE(MAX(id), 0) FROM box), EXISTS (SELECT 1 FROM alias)").Scan(&l.lastBox, &aliased)
+	l.aliased.Store(aliased)
 	return l.wrap(err, "read the mailboxes")
 }
 

@@ -15,8 +15,10 @@ import (
 type Entry struct {
 	Octets   int64  // -1 when no body ever passed
 	SHA256   []byte // nil when no body ever passed
+	Mark     uint64 // of its header, see Mark; 0 when that isn't known
 	Fates    []Fate
-	Changed  []string // the stages that changed octets of what was written
+	Exported *message.ID // the id that it was exported under, where it had another one then; else nil
+	Changed  []string    // the stages that changed octets of what was written
 	Suspects []Suspect
 }
 
@@ -54,7 +56,11 @@ func (l *Ledger) Lookup(ctx context.Context, box Box, ids []message.ID) ([]Entry
 		for n < len(rest) && rest[n].key-rest[n-1].key <= maxGap {
 			n++
 		}
-		if err := p.read(ctx, l, rest[:n]); err != nil {
+		err := p.read(ctx, l, rest[:n])
+		if err == nil && l.aliased.Load() {
+			err = l.exported(ctx, rest[:n], p.out)
+		}
+		if err != nil {
 			return nil, l.wrap(err, "look up")
 		}
 		rest = rest[n:]
@@ -83,7 +89,7 @@ func (p *page) read(ctx context.Context, l *Ledger, run []wanted) error {
 		query string
 		scan  func(*sql.Rows) (int64, func(*Entry), error)
 	}{
-		{"SELECT key, COALESCE(octets, -1), sha256, fates FROM message WHERE key BETWEEN ? AND ? ORDER BY key", p.message},
+		{"SELECT key, COALESCE(octets, -1), sha256, fates, COALESCE(mark, 0) FROM message WHERE key BETWEEN ? AND ? ORDER BY key", p.message},
 		{"SELECT key, target, stage, rules, vals FROM refusal LEFT JOIN rule ON rule.id = rule WHERE key BETWEEN ? AND ? ORDER BY key", refusal},
 		{"SELECT key, target, letter FROM letter WHERE key BETWEEN ? AND ? ORDER BY key", letter},
 		{"SELECT key, rules FROM changed JOIN rule ON rule.id = rule WHERE key BETWEEN ? AND ? ORDER BY key", changed},
@@ -114,9 +120,9 @@ func (p *page) read(ctx context.Context, l *Ledger, run []wanted) error {
 }
 
 func (p *page) message(rows *sql.Rows) (int64, func(*Entry), error) {
-	var key, octets int64
+	var key, octets, mark int64
 	var sum, packed sql.RawBytes
-	if err := rows.Scan(&key, &octets, &sum, &packed); err != nil {
+	if err := rows.Scan(&key, &octets, &sum, &packed, &mark); err != nil {
 		return 0, nil, err
 	}
 	from, first := len(p.sums), len(p.fates)
@@ -126,7 +132,7 @@ func (p *page) message(rows *sql.Rows) (int64, func(*Entry), error) {
 		return 0, nil, err
 	}
 	return key, func(e *Entry) {
-		e.Octets = octets
+		e.Octets, e.Mark = octets, uint64(mark)
 		if to := len(p.sums); to > from {
 			e.SHA256 = p.sums[from:to:to]
 		}

@@ -1,7 +1,7 @@
 package ledger
 
 // schemaVersion is raised with every change that an older program can't read.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // applicationID marks the file as a ledger for SQLite and file(1): "mHl1".
 const applicationID = 0x6d486c31
@@ -37,13 +37,19 @@ CREATE TABLE box (
 	flags TEXT NOT NULL DEFAULT '',
 	fingerprint TEXT NOT NULL DEFAULT '',
 	tally TEXT NOT NULL DEFAULT '',
+	superseded INTEGER NOT NULL DEFAULT 0,
 	UNIQUE (source, mailbox, uid_validity)
 );
 CREATE TABLE message (
 	key INTEGER PRIMARY KEY,
 	octets INTEGER,
 	sha256 BLOB,
-	fates BLOB NOT NULL
+	fates BLOB NOT NULL,
+	mark INTEGER
+);
+CREATE TABLE alias (
+	key INTEGER PRIMARY KEY,
+	was INTEGER NOT NULL
 );
 CREATE TABLE string_id (
 	box INTEGER NOT NULL,

@@ -90,18 +90,18 @@ func forgetFates(ctx context.Context, tx *sql.Tx, id TargetID) error {
 	last := int64(-1)
 	for {
 		n := 0
-		changed := w.rows("INSERT OR REPLACE INTO message VALUES ", 4)
-		rows, err := tx.QueryContext(ctx, "SELECT key, octets, sha256, fates FROM message WHERE key > ? ORDER BY key LIMIT 4096", last)
+		changed := w.rows("INSERT OR REPLACE INTO message VALUES ", 5)
+		rows, err := tx.QueryContext(ctx, "SELECT key, octets, sha256, fates, mark FROM message WHERE key > ? ORDER BY key LIMIT 4096", last)
 		if err != nil {
 			return err
 		}
-		var rewritten [][4]any
+		var rewritten [][5]any
 		var fates []Fate
 		for rows.Next() {
 			n++
-			var octets sql.NullInt64
+			var octets, mark sql.NullInt64
 			var sum, packed []byte
-			if err = rows.Scan(&last, &octets, &sum, &packed); err != nil {
+			if err = rows.Scan(&last, &octets, &sum, &packed, &mark); err != nil {
 				break
 			}
 			if fates, err = unpack(fates[:0], packed); err != nil {
@@ -114,7 +114,7 @@ func forgetFates(ctx context.Context, tx *sql.Tx, id TargetID) error {
 				}
 			}
 			if len(kept) != len(packed) {
-				rewritten = append(rewritten, [4]any{last, octets, sum, kept})
+				rewritten = append(rewritten, [5]any{last, octets, sum, kept, mark})
 			}
 		}
 		if err = errors.Join(err, rows.Err(), rows.Close()); err != nil {
