@@ -337,9 +337,11 @@ func (f *fetcher) deliver(octets []byte, body *message.Body) error {
 			f.msg.Header = message.NewHeader(header(octets))
 			f.msg.Have |= message.NeedHeaders
 		}
-	} else if f.needs.Has(message.NeedHeaders) {
+	} else {
+		// Until here nothing was handed out: what breaks off now is fetched
+		// again unseen.
 		var err error
-		if body, err = f.splitHead(body); err != nil {
+		if body, err = f.begin(body); err != nil {
 			return err
 		}
 	}
@@ -360,10 +362,11 @@ func (f *fetcher) deliver(octets []byte, body *message.Body) error {
 	return nil
 }
 
-// splitHead reads the header off a large body and puts it back in front.
-func (f *fetcher) splitHead(body *message.Body) (*message.Body, error) {
+// begin reads the beginning of a large body, with the header where that is
+// asked for, and puts it back in front.
+func (f *fetcher) begin(body *message.Body) (*message.Body, error) {
 	f.head = f.head[:0]
-	for len(f.head) < headLimit && header(f.head) == nil {
+	for len(f.head) == 0 || f.needs.Has(message.NeedHeaders) && len(f.head) < headLimit && header(f.head) == nil {
 		at := len(f.head)
 		f.head = append(f.head, make([]byte, 16<<10)...)
 		n, err := body.Read(f.head[at:])
@@ -375,12 +378,14 @@ func (f *fetcher) splitHead(body *message.Body) (*message.Body, error) {
 			return nil, err
 		}
 	}
-	raw := header(f.head)
-	if raw == nil {
-		raw = f.head
+	if f.needs.Has(message.NeedHeaders) {
+		raw := header(f.head)
+		if raw == nil {
+			raw = f.head
+		}
+		f.msg.Header = message.NewHeader(raw)
+		f.msg.Have |= message.NeedHeaders
 	}
-	f.msg.Header = message.NewHeader(raw)
-	f.msg.Have |= message.NeedHeaders
 	return message.NewBody(io.MultiReader(bytes.NewReader(f.head), body), body.Size(), f.spool), nil
 }
 

@@ -130,3 +130,54 @@ func TestNamesInUTF8(t *testing.T) {
 		t.Errorf("%d messages, want 1", len(got))
 	}
 }
+
+// TestLargeBodyIsCut: a streamed body that breaks off before the first octet
+// was handed out is fetched again unseen; later its reader gets the error, and
+// the host asks again.
+func TestLargeBodyIsCut(t *testing.T) {
+	t.Parallel()
+	big := "Subject: big\r\n\r\n" + strings.Repeat("0123456789012345678901234567890123456789\r\n", 50_000)
+	for _, tt := range []struct {
+		name  string
+		needs message.Needs
+		after int // octets of the body
+		seen  bool
+	}{
+		{"at its first octet", 0, 0, false},
+		{"within the header", message.NeedHeaders, 7, false},
+		{"in its middle", 0, 1 << 20, true},
+		{"at its last octet", message.NeedHeaders, len(big) - 1, true},
+		{"behind its last octet", 0, len(big), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			box := inbox(5)
+			box.Messages[2].Raw = big
+			var cut atomic.Int64
+			server := imapscript.Start(t, imapscript.Script{Mailboxes: []imapscript.Mailbox{box},
+				Fetch: func(c *imapscript.Conn, m *imapscript.Message, seq int, items string) bool {
+					if m.UID != 12 || !isBody(items) || cut.Add(1) > 1 {
+						return false
+					}
+					c.Write("* %d FETCH (UID 12 BODY[] {%d}\r\n%s", seq, len(big), big[:tt.after])
+					c.Close()
+					return true
+				}})
+			s := openSource(t, plainConfig(server.Addr))
+			ids := idsOf(list(t, s, source.ListRequest{Mailbox: "INBOX"}))
+			a := fetch(t.Context(), t, s, "INBOX", tt.needs, ids, 10)
+			if a.err != nil || len(a.octets)+len(a.errs) != 5 {
+				t.Fatalf("%v, %d bodies, errors %v", a.err, len(a.octets), a.errs)
+			}
+			if err := a.errs[12]; tt.seen != (err != nil) || tt.seen && !fault.Is(err, fault.Unavailable) {
+				t.Errorf("the reader gets %v, want an error: %v", err, tt.seen)
+			}
+			if tt.seen { // as the host does
+				a = fetch(t.Context(), t, s, "INBOX", tt.needs, ids[2:3], 10)
+			}
+			if string(a.octets[12]) != big {
+				t.Errorf("%d octets came, %v", len(a.octets[12]), a.errs)
+			}
+		})
+	}
+}
