@@ -27,6 +27,10 @@ type Conn struct {
 	cause    atomic.Pointer[error] // why it was closed from this side
 	received atomic.Int64
 	sent     atomic.Int64
+
+	flowing atomic.Bool  // something was read since the last Write
+	flow    atomic.Int64 // octets read while flowing
+	waited  atomic.Int64 // nanoseconds that it took
 }
 
 // NewConn wraps c. The address stands in errors.
@@ -67,6 +71,15 @@ func (c *Conn) Received() int64 { return c.received.Load() }
 // Sent returns the octets written so far, above TLS.
 func (c *Conn) Sent() int64 { return c.sent.Load() }
 
+// Flow returns how many octets were read in the middle of answers, and how
+// long they were waited for: what the way from the server carries. The first
+// octets after a Write are left out, as they wait for the server's work and a
+// round trip; what waits here already, because the reader is slow, takes no
+// time.
+func (c *Conn) Flow() (octets int64, took time.Duration) {
+	return c.flow.Load(), time.Duration(c.waited.Load())
+}
+
 // SetIdle sets the function that tells whether nothing is expected from the
 // peer: then its silence is no error. It is called from Read, and must be set
 // before the first.
@@ -83,12 +96,17 @@ func (c *Conn) Read(p []byte) (int, error) {
 	for {
 		// Moving a deadline costs a lock in the runtime: an eighth of the
 		// time is close enough.
-		if now := time.Now(); now.Sub(c.readSet) > c.timeouts.Read/8 {
+		now := time.Now()
+		if now.Sub(c.readSet) > c.timeouts.Read/8 {
 			c.Conn.SetReadDeadline(now.Add(c.timeouts.Read))
 			c.readSet = now
 		}
 		n, err := c.Conn.Read(p)
 		if n > 0 {
+			if c.flowing.Swap(true) {
+				c.flow.Add(int64(n))
+				c.waited.Add(int64(time.Since(now)))
+			}
 			c.received.Add(int64(n))
 			if c.pace != nil {
 				c.pace.octets(n, func() bool { return c.cause.Load() != nil })
@@ -108,6 +126,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 // Write writes p. It also starts the clock of Read anew: an answer is
 // expected from now on.
 func (c *Conn) Write(p []byte) (int, error) {
+	c.flowing.Store(false)
 	now := time.Now()
 	c.Conn.SetWriteDeadline(now.Add(c.timeouts.Write))
 	c.Conn.SetReadDeadline(now.Add(c.timeouts.Read))

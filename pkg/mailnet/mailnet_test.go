@@ -275,3 +275,36 @@ func FuzzAddress(f *testing.F) {
 		}
 	})
 }
+
+// TestFlow: what waits here already takes no time, and the first octets of an
+// answer don't count.
+func TestFlow(t *testing.T) {
+	t.Parallel()
+	here, there := net.Pipe()
+	defer here.Close()
+	c := NewConn(here, "test", Timeouts{})
+	go func() {
+		for range 2 {
+			if _, err := there.Read(make([]byte, 8)); err != nil {
+				return
+			}
+			for range 3 {
+				time.Sleep(30 * time.Millisecond)
+				if _, err := there.Write(make([]byte, 1000)); err != nil {
+					return
+				}
+			}
+		}
+	}()
+	for range 2 {
+		if _, err := c.Write([]byte("go on\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 3000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if octets, took := c.Flow(); octets != 4000 || took < 100*time.Millisecond {
+		t.Errorf("%d octets in %v, want 4000 in 120 ms", octets, took)
+	}
+}

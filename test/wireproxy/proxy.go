@@ -25,6 +25,7 @@ type Proxy struct {
 	tap  func(fromServer bool, p []byte)
 	cut  func(connection int) int64
 	lag  time.Duration
+	rate float64
 }
 
 // Start starts a proxy to the server at target, host:port.
@@ -97,6 +98,13 @@ func (p *Proxy) Delay(d time.Duration) {
 	p.lag = d
 }
 
+// Rate lets so many octets a second of the server's pass, on each connection.
+func (p *Proxy) Rate(octets float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = octets
+}
+
 // Tap calls f with everything that passes; from several goroutines.
 func (p *Proxy) Tap(f func(fromServer bool, octets []byte)) {
 	p.mu.Lock()
@@ -117,7 +125,7 @@ func (p *Proxy) serve(client net.Conn, target string) {
 	}
 	p.mu.Lock()
 	p.open[client], p.open[server] = true, true
-	tap, cut, lag := p.tap, p.cut, p.lag
+	tap, cut, lag, rate := p.tap, p.cut, p.lag, p.rate
 	p.mu.Unlock()
 	end := func() {
 		client.Close()
@@ -133,13 +141,13 @@ func (p *Proxy) serve(client net.Conn, target string) {
 	}
 	go func() {
 		defer end()
-		p.copy(server, client, &p.up, -1, 0, tap, false)
+		p.copy(server, client, &p.up, -1, 0, 0, tap, false)
 	}()
 	defer end()
-	p.copy(client, server, &p.down, limit, lag, tap, true)
+	p.copy(client, server, &p.down, limit, lag, rate, tap, true)
 }
 
-func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, lag time.Duration, tap func(bool, []byte), fromServer bool) {
+func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, lag time.Duration, rate float64, tap func(bool, []byte), fromServer bool) {
 	buf := make([]byte, 64<<10)
 	for limit != 0 {
 		n, err := from.Read(buf)
@@ -154,6 +162,9 @@ func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, lag ti
 			limit -= int64(n)
 		}
 		count.Add(int64(n))
+		if rate > 0 {
+			time.Sleep(time.Duration(float64(n) / rate * float64(time.Second)))
+		}
 		if tap != nil && n > 0 {
 			tap(fromServer, buf[:n])
 		}

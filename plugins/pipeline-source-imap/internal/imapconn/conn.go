@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/mailnet"
@@ -49,6 +50,9 @@ type Conn struct {
 	body   body
 	broken error
 
+	trip   time.Duration // a round trip, as the login had it
+	adapts bool          // compression may be turned on
+
 	Selected   string // raw name of the mailbox that is open; empty: none
 	ServerID   string // what ID said, for logs
 	Compressed bool   // COMPRESS=DEFLATE is on
@@ -67,6 +71,9 @@ func (c *Conn) Net() *mailnet.Conn { return c.net }
 
 // Broken reports whether the connection is of no more use.
 func (c *Conn) Broken() bool { return c.broken != nil }
+
+// Err returns why the connection is of no more use; nil when it is.
+func (c *Conn) Err() error { return c.broken }
 
 // Close ends the connection at once.
 func (c *Conn) Close() error {

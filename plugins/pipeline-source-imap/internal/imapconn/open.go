@@ -217,7 +217,7 @@ func (c *Conn) takeOver(ctx context.Context, s *Settings) error {
 			break
 		}
 	}
-	slow := time.Since(start) >= slowLink
+	c.trip = time.Since(start)
 	if c.caps["ID"] {
 		// Some servers open no mailbox for a client without a name.
 		if _, err := c.Do(ctx, `ID ("name" "mailhaul" "vendor" "github.com/mailhaul/pipeline")`, func(r *Response) error {
@@ -237,13 +237,8 @@ func (c *Conn) takeOver(ctx context.Context, s *Settings) error {
 			return err
 		}
 	}
-	if c.caps["COMPRESS=DEFLATE"] && (s.Compress == "always" || s.Compress == "auto" && slow) {
+	if c.adapts = c.caps["COMPRESS=DEFLATE"] && s.Compress == "auto"; c.caps["COMPRESS=DEFLATE"] && s.Compress == "always" {
 		return c.compress(ctx)
 	}
 	return nil
 }
-
-// slowLink is the round trip from which on a link is taken for a slow one,
-// where compressing is worth a server's time. It isn't the bandwidth, but what
-// can be known of it without moving mail.
-const slowLink = 30 * time.Millisecond

@@ -22,7 +22,7 @@ type Config struct {
 	ExtraFields []string `json:"extra_fields" doc:"other FETCH items to list by their names, as the server knows them" example:"[\"THREADID\"]"`
 	Gmail       string   `json:"gmail" enum:"once,folders" default:"once" doc:"once: each message once, with its labels, from All Mail, Spam and Trash, or from the mailboxes that are included where All Mail isn't among them; folders: each mailbox as it stands. Servers other than Gmail have no use for it"`
 	Place       []string `json:"place" enum:"user,sent,drafts,inbox,archive" default:"user,sent,drafts,inbox,archive" doc:"Gmail, once: the mailbox that a message with several labels is filed under: the first that it has of its own labels (user, by name), sent mail, drafts, INBOX, All Mail (archive)"`
-	Compress    string   `json:"compress" enum:"auto,always,never" default:"auto" doc:"COMPRESS=DEFLATE: auto is on a slow link only; on a fast one it makes servers many times slower"`
+	Compress    string   `json:"compress" enum:"auto,always,never" default:"auto" doc:"COMPRESS=DEFLATE: auto turns it on once a link turned out to carry less than 5 MB a second; on a fast one it makes servers many times slower"`
 }
 
 // Select picks messages by number. Both may be set: a message must be in both.

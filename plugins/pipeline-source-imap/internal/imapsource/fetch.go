@@ -105,11 +105,19 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 				f.conn, f.flight, f.work, f.queue = nil, nil, nil, nil
 				continue
 			}
+			if len(f.flight) > 0 {
+				f.lose(f.conn.Err()) // it ended in the hands of a body's reader
+			}
 			if err := f.recover(ctx); err != nil {
 				return err
 			}
 			release = f.conn.Net().CloseOn(ctx)
 			continue
+		}
+		if f.conn != nil && len(f.flight) == 0 {
+			if err := f.conn.Adapt(ctx); err != nil {
+				continue // it is broken
+			}
 		}
 		batch, more, err := f.pull(ctx, batches)
 		if err != nil {
@@ -170,6 +178,9 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 // pull takes the next batch when there is room: waiting for it only when
 // nothing else is to be done.
 func (f *fetcher) pull(ctx context.Context, batches <-chan []message.ID) (batch []message.ID, more bool, err error) {
+	if len(f.flight) > 0 && f.conn.Slow() {
+		return nil, !f.closed, nil // first it is made faster
+	}
 	if f.closed || len(f.work) > 0 || len(f.queue) > 0 || len(f.pending) > ahead && len(f.flight) > 1 || len(f.flight) >= maxFlight {
 		return nil, !f.closed, nil
 	}

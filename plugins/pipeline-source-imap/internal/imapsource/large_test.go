@@ -165,7 +165,11 @@ func TestLargeBodyIsCut(t *testing.T) {
 				}})
 			s := openSource(t, plainConfig(server.Addr))
 			ids := idsOf(list(t, s, source.ListRequest{Mailbox: "INBOX"}))
+			start := time.Now()
 			a := fetch(t.Context(), t, s, "INBOX", tt.needs, ids, 10)
+			if took := time.Since(start); took > s.config.Timeouts.Read/2 {
+				t.Errorf("it took %v: the connection that is gone was waited for", took)
+			}
 			if a.err != nil || len(a.octets)+len(a.errs) != 5 {
 				t.Fatalf("%v, %d bodies, errors %v", a.err, len(a.octets), a.errs)
 			}

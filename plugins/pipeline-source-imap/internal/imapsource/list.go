@@ -167,6 +167,7 @@ func (l *lister) pages(ctx context.Context, yield func(message.Summary, error) b
 			release = l.conn.Net().CloseOn(ctx)
 		}
 		done := p
+		_ = l.conn.Adapt(ctx) // a connection that breaks here is mended with the next page
 		p = l.nextPage(&chosen, &wanted)
 		tags = l.ask(p.wanted)
 		if !l.hand(done, sums, yield) {
