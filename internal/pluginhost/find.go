@@ -11,6 +11,7 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/wire"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/spec"
 )
 
 // Kind is what sort of plugin it is.
@@ -186,38 +187,13 @@ func Parse(file string) (Kind, string, bool) {
 
 // nearest returns the installed plugin whose name is most like name.
 func (h *Host) nearest(kind Kind, name string) string {
-	best, distance := "", len(name)/3+1
+	var names []string
 	for _, f := range h.All() {
-		if f.Kind != kind {
-			continue
-		}
-		if d := edits(strings.ToLower(name), strings.ToLower(f.Name)); d <= distance && (best == "" || d < distance) {
-			best, distance = f.Name, d
+		if f.Kind == kind {
+			names = append(names, f.Name)
 		}
 	}
-	return best
-}
-
-// edits returns how many octets must be changed, added or removed to make b
-// of a.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := corner
-			if a[i] != b[j] {
-				cost++
-			}
-			corner = row[j+1]
-			row[j+1] = min(cost, corner+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
+	return spec.Nearest(name, names)
 }
 
 // Identity returns what tells this build of the plugin from another.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/spec"
 )
 
 // Default is the template of file names, without the extension.
@@ -186,18 +187,15 @@ func lookup(word string) (p piece, needs message.Needs, why string) {
 		}
 	}
 	why = fmt.Sprintf("unknown field {%s}", word)
-	best, distance := "", 4
-	for _, f := range fields {
-		if d := edits(word, f.name); d < distance {
-			best, distance = f.name, d
-		}
-	}
-	if best != "" && distance < len(best) {
-		return p, 0, why + fmt.Sprintf("; did you mean {%s}?", best)
-	}
 	names := make([]string, 0, len(fields)+1)
 	for _, f := range fields {
-		names = append(names, "{"+f.name+"}")
+		names = append(names, f.name)
+	}
+	if near := spec.Nearest(word, names); near != "" {
+		return p, 0, why + fmt.Sprintf("; did you mean {%s}?", near)
+	}
+	for i, name := range names {
+		names[i] = "{" + name + "}"
 	}
 	return p, 0, why + "; known are " + strings.Join(append(names, "{vars.NAME}"), " ")
 }
@@ -271,25 +269,3 @@ func (t *Template) Needs() message.Needs { return t.needs }
 
 // String returns the template as it was written.
 func (t *Template) String() string { return t.text }
-
-// edits returns the number of letters to insert, remove or change to make a
-// into b (Levenshtein).
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
-}
