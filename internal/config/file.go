@@ -195,7 +195,7 @@ func ParseWith(path string, data []byte, readFile func(path string) ([]byte, err
 	r := &reader{file: path}
 	root := r.read(data)
 	if root == nil || r.over {
-		r.problems.sort()
+		r.problems.Sort()
 		return nil, r.problems
 	}
 	if root.kind != mapping {
@@ -208,7 +208,7 @@ func ParseWith(path string, data []byte, readFile func(path string) ([]byte, err
 	}
 	f := b.build(path)
 	if len(r.problems) > 0 {
-		r.problems.sort()
+		r.problems.Sort()
 		return nil, r.problems
 	}
 	return f, nil
@@ -538,7 +538,7 @@ func (f *File) Settle(ctx context.Context, v Values) error {
 		return true
 	})
 	if len(problems) > 0 {
-		problems.sort()
+		problems.Sort()
 		return problems
 	}
 	return nil

@@ -46,6 +46,7 @@ type node struct {
 	block        bool   // a scalar written with | or >
 	quoted       bool
 	comment      bool // a comment follows on the line
+	stuck        bool // and begins with # and no space: it may be meant as text
 	members      []member
 	items        []*node
 }
@@ -161,7 +162,7 @@ func (r *reader) convert(y *yaml.Node, key string, depth int) *node {
 		r.fail(y.Line, y.Column, key, "the file has %s", what)
 		return nil
 	}
-	n := &node{line: y.Line, column: y.Column, comment: y.LineComment != "",
+	n := &node{line: y.Line, column: y.Column, comment: y.LineComment != "", stuck: len(y.LineComment) > 1 && y.LineComment[1] != ' ' && y.LineComment[1] != '#',
 		plain: y.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0,
 		block: y.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0, quoted: y.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0}
 	switch y.Kind {

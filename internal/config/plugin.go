@@ -371,7 +371,7 @@ func (c *PluginConfig) problems(list []found) error {
 	}
 	// The checker finds them in the order of a map.
 	slices.SortFunc(out, func(a, b Problem) int { return strings.Compare(a.Key, b.Key) })
-	out.sort()
+	out.Sort()
 	return out
 }
 
@@ -424,8 +424,8 @@ func sorted(list []string) []string {
 	return slices.Compact(list)
 }
 
-// sort puts problems in the order of the file.
-func (ps Problems) sort() {
+// Sort puts problems in the order of the file.
+func (ps Problems) Sort() {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line

@@ -60,6 +60,7 @@ type Term struct {
 	logic  *logic
 
 	compare *comparison // nil: no server can be asked
+	equal   *equality   // nil: it compares no text with a constant
 }
 
 // logic is a term's tree of and, or and not, with programs at its leaves. It
@@ -105,7 +106,7 @@ func Compile(text string, opts Options) (*Program, error) {
 		op = "||"
 	}
 	for _, n := range split(tree.Node, op) {
-		t := &Term{compare: comparisonOf(n, opts.Negate)} // before the optimizer changes the tree
+		t := &Term{compare: comparisonOf(n, opts.Negate), equal: equalityOf(n, opts.Negate)} // before the optimizer changes the tree
 		t.logic = c.logic(n, t)
 		if opts.Negate {
 			t.logic = &logic{op: "!", kids: []*logic{t.logic}}

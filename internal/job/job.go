@@ -551,3 +551,32 @@ func (j *Job) BadRows() []engine.Account {
 	}
 	return out
 }
+
+// PlainSecrets returns a warning for each secret that stands in the file
+// itself. Check comes before it.
+func (j *Job) PlainSecrets(ctx context.Context) (config.Problems, error) {
+	var out config.Problems
+	seen := map[*config.PluginConfig]bool{}
+	look := func(kind pluginhost.Kind, plugin string, c *config.PluginConfig) error {
+		if seen[c] {
+			return nil
+		}
+		seen[c] = true
+		sc, err := j.schema(ctx, kind, plugin)
+		if err == nil {
+			out = append(out, c.PlainSecrets(sc)...)
+		}
+		return err
+	}
+	for i := range j.File.Sources {
+		if err := look(pluginhost.Source, j.File.Sources[i].Plugin, j.File.Sources[i].Config.Pattern()); err != nil {
+			return nil, err
+		}
+	}
+	for i := range j.File.Sinks {
+		if err := look(pluginhost.Sink, j.File.Sinks[i].Plugin, j.File.Sinks[i].Config); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
