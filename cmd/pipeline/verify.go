@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -80,6 +81,9 @@ func (c *command) verify(ctx context.Context, f verifyFlags) (err error) {
 		case <-ctx.Done():
 		}
 	}()
+	if f.rebuild {
+		return c.rebuild(ctx)
+	}
 	j, l, closeJob, err := c.prepared(ctx, f.offline)
 	if err != nil {
 		return err
@@ -152,4 +156,45 @@ func (c *command) prepared(ctx context.Context, offline bool) (*job.Job, *ledger
 		return nil, nil, nil, errors.Join(err, end())
 	}
 	return j, l, end, nil
+}
+
+// rebuild makes a lost ledger anew.
+func (c *command) rebuild(ctx context.Context) (err error) {
+	j, err := c.load(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+		defer cancel()
+		err = errors.Join(err, j.Close(ctx))
+	}()
+	if err := j.Check(ctx); err != nil {
+		return err
+	}
+	if err := j.PrepareOffline(ctx); err != nil {
+		return err
+	}
+	r, err := verify.Rebuild(ctx, verify.RebuildOptions{Plan: j.Plan, Dir: j.File.State, Name: j.File.Name})
+	if err != nil {
+		return err
+	}
+	for _, left := range r.Left {
+		fmt.Fprintf(c.err, "warning: %s\n", left)
+	}
+	if r.Dedupe {
+		fmt.Fprintln(c.err, "warning: the dedupe compares octets, and no sink keeps them: copies of what is written may be written again")
+	}
+	for _, s := range r.Sinks {
+		fmt.Fprintf(c.out, "%s: %d taken", s.Sink, s.Rows)
+		if s.Left > 0 {
+			fmt.Fprintf(c.out, ", %d left", s.Left)
+		}
+		fmt.Fprintln(c.out)
+	}
+	fmt.Fprintf(c.out, "the ledger is made anew, of %d messages: run goes on from there\n", r.Messages)
+	if len(r.Left) > 0 {
+		return exit(engine.ExitStopped)
+	}
+	return nil
 }

@@ -16,6 +16,8 @@ type Known struct {
 	Octets int64  // -1 when no body ever passed
 	SHA256 []byte // nil when no body ever passed
 	Fates  []Fate
+
+	Changed bool // a stage changed octets: what was written isn't what was received
 }
 
 // Known calls f for each message of the pipeline that has a fate other than a
@@ -31,10 +33,11 @@ func (l *Ledger) Known(ctx context.Context, f func(*Known) error) error {
 	var known Known
 	var at *message.ID
 	texts, textsOf := map[uint32]message.ID{}, Box(-1)
-	err = l.each(ctx, "SELECT key, COALESCE(octets, -1), sha256, fates FROM message ORDER BY key", nil, func(rows *sql.Rows) error {
+	err = l.each(ctx, `SELECT m.key, COALESCE(m.octets, -1), m.sha256, m.fates, c.key IS NOT NULL
+		FROM message m LEFT JOIN changed c ON c.key = m.key ORDER BY m.key`, nil, func(rows *sql.Rows) error {
 		var key int64
 		var sum, packed sql.RawBytes
-		if err := rows.Scan(&key, &known.Octets, &sum, &packed); err != nil {
+		if err := rows.Scan(&key, &known.Octets, &sum, &packed, &known.Changed); err != nil {
 			return err
 		}
 		if box := Box(key >> boxBits); at == nil || box != known.Box {

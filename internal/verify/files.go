@@ -146,16 +146,16 @@ func (v *verifier) readFile(k *kept, r *reader, j job, heads bool) {
 		return
 	}
 	want := row.size
-	if !row.row {
+	if !row.row && !it.changed {
 		want = it.octets
 	}
-	disagree := k.exact && it.hashed && row.row && row.sum != it.sum
+	disagree := k.exact && it.hashed && !it.changed && row.row && row.sum != it.sum
 	if !v.sampled(j.item) && size == want && !disagree {
 		return
 	}
 	head := uint64(0)
 	sum, err := r.read(f, func(b []byte) {
-		if heads && k.exact {
+		if heads && k.exact && !it.changed {
 			head = headOf(b)
 		}
 	})
@@ -175,7 +175,7 @@ func (v *verifier) readFile(k *kept, r *reader, j job, heads bool) {
 // others outvote.
 func (v *verifier) compare(k *kept, j job, row *row, it *item, sum [32]byte, size int64) {
 	at := Finding{Sink: k.plan.Name, Path: j.name, Kind: Changed}
-	sent := k.exact && it.hashed // the ledger knows what the file must be
+	sent := k.exact && it.hashed && !it.changed // the ledger knows what the file must be
 	switch {
 	case row.row && sum == row.sum && size == row.size:
 		if sent && it.sum != sum && it.known {

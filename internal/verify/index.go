@@ -19,16 +19,21 @@ import (
 
 // indexLine is what is read of a line of an index (docs/reference/index.md).
 type indexLine struct {
-	ID        string            `json:"id"`
-	Source    string            `json:"source"`
-	Mailbox   string            `json:"mailbox"`
-	MessageID string            `json:"message_id"`
-	Subject   string            `json:"subject"`
-	Date      string            `json:"date"`
-	From      []indexAddress    `json:"from"`
-	Octets    *int64            `json:"octets"`
-	SHA256    string            `json:"sha256"`
-	Files     map[string]string `json:"files"`
+	ID        string         `json:"id"`
+	Source    string         `json:"source"`
+	Mailbox   string         `json:"mailbox"`
+	MessageID string         `json:"message_id"`
+	Subject   string         `json:"subject"`
+	Date      string         `json:"date"`
+	From      []indexAddress `json:"from"`
+	Octets    *int64         `json:"octets"`
+
+	UIDValidity uint32 `json:"uid_validity"`
+	UID         uint32 `json:"uid"`
+	UIDL        string `json:"uidl"`
+
+	SHA256 string            `json:"sha256"`
+	Files  map[string]string `json:"files"`
 }
 
 type indexAddress struct {

@@ -9,15 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/pkg/target"
 )
 
 func isEML(name string) bool { return strings.EqualFold(path.Ext(name), ".eml") }
 func isMSG(name string) bool { return strings.EqualFold(path.Ext(name), ".msg") }
-
-// changesOctets reports whether some stage may have changed what was written.
-func changesOctets(*plan.Plan) bool { return false }
 
 // readManifest reads the manifest of a directory target.
 func (v *verifier) readManifest(k *kept) error {
@@ -59,7 +55,7 @@ func (v *verifier) readManifest(k *kept) error {
 			k.broken = append(k.broken, brokenLine{l.Number, l.Err.Error()})
 			continue
 		}
-		n := v.table.add(l.Row.ID)
+		n := v.owner(k, &l.Row)
 		r := k.row(n)
 		r.row, r.offset, r.size = true, l.Offset, l.Row.Size
 		r.listed = k.hash(l.Row.Path)
@@ -69,7 +65,7 @@ func (v *verifier) readManifest(k *kept) error {
 		} else {
 			r.sum = [32]byte{}
 		}
-		if it := &v.table.items[n]; it.hashed {
+		if it := &v.table.items[n]; it.hashed && !it.changed {
 			if it.sum == r.sum {
 				same++
 			} else {
@@ -79,8 +75,21 @@ func (v *verifier) readManifest(k *kept) error {
 	}
 	// A sink whose files are the server's octets says so by its hashes; a
 	// few that differ are what is looked for.
-	k.exact = k.eml && v.exactChain() && same >= other
+	k.exact = k.eml && same >= other
 	return nil
+}
+
+// owner returns the message that a row is of. A message whose server gave it a
+// new id is known to the ledger by that, and by the same file.
+func (v *verifier) owner(k *kept, r *target.Row) int32 {
+	n := v.table.find(r.ID)
+	if n >= 0 && int(n) < len(k.rows) && k.rows[n].written {
+		return n
+	}
+	if other, ok := k.places[k.hash(r.Path)]; ok && k.rows[other].written {
+		return other
+	}
+	return v.table.add(r.ID)
 }
 
 // lacks reports whether a row is one that the ledger says is there, and that

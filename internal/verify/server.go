@@ -127,7 +127,9 @@ func (v *verifier) askMailbox(ctx context.Context, s *plan.Source, from source.S
 	if v.otherValidity(s.Name, m.Name, validity) {
 		return nil
 	}
-	v.goneFrom(s.Name, m.Name, validity)
+	if a := s.After.Action; !a.Delete && a.Move == "" { // else they are gone because the file says so
+		v.goneFrom(s.Name, m.Name, validity)
+	}
 	if s.Limit > 0 {
 		return nil // what is beyond the limit isn't missing
 	}

@@ -46,6 +46,7 @@ type item struct {
 	known    bool   // to the ledger
 	hashed   bool   // sum is known
 	vanished bool
+	changed  bool // by a stage: its files aren't the octets that the server sent
 	listed   bool // by the server, now
 }
 

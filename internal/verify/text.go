@@ -18,7 +18,7 @@ func Text(w io.Writer, r *Result) {
 		s := &r.Sinks[i]
 		fmt.Fprintf(w, "%s: %s\n", s.Sink, s.line(r.Sample))
 		if s.Pending {
-			fmt.Fprintf(w, "  a run of this sink was cut short; the next run puts in order what it left\n")
+			fmt.Fprintf(w, "  the next run opens this sink first, to put in order what may have been left there\n")
 		}
 	}
 	listed, mailboxes := int64(0), 0

@@ -195,6 +195,7 @@ func (v *verifier) readLedger(ctx context.Context) error {
 		n := v.table.add(m.ID)
 		it := &v.table.items[n]
 		it.known, it.octets = true, m.Octets
+		it.changed = m.Changed
 		v.table.boxes[it.box].number = m.Box
 		if len(m.SHA256) == len(it.sum) {
 			it.hashed = true
@@ -274,9 +275,6 @@ func (v *verifier) found(n int32, f Finding, format string, args ...any) {
 	defer v.mu.Unlock()
 	v.findings = append(v.findings, f)
 }
-
-// chains that change octets make files differ from what the server sent.
-func (v *verifier) exactChain() bool { return v.o.Plan.Chain == nil || !changesOctets(v.o.Plan) }
 
 // idOf returns the id of an item, the zero id for none.
 func (v *verifier) idOf(n int32) message.ID {

@@ -1,0 +1,529 @@
+package verify
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/stages/dedupe"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/target"
+)
+
+// Rebuilt is what a ledger was made anew of.
+type Rebuilt struct {
+	Messages int64
+	Sinks    []RebuiltSink
+	Left     []string // what couldn't be taken, and why
+	Dedupe   bool     // the pipeline compares messages, and some couldn't be read for that
+}
+
+// RebuiltSink is one sink of it.
+type RebuiltSink struct {
+	Sink string
+	Rows int64 // that were taken
+	Left int64 // whose files aren't what the manifest says: the next run writes them again
+}
+
+// RebuildOptions say what a ledger is made anew of.
+type RebuildOptions struct {
+	Plan *plan.Plan
+	Dir  string // of the state
+	Name string // of the ledger
+}
+
+// rebuilder is a ledger being made anew.
+type rebuilder struct {
+	o      RebuildOptions
+	ledger *ledger.Ledger
+	result *Rebuilt
+	index  map[string]indexLine // by id
+	order  []message.ID
+	items  map[message.ID]*rebuilt
+	mode   dedupe.Mode // empty: messages aren't compared
+}
+
+// rebuilt is one message.
+type rebuilt struct {
+	octets int64
+	sum    []byte
+	fates  []ledger.Fate
+	files  map[string]string // sink -> path
+	key    *dedupe.Key
+}
+
+// Rebuild makes a ledger anew from what the sinks keep: manifests, whose files
+// are read again, and indexes. It comes into place whole or not at all. Errors
+// are of class Config where the user must do something first.
+func Rebuild(ctx context.Context, o RebuildOptions) (*Rebuilt, error) {
+	final := filepath.Join(o.Dir, o.Name+".db")
+	if _, err := os.Stat(final); err == nil {
+		return nil, fault.New(fault.Config, "there is a ledger: %s", final).WithKey("state").
+			WithHint("move it away first, with %s-wal and %s-shm where they are there", final, final)
+	}
+	draft := o.Name + ".rebuild"
+	if err := removeLedger(o.Dir, draft); err != nil {
+		return nil, err
+	}
+	l, err := ledger.Open(ctx, o.Dir, draft)
+	if err != nil {
+		return nil, err
+	}
+	b := &rebuilder{o: o, ledger: l, result: &Rebuilt{}, index: map[string]indexLine{}, items: map[message.ID]*rebuilt{}}
+	err = b.rebuild(ctx)
+	err = errors.Join(err, l.Close())
+	if err == nil {
+		_, err = os.Stat(final)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.Rename(filepath.Join(o.Dir, draft+".db"), final)
+		} else if err == nil {
+			err = fault.New(fault.Config, "a run made the ledger %s meanwhile", final)
+		}
+	}
+	if err == nil {
+		err = target.SyncDir(o.Dir)
+	}
+	return b.result, errors.Join(target.DiskError(err, "make the ledger %s anew", final), removeLedger(o.Dir, draft))
+}
+
+// removeLedger removes the files of a ledger that isn't in use.
+func removeLedger(dir, name string) error {
+	for _, end := range []string{".db", ".db-wal", ".db-shm", ".lock"} {
+		if err := os.Remove(filepath.Join(dir, name+end)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return target.DiskError(err, "clean up in %s", dir)
+		}
+	}
+	return nil
+}
+
+func (b *rebuilder) rebuild(ctx context.Context) error {
+	if b.o.Plan.Chain != nil {
+		for _, s := range b.o.Plan.Chain.Stages() {
+			if s.Dedupe != "" {
+				b.mode = s.Dedupe
+			}
+		}
+	}
+	if err := b.takeOver(ctx); err != nil {
+		return err
+	}
+	checkpoints := map[ledger.TargetID][]byte{}
+	for _, records := range []bool{true, false} { // an index tells more of a message than a manifest
+		for i := range b.o.Plan.Sinks {
+			s := &b.o.Plan.Sinks[i]
+			if s.Prepared.Record != records {
+				continue
+			}
+			read := b.directory
+			if records {
+				read = b.lines
+			}
+			cp, err := read(ctx, s)
+			if err != nil {
+				return err
+			}
+			t, err := b.ledger.Target(ctx, s.Name, s.Prepared.Target)
+			if err != nil {
+				return err
+			}
+			if cp == nil {
+				continue
+			}
+			checkpoints[t.ID] = cp
+			// The next run opens it, and puts in order what is behind.
+			if err := b.ledger.MarkDirty(ctx, t.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return b.commit(ctx, checkpoints)
+}
+
+// books returns where a sink has its marker.
+func books(s *plan.Sink) string {
+	t := s.Prepared.Target
+	if s.Prepared.Record {
+		return filepath.Join(filepath.Dir(t), target.Books, filepath.Base(t))
+	}
+	return filepath.Join(t, target.Books)
+}
+
+// takeOver finds whose the targets are. They must all be one pipeline's.
+func (b *rebuilder) takeOver(ctx context.Context) error {
+	found := ""
+	for i := range b.o.Plan.Sinks {
+		s := &b.o.Plan.Sinks[i]
+		pipeline, sink, err := target.Marked(books(s))
+		switch {
+		case err != nil:
+			return err
+		case pipeline == "":
+			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: %s has no marker: nothing of it is taken", s.Name, s.Prepared.Target))
+		case sink != s.Name || found != "" && pipeline != found:
+			return fault.New(fault.Config, "the target %s is that of the sink %s of the pipeline %s, which isn't that of the others", s.Prepared.Target, sink, pipeline).
+				WithHint("name the sinks and targets as they were in the file that wrote them")
+		default:
+			found = pipeline
+		}
+	}
+	if found == "" {
+		return fault.New(fault.Config, "no target has a marker: there is nothing to make a ledger of").
+			WithHint("mount the disks that the targets are on; else run again, and everything is written anew")
+	}
+	return b.ledger.TakeOver(ctx, found)
+}
+
+func (b *rebuilder) item(id message.ID) *rebuilt {
+	it := b.items[id]
+	if it == nil {
+		it = &rebuilt{octets: -1, files: map[string]string{}}
+		b.items[id] = it
+		b.order = append(b.order, id)
+	}
+	return it
+}
+
+// lines reads an index.
+func (b *rebuilder) lines(_ context.Context, s *plan.Sink) ([]byte, error) {
+	path := s.Prepared.Target
+	taken := RebuiltSink{Sink: s.Name}
+	length, err := b.eachLine(path, &taken)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, target.DiskError(err, "read the index %s", path)
+	}
+	generation, pending := int64(1), int64(0)
+	var swap struct {
+		To indexPoint `json:"to"`
+	}
+	if text, err := os.ReadFile(filepath.Join(books(s), "swap.json")); err == nil && json.Unmarshal(text, &swap) == nil && swap.To.Generation > 0 {
+		generation = swap.To.Generation
+	}
+	if n, err := b.eachLine(filepath.Join(books(s), fmt.Sprintf("pending-%d.jsonl", generation)), &taken); err == nil {
+		pending = n
+	}
+	b.result.Sinks = append(b.result.Sinks, taken)
+	return json.Marshal(map[string]int64{"v": 1, "generation": generation, "length": length, "pending": pending})
+}
+
+// eachLine takes the whole lines of an index, and returns where the last one
+// ends.
+func (b *rebuilder) eachLine(path string, taken *RebuiltSink) (length int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	r := bufio.NewReaderSize(f, 1<<20)
+	for {
+		text, err := r.ReadBytes('\n')
+		if err == io.EOF {
+			return length, f.Sync()
+		}
+		if err != nil {
+			return length, err
+		}
+		length += int64(len(text))
+		var l indexLine
+		if json.Unmarshal(text, &l) != nil || l.ID == "" {
+			taken.Left++
+			continue
+		}
+		b.index[l.ID] = l
+		taken.Rows++
+	}
+}
+
+// idOf returns the id of an index line; false for one that the line doesn't
+// hold whole.
+func (l *indexLine) idOf() (message.ID, bool) {
+	id := message.ID{Source: l.Source, Mailbox: l.Mailbox, UIDValidity: l.UIDValidity, UID: l.UID, UIDL: l.UIDL}
+	if rest, n, ok := strings.Cut(l.ID, ";ORDINAL="); ok {
+		ordinal, err := strconv.ParseUint(n, 10, 32)
+		if err != nil {
+			return id, false
+		}
+		id.Ordinal = uint32(ordinal)
+		l = &indexLine{ID: rest}
+	}
+	if _, hash, ok := strings.Cut(l.ID, ";HEADER="); ok {
+		id.HeaderHash = hash
+	}
+	return id, true
+}
+
+// directory reads a manifest, and takes the rows whose files are what they
+// say.
+func (b *rebuilder) directory(ctx context.Context, s *plan.Sink) ([]byte, error) {
+	root := s.Prepared.Target
+	rows := map[message.ID]target.Row{}
+	var order []message.ID
+	length := int64(0)
+	taken := RebuiltSink{Sink: s.Name}
+	for l, err := range target.ManifestLines(root) {
+		if errors.Is(err, fs.ErrNotExist) {
+			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: %s has no manifest: nothing of it is taken", s.Name, root))
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if l.Err != nil {
+			taken.Left++
+			if text, err := os.ReadFile(target.ManifestPath(root)); err == nil && int64(len(text)) == l.End && !bytes.HasSuffix(text, []byte("\n")) {
+				break // the last one, cut short: the next run cuts it off
+			}
+			length = l.End
+			continue
+		}
+		length = l.End
+		if _, ok := rows[l.Row.ID]; !ok {
+			order = append(order, l.Row.ID)
+		}
+		rows[l.Row.ID] = l.Row
+	}
+	good := make([]bool, len(order))
+	keys := make([]*dedupe.Key, len(order))
+	if err := b.readAgain(ctx, root, order, rows, good, keys); err != nil {
+		return nil, err
+	}
+	for i, id := range order {
+		row := rows[id]
+		if !good[i] {
+			taken.Left++
+			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: %s isn't what its manifest says: the next run writes it again", s.Name, row.Path))
+			continue
+		}
+		taken.Rows++
+		it := b.item(id)
+		it.files[s.Name] = row.Path
+		if l, ok := b.index[idText(id)]; ok && l.SHA256 != "" {
+			it.know(l.Octets, l.SHA256)
+		} else if isEML(row.Path) {
+			it.know(&row.Size, row.SHA256)
+		}
+		if keys[i] != nil {
+			it.key = keys[i]
+		}
+	}
+	b.result.Sinks = append(b.result.Sinks, taken)
+	return target.DirCheckpoint(length)
+}
+
+func (it *rebuilt) know(octets *int64, sum string) {
+	if raw, err := hex.DecodeString(sum); err == nil && len(raw) == sha256.Size {
+		it.sum = raw
+	}
+	if octets != nil {
+		it.octets = *octets
+	}
+}
+
+// readAgain reads the files of a manifest, some at once, and makes them
+// durable: the ledger must not say so before (I3).
+func (b *rebuilder) readAgain(ctx context.Context, root string, order []message.ID, rows map[message.ID]target.Row, good []bool, keys []*dedupe.Key) error {
+	jobs := make(chan int, 256)
+	var wg sync.WaitGroup
+	for range workers() {
+		wg.Go(func() {
+			r := &reader{sum: sha256.New(), buf: make([]byte, readSize)}
+			for i := range jobs {
+				row := rows[order[i]]
+				good[i], keys[i] = b.readOne(r, filepath.Join(root, filepath.FromSlash(row.Path)), &row)
+			}
+		})
+	}
+	dirs := map[string]bool{root: true}
+	for i := range order {
+		if ctx.Err() != nil {
+			break
+		}
+		jobs <- i
+		for d := filepath.Dir(filepath.FromSlash(rows[order[i]].Path)); d != "."; d = filepath.Dir(d) {
+			dirs[filepath.Join(root, d)] = true
+		}
+	}
+	close(jobs)
+	wg.Wait()
+	for d := range dirs {
+		if err := target.SyncDir(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return target.DiskError(err, "make the directory %s durable", d)
+		}
+	}
+	return ctx.Err()
+}
+
+func (b *rebuilder) readOne(r *reader, path string, row *target.Row) (bool, *dedupe.Key) {
+	f, err := openFile(path)
+	if err != nil {
+		return false, nil
+	}
+	defer f.Close()
+	var key *dedupe.Key
+	sum, err := r.read(f, func(head []byte) {
+		if b.mode == "" || !isEML(path) {
+			return
+		}
+		if end := headerEnd(head); end > 0 {
+			if k, ok := b.mode.KeyOf(message.NewHeader(head[:end])); ok {
+				key = &k
+			}
+		}
+	})
+	if err != nil || hex.EncodeToString(sum[:]) != row.SHA256 || f.Sync() != nil {
+		return false, nil
+	}
+	return true, key
+}
+
+// headerEnd returns where the header of a mail ends, 0 when that isn't seen.
+func headerEnd(b []byte) int {
+	end := 0
+	for _, empty := range []string{"\r\n\r\n", "\n\n"} {
+		if i := bytes.Index(b, []byte(empty)); i >= 0 && (end == 0 || i+len(empty) < end) {
+			end = i + len(empty)
+		}
+	}
+	return end
+}
+
+// commit stores everything, an epoch at a time.
+func (b *rebuilder) commit(ctx context.Context, checkpoints map[ledger.TargetID][]byte) error {
+	data := false
+	for i := range b.o.Plan.Sinks {
+		data = data || !b.o.Plan.Sinks[i].Prepared.Record
+	}
+	if !data { // the index is all there is
+		for text, l := range b.index {
+			if id, ok := l.idOf(); ok && idText(id) == text {
+				b.item(id).know(l.Octets, l.SHA256)
+			}
+		}
+	}
+	var settled []ledger.Settled
+	claims := map[ledger.Box][]ledger.Claim{}
+	held := map[[16]byte]bool{}
+	for _, id := range b.order {
+		it := b.items[id]
+		box, err := b.ledger.Box(ctx, id.Source, id.Mailbox, id.UIDValidity)
+		if err != nil {
+			return err
+		}
+		for i := range b.o.Plan.Sinks {
+			s := &b.o.Plan.Sinks[i]
+			t, err := b.ledger.Target(ctx, s.Name, s.Prepared.Target)
+			if err != nil {
+				return err
+			}
+			if checkpoints[t.ID] == nil {
+				continue
+			}
+			if f, ok := b.fate(s, id, it); ok {
+				f.Target = t.ID
+				it.fates = append(it.fates, f)
+			}
+		}
+		if len(it.fates) == 0 {
+			continue
+		}
+		b.result.Messages++
+		settled = append(settled, ledger.Settled{Box: box, ID: id, Octets: it.octets, SHA256: it.sum, Fates: it.fates, Fresh: true})
+		if b.mode != "" {
+			b.claim(claims, held, box, id, it)
+		}
+	}
+	const epoch = 4096
+	for len(settled) > 0 {
+		n := min(epoch, len(settled))
+		if err := b.ledger.Commit(ctx, ledger.Epoch{Settled: settled[:n]}); err != nil {
+			return err
+		}
+		settled = settled[n:]
+	}
+	for box, list := range claims {
+		if err := b.ledger.ClaimWritten(ctx, box, list); err != nil {
+			return err
+		}
+	}
+	return b.ledger.Commit(ctx, ledger.Epoch{Checkpoints: checkpoints})
+}
+
+// fate returns what a sink has of a message; false when that is nothing.
+func (b *rebuilder) fate(s *plan.Sink, id message.ID, it *rebuilt) (ledger.Fate, bool) {
+	if !s.Prepared.Record {
+		path, ok := it.files[s.Name]
+		return ledger.Fate{Class: ledger.Written, Receipt: path}, ok
+	}
+	l, ok := b.index[idText(id)]
+	if !ok {
+		return ledger.Fate{}, false
+	}
+	for name, path := range it.files {
+		if l.Files[name] != path {
+			return ledger.Fate{Class: ledger.Stale}, true // it is sent again
+		}
+	}
+	return ledger.Fate{Class: ledger.Written}, true
+}
+
+// claim notes what a message shares with its copies: else one of them would be
+// written beside it.
+func (b *rebuilder) claim(claims map[ledger.Box][]ledger.Claim, held map[[16]byte]bool, box ledger.Box, id message.ID, it *rebuilt) {
+	k := it.key
+	if l, ok := b.index[idText(id)]; k == nil && ok && b.mode == dedupe.MessageID {
+		if found, ok := b.mode.KeyOf(l.header()); ok {
+			k = &found
+		}
+	}
+	if k == nil {
+		b.result.Dedupe = b.result.Dedupe || it.key == nil && b.mode == dedupe.Content
+		return
+	}
+	c := ledger.Claim{ID: id, Digest: k.Digest, Kin: k.Kin}
+	if b.mode == dedupe.Content {
+		c.Kin = k.Digest
+		if held[k.Digest] {
+			c.Digest = dedupe.Of(k.Digest, it.sum)
+		}
+	}
+	held[c.Digest] = true
+	claims[box] = append(claims[box], c)
+}
+
+// header makes of an index line what a dedupe reads of a header.
+func (l *indexLine) header() *message.Header {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Message-ID: %s\r\nSubject: %s\r\n", l.MessageID, strings.Map(func(r rune) rune {
+		if r == '\r' || r == '\n' {
+			return ' '
+		}
+		return r
+	}, l.Subject))
+	if at, err := time.Parse(time.RFC3339, l.Date); err == nil {
+		fmt.Fprintf(&b, "Date: %s\r\n", at.Format(time.RFC1123Z))
+	}
+	var from []string
+	for _, a := range l.From {
+		from = append(from, "<"+a.Address+">")
+	}
+	fmt.Fprintf(&b, "From: %s\r\n\r\n", strings.Join(from, ", "))
+	return message.NewHeader([]byte(b.String()))
+}

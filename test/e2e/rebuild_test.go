@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mailhaul/pipeline/test/dovecot"
+)
+
+// everything returns the files below a folder with their octets and inodes: a
+// file that was written again has another inode.
+func everything(t *testing.T, root string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if d.Name() == "lock" {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		out[rel] = string(b) + info.ModTime().String()
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestRebuild loses the ledger and makes it anew: the next run writes nothing
+// again (I2), though there are copies that a dedupe kept out, drops, and a file
+// that is no more what it was, which alone is written.
+func TestRebuild(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"message_id", "content"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			server := dovecot.Start(t, dovecot.Options{Users: []string{"alice"}})
+			deliver := func(mailbox, subject string) {
+				server.Deliver("alice", mailbox, []byte("From: a@x.test\r\nSubject: "+subject+"\r\nMessage-ID: <"+subject+"@x.test>\r\nDate: Sat, 31 Oct 2026 10:00:00 +0100\r\n\r\n"+subject+"\r\n"),
+					time.Date(2026, 10, 31, 9, 0, 0, 0, time.UTC))
+			}
+			for _, s := range []string{"one", "two", "three", "dropped"} {
+				deliver("INBOX", s)
+			}
+			deliver("Copies", "one")
+			deliver("Copies", "four")
+			deliver("Copies", "three")
+			yaml := file{address: server.IMAP,
+				stages: "  - {name: some, drop: 'subject == \"dropped\"'}\n  - {name: once, dedupe: " + mode + "}\n",
+				sinks:  "  - {name: outlook, plugin: msg, config: {path: export/msg}}\n"}.String()
+			j := newJob(t, yaml)
+			j.run(0, "run")
+			before := everything(t, j.path("export"))
+			oneClearError(t, j.run(2, "verify", "--rebuild"), "move it away first", "there is a ledger")
+			if err := os.RemoveAll(j.path("state")); err != nil {
+				t.Fatal(err)
+			}
+			o := j.run(0, "verify", "--rebuild")
+			needs(t, o.out, "archive: 4 taken\n", "outlook: 4 taken\n", "index: 4 taken\n", "the ledger is made anew, of 4 messages")
+			needs(t, j.run(0, "verify", "--offline").out, "all holds: 4 messages")
+			o = j.run(0, "run")
+			needs(t, o.out, "0 written", "1 dropped by some", "2 duplicates")
+			if diff := cmp.Diff(before, everything(t, j.path("export"))); diff != "" {
+				t.Errorf("the run wrote again: %s", diff)
+			}
+			o = j.run(0, "run")
+			needs(t, o.out, "total: 7 listed = 0 written + 7 done before")
+			if mode == "content" {
+				return
+			}
+
+			// A file that was damaged meanwhile isn't taken.
+			matches, err := filepath.Glob(j.path("export/eml/alice/INBOX/*-two-*"))
+			if err != nil || len(matches) != 1 {
+				t.Fatal(matches, err)
+			}
+			whole, err := os.ReadFile(matches[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(matches[0], []byte("damaged"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(j.path("state")); err != nil {
+				t.Fatal(err)
+			}
+			o = j.run(1, "verify", "--rebuild")
+			needs(t, o.err, "isn't what its manifest says: the next run writes it again")
+			needs(t, o.out, "archive: 3 taken, 1 left\n")
+			needs(t, j.run(0, "run").out, "1 written")
+			if again, err := os.ReadFile(matches[0]); err != nil || string(again) != string(whole) {
+				t.Errorf("the damaged file isn't mended: %v", err)
+			}
+			needs(t, j.run(0, "verify").out, "all holds: 6 messages")
+		})
+	}
+}
