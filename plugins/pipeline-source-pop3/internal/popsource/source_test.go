@@ -44,6 +44,11 @@ func openWith(t testing.TB, c Config) (source.Opened, error) {
 	return Opener(mailnet.NewTokens())(t.Context(), c, source.Env{Name: "alice", Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 }
 
+// openQuietly opens a source whose log nobody reads.
+func openQuietly(ctx context.Context, c Config) (source.Opened, error) {
+	return Opener(mailnet.NewTokens())(ctx, c, source.Env{Name: "alice"})
+}
+
 // testLog shows the source's log with the test.
 type testLog struct{ t testing.TB }
 
