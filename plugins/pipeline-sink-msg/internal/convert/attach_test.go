@@ -167,6 +167,9 @@ func TestWinmail(t *testing.T) {
 	if len(inner.Attachments) != 1 || string(inner.Attachments[0].Binary(0x3701)) != "the octets" {
 		t.Error("the file of the message in it isn't an attachment")
 	}
+	if o.Text(0x37) != "Sample" || o.Text(0x65) != "ann@example.org" || !o.Time(0x39).Equal(time.Date(2024, 2, 29, 18, 29, 58, 0, time.UTC)) {
+		t.Errorf("subject %q, from %q, sent %v: the fields of the mail itself count", o.Text(0x37), o.Text(0x65), o.Time(0x39))
+	}
 	if o.Text(0x1000) != "the text in the file" {
 		t.Errorf("text %q", o.Text(0x1000))
 	}
