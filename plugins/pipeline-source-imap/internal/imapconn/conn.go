@@ -51,6 +51,7 @@ type Conn struct {
 	broken error
 
 	trip   time.Duration // a round trip, as the login had it
+	inside bool          // logged in
 	adapts bool          // compression may be turned on
 
 	Selected   string // raw name of the mailbox that is open; empty: none

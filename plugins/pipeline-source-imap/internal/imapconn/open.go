@@ -205,6 +205,7 @@ func (c *Conn) takeOver(ctx context.Context, s *Settings) error {
 		return err
 	}
 	c.lib.take()
+	c.inside = true
 	for {
 		r, err := c.Next()
 		if err != nil {

@@ -9,6 +9,23 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
+// ended reports whether a refusal says that the session is over: its token
+// ran out, though the connection stands. Microsoft's "not connected" isn't
+// that: it is asked again.
+func (r *Response) ended() bool {
+	switch r.Code {
+	case "EXPIRED", "AUTHENTICATIONFAILED":
+		return true
+	}
+	low := strings.ToLower(r.Text)
+	for _, words := range []string{"accesstokenexpired", "session expired", "session invalidated", "token has expired", "token expired"} {
+		if strings.Contains(low, words) {
+			return true
+		}
+	}
+	return false
+}
+
 // Err returns nil for OK, else the server's refusal as a fault. tried is the
 // command.
 func (r *Response) Err(tried string) error {
@@ -44,7 +61,7 @@ func refusal(otherwise fault.Class, status, code, text, tried string) *fault.Err
 		f.Class = fault.Throttled
 		f.Hint = "the server allows fewer connections: lower connections"
 	case code == "AUTHENTICATIONFAILED" || code == "AUTHORIZATIONFAILED" || code == "EXPIRED" || code == "PRIVACYREQUIRED" ||
-		code == "WEBALERT" || has("authentication failed", "invalid credentials", "login failed", "accesstokenexpired"):
+		code == "WEBALERT" || has("authentication failed", "invalid credentials", "login failed", "accesstokenexpired", "session expired", "session invalidated", "token has expired", "token expired"):
 		f.Class = fault.Auth
 		f.Hint = "check username and password; many providers want an app password or OAuth2 here"
 	case has("not connected") && has("authenticated"):

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapdata"
 )
 
@@ -102,6 +103,9 @@ func (c *Conn) read() (*Response, error) {
 	if state(r.Name) {
 		r.code(rest)
 		c.note(r)
+		if c.inside && r.Tag != "" && r.Name != "OK" && r.ended() {
+			_ = c.fail(refusal(fault.Auth, r.Name, r.Code, r.Text, "go on with the session at "+c.net.Address()))
+		}
 		return r, nil
 	}
 	if r.Tag != "" {

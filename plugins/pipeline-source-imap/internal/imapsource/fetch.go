@@ -29,6 +29,8 @@ const (
 	// maxDeaths is how often the connection may end on a message that was
 	// asked for alone. Networks cut at random, too.
 	maxDeaths = 3
+	// maxExpired is how many sessions in a row may run out without a message.
+	maxExpired = 3
 	// maxHeld is how many messages in a row may end the connection before it
 	// is the server, not the messages, that is taken to be at fault.
 	maxHeld = 8
@@ -54,6 +56,7 @@ type fetcher struct {
 	made     map[uint32][]byte     // the placeholder that the server sent for it
 	validity uint32
 	lost     error            // why the connection broke
+	expired  int              // sessions that ran out since the last message
 	slow     mailnet.Backoff  // of a server that throttles, since the last message
 	held     []source.Fetched // messages on which the connection died, until the server shows that it is well
 
@@ -358,6 +361,7 @@ func (f *fetcher) deliver(octets []byte, body *message.Body) error {
 	}
 	f.msg.Body = body
 	f.slow.Reset()
+	f.expired = 0
 	delete(f.pending, uid)
 	for _, c := range f.flight {
 		if c.set.Has(uid) {

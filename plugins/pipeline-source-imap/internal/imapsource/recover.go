@@ -39,8 +39,8 @@ func (f *fetcher) complete(ctx context.Context, r *imapconn.Response) error {
 	if len(left) == 0 {
 		return nil
 	}
-	if fault.Is(refused, fault.Throttled) {
-		f.work = append(f.work, left)
+	if fault.Is(refused, fault.Throttled) || f.conn.Broken() {
+		f.work = append(f.work, left) // no message's fault
 		return nil
 	}
 	if left.Count() == 1 && c.alone {
@@ -225,6 +225,16 @@ func (f *fetcher) unsent() {
 // recover opens the mailbox on a new connection.
 func (f *fetcher) recover(ctx context.Context) error {
 	cause := f.lost
+	if cause == nil {
+		cause = f.conn.Err()
+	}
+	if fault.Is(cause, fault.Auth) {
+		// Its token ran out. One that lets us in and no further isn't asked
+		// for ever.
+		if f.expired++; f.expired > maxExpired {
+			return cause
+		}
+	}
 	f.lost = nil
 	for try := 0; ; try++ {
 		f.log.Info("a connection was lost, going on with another", "mailbox", f.req.Mailbox, "cause", errText(cause))
