@@ -62,6 +62,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 	addVerbs(root, "Export", c.runCommand(), c.demoCommand())
 	addVerbs(root, "Look before",
 		c.lintCommand(),
+		c.testCommand(),
 		c.planCommand(),
 		c.lsCommand(),
 		c.getCommand(),

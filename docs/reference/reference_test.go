@@ -39,6 +39,14 @@ func made(t *testing.T) map[string]map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cases, err := config.CasesSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	caseKeys, err := spec.Markdown(cases)
+	if err != nil {
+		t.Fatal(err)
+	}
 	fields := "| field | type | asks for | what it is |\n|---|---|---|---|\n"
 	for _, f := range expression.Fields() {
 		needs := f.Needs.String()
@@ -68,6 +76,7 @@ func made(t *testing.T) map[string]map[string]string {
 		"config.md":      {"keys": keys},
 		"expressions.md": {"fields": fields},
 		"stages.md":      {"kinds": kinds, "keys": stageKeys},
+		"test.md":        {"keys": caseKeys},
 	}
 }
 

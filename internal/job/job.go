@@ -247,12 +247,7 @@ func (j *Job) eachSource(f func(*config.Source) error) {
 func (j *Job) Prepare(ctx context.Context) error {
 	p := &plan.Plan{Name: j.File.Name, Concurrency: j.File.Concurrency.Sources,
 		PerHost: j.File.Concurrency.PerHost, ParkAfter: j.File.Concurrency.ParkAfter}
-	var errs []error
-	for i, c := range j.File.Plugins {
-		if c != nil {
-			errs = append(errs, j.planStage(ctx, j.File.Stages[i], c))
-		}
-	}
+	errs := []error{j.PrepareStages(ctx)}
 	p.Chain = j.File.Chain() // what plugins say of themselves is in it now
 	j.eachSource(func(s *config.Source) error {
 		planned, err := j.planSource(ctx, s)
@@ -422,6 +417,23 @@ func (j *Job) schema(ctx context.Context, kind pluginhost.Kind, name string) (*c
 	}
 	j.schemas[key] = s
 	return s, nil
+}
+
+// PrepareStages asks those stages that are plugins what they do with their
+// configs: all that a verb needs which tries the stages alone.
+func (j *Job) PrepareStages(ctx context.Context) error {
+	var errs []error
+	for i, c := range j.File.Plugins {
+		if c != nil {
+			errs = append(errs, j.planStage(ctx, j.File.Stages[i], c))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// TryStage opens a session of a stage that PrepareStages prepared.
+func (j *Job) TryStage(ctx context.Context, s *stages.Stage) (stage.Stage, error) {
+	return j.OpenStage(ctx, s, false)
 }
 
 // planStage asks a plugin what it does with the config that it has.

@@ -44,6 +44,7 @@ var importRules = []importRule{
 	{from: "internal/browse/...", may: []string{"pkg/...", "internal/config", "internal/expression"}, why: "who only looks needs no run, and is tested without a plugin process"},
 	{from: "internal/plan/...", may: []string{"pkg/...", "internal/config", "internal/expression", "internal/stages/..."}, why: "a plan is made of the file and of what plugins say of themselves"},
 	{from: "internal/pluginhost/...", may: []string{"pkg/...", "internal/wire/...", "internal/faultpoint", "."}, why: "it starts processes and speaks the wire, whatever they are for"},
+	{from: "internal/trial/...", may: []string{"pkg/...", "internal/config", "internal/expression", "internal/stages/..."}, why: "it tries the stages alone: no engine, no plugin process of its own"},
 	{from: "internal/ledger/...", may: []string{"pkg/...", "internal/faultpoint", "."}, why: "the ledger remembers, it decides nothing"},
 	{from: "internal/status/...", may: []string{"pkg/...", "internal/ledger"}, why: "where a pipeline stands is in its ledger"},
 	{from: "internal/stages/...", except: []string{"internal/stages"}, may: []string{"pkg/...", "internal/expression", "internal/stages", "."}, why: "a stage knows neither the engine nor another stage"},
