@@ -238,6 +238,7 @@ func TestErrorsAreFriendlyAndAllAtOnce(t *testing.T) {
 		{`subject = "x"`, []string{`1:9: a single = compares nothing: write ==`}},
 		{`subject contains`, []string{`1:16: it ends too early`}},
 		{`"abc`, []string{`1:5: literal not terminated`}},
+		{`size < 100 KB`, []string{`1:12: a size is a product: write it as in 100 * KB`}},
 		{`size < 3 size`, []string{`1:10: unexpected "size"; text stands in quotes, conditions are joined with && and ||`}},
 		{`references contains "x"`, []string{`1:12: invalid operation: contains (mismatched types a list and string); write "x" in LIST`}},
 	}

@@ -122,6 +122,9 @@ func Compile(text string, opts Options) (*Program, error) {
 	return p, nil
 }
 
+// unit is what stands where an operator was expected, as in `100 KB`.
+var unit = regexp.MustCompile(`^unexpected token [A-Za-z]+\("([KMG]B)"\)$`)
+
 var unexpected = regexp.MustCompile(`^unexpected token [A-Za-z]+\("(.*)"\)$`)
 
 func syntaxError(text string, err error) error {
@@ -134,6 +137,8 @@ func syntaxError(text string, err error) error {
 	switch {
 	case strings.Contains(e.Text, `Operator("=")`):
 		e.Text = "a single = compares nothing: write =="
+	case unit.MatchString(e.Text):
+		e.Text = unit.ReplaceAllString(e.Text, "a size is a product: write it as in 100 * $1")
 	case unexpected.MatchString(e.Text):
 		e.Text = unexpected.ReplaceAllString(e.Text, `unexpected "$1"`) + "; text stands in quotes, conditions are joined with && and ||"
 	case strings.Contains(e.Text, `unknown operator`) || strings.Contains(e.Text, "unrecognized character"):
