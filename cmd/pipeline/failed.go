@@ -31,9 +31,10 @@ the run went on without it. Each has a key, by which it is named here.`,
 }
 
 // choiceFlags adds the flags that choose among dead letters.
-func choiceFlags(cmd *cobra.Command, choice *status.Choice) {
+func (c *command) choiceFlags(cmd *cobra.Command, choice *status.Choice) {
 	cmd.Flags().StringArrayVar(&choice.Sources, "source", nil, "of this source; may be given more than once")
 	cmd.Flags().StringArrayVar(&choice.Reasons, "reason", nil, "for this reason; may be given more than once")
+	c.completeFlag(cmd, "source", sourceNames)
 }
 
 func (c *command) failedListCommand() *cobra.Command {
@@ -51,7 +52,7 @@ func (c *command) failedListCommand() *cobra.Command {
 			return c.letters(cmd.Context(), choice, w)
 		},
 	}
-	choiceFlags(cmd, &choice)
+	c.choiceFlags(cmd, &choice)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line (docs/reference/status.md)")
 	return cmd
 }
@@ -144,7 +145,7 @@ codes are those of "pipeline run".`,
 			return c.run(cmd.Context(), f)
 		},
 	}
-	choiceFlags(cmd, &choice)
+	c.choiceFlags(cmd, &choice)
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
 	return cmd
 }
@@ -206,7 +207,7 @@ func (c *command) failedExportCommand() *cobra.Command {
 			return c.letters(cmd.Context(), choice, as(out))
 		},
 	}
-	choiceFlags(cmd, &choice)
+	c.choiceFlags(cmd, &choice)
 	cmd.Flags().StringVarP(&file, "output", "o", "", "write to this file; - or nothing: to stdout")
 	cmd.Flags().StringVar(&format, "format", "csv", "csv, or json for an object a line")
 	return cmd

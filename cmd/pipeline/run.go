@@ -59,6 +59,9 @@ Exit codes:
 	cmd.Flags().BoolVar(&f.retryFailed, "retry-failed", false, "try dead letters again")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print what happens as JSON, an object a line (docs/reference/events.md)")
+	c.completeFlag(cmd, "only", sourceNames)
+	c.completeFlag(cmd, "adopt", sinkNames)
+	c.completeFlag(cmd, "rewrite", sinkNames)
 	return cmd
 }
 

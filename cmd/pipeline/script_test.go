@@ -39,17 +39,21 @@ func (m tests) Run() int {
 	return code
 }
 
-// plugins builds all our plugins, once, and returns their folder.
+// install is how a newcomer installs (docs/start.md).
+const install = "go install ./cmd/pipeline ./plugins/..."
+
+// plugins installs the command and all our plugins, once, and returns their
+// folder.
 var plugins = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "plugins")
 	if err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./plugins/...")
-	build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.Command("sh", "-c", install)
+	build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+dir, "GOFLAGS=-trimpath -buildvcs=false")
 	if out, err := build.CombinedOutput(); err != nil {
 		os.RemoveAll(dir)
-		return "", fmt.Errorf("build the plugins: %w\n%s", err, out)
+		return "", fmt.Errorf("%s: %w\n%s", install, err, out)
 	}
 	return dir, nil
 })

@@ -51,6 +51,7 @@ or give --all to see the others.`,
 			return nil
 		},
 	}
+	cmd.ValidArgsFunction = c.completes(sourceNames)
 	cmd.Flags().BoolVar(&all, "all", false, "show all mailboxes")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON (docs/reference/status.md)")
 	return cmd
