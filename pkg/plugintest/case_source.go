@@ -475,9 +475,10 @@ func cancels(a *attempt) {
 
 	ctx, cancel = context.WithCancel(a.ctx)
 	defer cancel()
+	full := ctx.Done() // a source may pull beside its Fetch, and behind its end
 	waiting := func(yield func([]message.ID) bool) {
 		if yield(all[:1]) {
-			<-ctx.Done() // as a host whose sinks are full
+			<-full // as a host whose sinks are full
 		}
 	}
 	answered := make(chan struct{})
