@@ -73,6 +73,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		c.failedCommand(),
 		c.verifyCommand(),
 		c.custodyCommand(),
+		c.stateCommand(),
 	)
 	addVerbs(root, "Plugins", c.pluginCommand())
 	root.AddCommand(c.schemaCommand(), c.versionCommand())

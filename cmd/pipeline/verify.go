@@ -136,11 +136,7 @@ func (c *command) prepared(ctx context.Context, offline bool) (*job.Job, *ledger
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	end := func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-		defer cancel()
-		return j.Close(ctx)
-	}
+	end := func() error { return c.closeJob(j) }
 	l, err := j.OpenLedger(ctx)
 	if err == nil {
 		err = j.Check(ctx)
@@ -164,11 +160,7 @@ func (c *command) rebuild(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-		defer cancel()
-		err = errors.Join(err, j.Close(ctx))
-	}()
+	defer func() { err = errors.Join(err, c.closeJob(j)) }()
 	if err := j.Check(ctx); err != nil {
 		return err
 	}
