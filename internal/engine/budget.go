@@ -79,12 +79,39 @@ func (b *budget) exhausted() error {
 		return nil
 	}
 	now := b.now()
-	at := map[time.Time]int64{}
-	var used int64
+	used, at := b.used(now)
+	if used < b.granted.Bytes {
+		return nil
+	}
+	return fault.New(fault.Throttled, "the budget of %s in %s is used up: %s were fetched", gigabytes(b.granted.Bytes), period(b.granted.Per), gigabytes(used)).
+		WithHint("run again when it says; a budget that is too careful can be raised in the source's config").
+		After(b.freeAgain(at, used).Sub(now))
+}
+
+// batch returns how many of n messages to ask for at once: what is asked for
+// comes, and several lanes ask ahead, so that each takes a small part of what
+// is left.
+func (b *budget) batch(n int, mean int64) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.granted.Bytes <= 0 {
+		return n
+	}
+	if mean == 0 {
+		return 1
+	}
+	used, _ := b.used(b.now())
+	return int(max(1, min(int64(n), (b.granted.Bytes-used)/8/mean)))
+}
+
+// used returns what was spent within the period, in all and by slot. b.mu is
+// held.
+func (b *budget) used(now time.Time) (all int64, at map[time.Time]int64) {
+	at = map[time.Time]int64{}
 	count := func(slot time.Time, octets int64) {
 		if now.Before(slot.Add(b.slot() + b.granted.Per)) {
 			at[slot] += octets
-			used += octets
+			all += octets
 		}
 	}
 	for _, s := range b.spent {
@@ -93,12 +120,7 @@ func (b *budget) exhausted() error {
 	for slot, n := range b.since {
 		count(slot, n)
 	}
-	if used < b.granted.Bytes {
-		return nil
-	}
-	return fault.New(fault.Throttled, "the budget of %s in %s is used up: %s were fetched", gigabytes(b.granted.Bytes), period(b.granted.Per), gigabytes(used)).
-		WithHint("run again when it says; a budget that is too careful can be raised in the source's config").
-		After(b.freeAgain(at, used).Sub(now))
+	return all, at
 }
 
 // freeAgain returns when a tenth of the budget is free: going on for the few

@@ -57,7 +57,7 @@ func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item,
 	p := newPulled()
 	ids := func(yield func([]message.ID) bool) {
 		for ctx.Err() == nil && !a.e.stopped() && a.budget.exhausted() == nil && p.room() {
-			batch := p.add(a.queue.take(g, g.box.batch()))
+			batch := p.add(a.queue.take(g, a.budget.batch(g.box.batch(), g.box.mean())))
 			if len(batch) == 0 || !yield(batch) {
 				return
 			}
@@ -181,6 +181,16 @@ func (b *box) batch() int {
 	}
 	mean := max(b.octets/b.fetched, 1)
 	return int(min(max(batchOctets/mean, 1), batchMost))
+}
+
+// mean returns the mean size of the bodies that came; 0 before the first.
+func (b *box) mean() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fetched == 0 {
+		return 0
+	}
+	return max(b.octets/b.fetched, 1)
 }
 
 func (b *box) learn(octets int64) {

@@ -11,11 +11,14 @@ import (
 // Known is a message that has a fate other than a stage's drop, as it stands
 // in the ledger. Letters and refusals are left out: see Lookup.
 type Known struct {
-	Box    Box
-	ID     message.ID
-	Octets int64  // -1 when no body ever passed
-	SHA256 []byte // nil when no body ever passed
-	Fates  []Fate
+	Box Box
+	ID  message.ID
+	// Exported is the id that names and records have, where the server gave
+	// the message another one since; else nil.
+	Exported *message.ID
+	Octets   int64  // -1 when no body ever passed
+	SHA256   []byte // nil when no body ever passed
+	Fates    []Fate
 
 	Changed bool // a stage changed octets: what was written isn't what was received
 }
@@ -32,6 +35,10 @@ func (l *Ledger) Known(ctx context.Context, f func(*Known) error) error {
 	var own error // of f
 	var known Known
 	var at *message.ID
+	aliases, err := l.aliases(ctx)
+	if err != nil {
+		return l.wrap(err, "read the former ids")
+	}
 	texts, textsOf := map[uint32]message.ID{}, Box(-1)
 	err = l.each(ctx, `SELECT m.key, COALESCE(m.octets, -1), m.sha256, m.fates, c.key IS NOT NULL
 		FROM message m LEFT JOIN changed c ON c.key = m.key ORDER BY m.key`, nil, func(rows *sql.Rows) error {
@@ -65,6 +72,16 @@ func (l *Ledger) Known(ctx context.Context, f func(*Known) error) error {
 			}
 			known.ID.UIDL, known.ID.HeaderHash, known.ID.Ordinal = id.UIDL, id.HeaderHash, id.Ordinal
 		}
+		known.Exported = nil
+		if was, ok := aliases[key]; ok {
+			former := boxes[Box(was>>boxBits)]
+			if num := uint32(was); was>>numBits&1 == 0 {
+				former.UID = num
+			} else {
+				former.UIDL, former.HeaderHash, former.Ordinal = texts[num].UIDL, texts[num].HeaderHash, texts[num].Ordinal
+			}
+			known.Exported = &former
+		}
 		known.SHA256 = sum
 		if len(sum) == 0 {
 			known.SHA256 = nil
@@ -80,6 +97,19 @@ func (l *Ledger) Known(ctx context.Context, f func(*Known) error) error {
 		return own
 	}
 	return l.wrap(err, "read the messages")
+}
+
+// aliases returns the keys of messages that have other ids now, and what they
+// were. A mailbox with string ids is always the same one.
+func (l *Ledger) aliases(ctx context.Context) (map[int64]int64, error) {
+	out := map[int64]int64{}
+	err := l.each(ctx, "SELECT key, was FROM alias", nil, func(rows *sql.Rows) error {
+		var key, was int64
+		err := rows.Scan(&key, &was)
+		out[key] = was
+		return err
+	})
+	return out, err
 }
 
 // boxIDs returns the mailboxes as ids that lack the message's own part.

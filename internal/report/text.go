@@ -105,6 +105,7 @@ func add(total, s *engine.Sum) {
 	total.Vanished += s.Vanished
 	total.Pending += s.Pending
 	total.Standing += s.Standing
+	total.Finished += s.Finished
 	for stage, n := range s.Dropped {
 		total.Dropped[stage] += n
 	}
@@ -136,6 +137,14 @@ func line(s *engine.Sum) string {
 	}
 	if s.Server >= 0 && s.Mailbox != "" && s.Server != s.Listed && !s.Limited {
 		out += fmt.Sprintf("; the server counts %d", s.Server)
+	}
+	if s.Former != 0 {
+		out += fmt.Sprintf("; UIDVALIDITY changed %d → %d, %d recognised", s.Former, s.UIDValidity, s.Recognised)
+	} else if s.Recognised > 0 {
+		out += fmt.Sprintf("; %d recognised under new ids", s.Recognised)
+	}
+	if s.Finished > 0 {
+		out += fmt.Sprintf("; %d finished on the server", s.Finished)
 	}
 	if s.Limited {
 		out += "; the limit ended the listing"

@@ -90,6 +90,9 @@ func (v *verifier) readIndex(ctx context.Context, k *kept) error {
 	for n := range v.table.items {
 		known[k.hash(idText(v.table.id(int32(n))))] = int32(n)
 	}
+	for id, n := range v.table.former {
+		known[k.hash(idText(id))] = n
+	}
 	length := *cp.Length
 	if to, ok := swapped(books, cp); ok {
 		length = to

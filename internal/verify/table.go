@@ -14,6 +14,8 @@ type table struct {
 	boxes []*box
 	named map[boxKey]int32
 	items []item
+
+	former map[message.ID]int32 // ids that messages were exported under and have no more
 }
 
 type boxKey struct {
@@ -52,8 +54,27 @@ type item struct {
 
 func newTable() *table { return &table{named: map[boxKey]int32{}} }
 
+// also gives a message a second id, under which it was exported.
+func (t *table) also(id message.ID, n int32) {
+	if t.former == nil {
+		t.former = map[message.ID]int32{}
+	}
+	t.former[id] = n
+}
+
 // find returns the number of a message, -1 when nobody told of it.
 func (t *table) find(id message.ID) int32 {
+	if n := t.now(id); n >= 0 {
+		return n
+	}
+	if n, ok := t.former[id]; ok {
+		return n
+	}
+	return -1
+}
+
+// now returns the number of the message that has the id now.
+func (t *table) now(id message.ID) int32 {
 	b, ok := t.named[boxKey{id.Source, id.Mailbox, id.UIDValidity}]
 	if !ok {
 		return -1

@@ -193,6 +193,9 @@ func (v *verifier) readLedger(ctx context.Context) error {
 	}
 	return v.o.Ledger.Known(ctx, func(m *ledger.Known) error {
 		n := v.table.add(m.ID)
+		if m.Exported != nil {
+			v.table.also(*m.Exported, n)
+		}
 		it := &v.table.items[n]
 		it.known, it.octets = true, m.Octets
 		it.changed = m.Changed
