@@ -387,7 +387,9 @@ func TestBounds(t *testing.T) {
 			if err != nil || !strings.Contains(strings.Join(problems, "\n"), tc.problem) {
 				t.Errorf("problems %q, %v; want %q", problems, err, tc.problem)
 			}
-			if took > 10*time.Second {
+			// A second or less, on a machine that does nothing else; what isn't
+			// linear takes hours.
+			if took > time.Minute {
 				t.Errorf("%d octets took %s", len(tc.raw), took)
 			}
 			t.Logf("%d octets: %s, %d MB allocated in all", len(tc.raw), took, (after.TotalAlloc-before.TotalAlloc)>>20)
