@@ -32,7 +32,7 @@ func (s *Source) Mailboxes(ctx context.Context) iter.Seq2[message.Mailbox, error
 }
 
 func (s *Source) mailboxes(ctx context.Context) ([]message.Mailbox, error) {
-	c, err := s.pool.Get(ctx, nil)
+	c, err := s.pool.Reach(ctx, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func TestServersAsTheyAre(t *testing.T) {
 		}},
 		{name: "unknown items with any kind of value", script: func(s *script) {
 			s.Fetch = func(c *conn, m *msg, seq int, items string) bool {
-				c.Write("* %d FETCH (X-AAA NIL X-BBB (a (b \"c)\") {3}\r\n) ( d) X-CCC \"\\\"x\" X-DDD[1 2]<0> 5 %s)\r\n", seq, m.Items(items))
+				c.Write("* %d FETCH (X-AAA NIL ENVELOPE NIL BODY NIL X-BBB (a (b \"c)\") {3}\r\n) ( d) X-CCC \"\\\"x\" X-DDD[1 2]<0> 5 %s)\r\n", seq, m.Items(items))
 				return true
 			}
 		}},
@@ -439,12 +439,13 @@ func contains(args string, uid uint32) bool {
 
 func TestCutAtEveryCommand(t *testing.T) {
 	t.Parallel()
-	for _, at := range []string{"CAPABILITY", "LOGIN", "LIST", "EXAMINE", "UID SEARCH", "UID FETCH"} {
+	for _, at := range []string{"CAPABILITY", "LOGIN", "ID", "ENABLE", "NAMESPACE", "LIST", "STATUS", "EXAMINE", "UID SEARCH", "UID FETCH"} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
 			var cut atomic.Bool
 			server := imapscript.Start(t, imapscript.Script{
-				Mailboxes: []imapscript.Mailbox{inbox(5)},
+				Capabilities: "IMAP4rev1 UIDPLUS ID ENABLE UTF8=ACCEPT NAMESPACE",
+				Mailboxes:    []imapscript.Mailbox{inbox(5)},
 				Command: func(c *imapscript.Conn, tag, verb, args string) bool {
 					if verb == at && c.Number > 1 && cut.CompareAndSwap(false, true) {
 						c.Close()
@@ -461,6 +462,9 @@ func TestCutAtEveryCommand(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.pool.Put(first)
+			if got := mailboxNames(t, s); !slices.Equal(got, []string{"INBOX"}) {
+				t.Errorf("the mailboxes are %q", got)
+			}
 			sums := list(t, s, source.ListRequest{Mailbox: "INBOX", Needs: everything})
 			a := fetch(t.Context(), t, s, "INBOX", 0, idsOf(sums), 2)
 			if len(a.octets) != 5 || a.err != nil {
@@ -475,12 +479,21 @@ func TestCutAtEveryCommand(t *testing.T) {
 
 func TestFewerConnectionsThanAsked(t *testing.T) {
 	t.Parallel()
+	for _, says := range []string{"NO [ALERT] Too many simultaneous connections. (Failure)", "NO [LIMIT] Rate limit hit.", "NO [UNAVAILABLE] Maximum number of connections from user+IP exceeded"} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			fewerConnections(t, says)
+		})
+	}
+}
+
+func fewerConnections(t *testing.T, says string) {
 	var open4 atomic.Int64
 	server := imapscript.Start(t, imapscript.Script{
 		Mailboxes: []imapscript.Mailbox{inbox(50)},
 		Command: func(c *imapscript.Conn, tag, verb, args string) bool {
 			if verb == "LOGIN" && open4.Add(1) > 2 {
-				c.Write("%s NO [ALERT] Too many simultaneous connections. (Failure)\r\n", tag)
+				c.Write("%s %s\r\n", tag, says)
 				return true
 			}
 			if verb == "UID FETCH" {
@@ -529,6 +542,43 @@ func TestUIDValidityChangesInMidRun(t *testing.T) {
 		if !fault.Is(err, fault.Gone) || !strings.Contains(err.Error(), "UIDVALIDITY") {
 			t.Errorf("UID %d: %v", uid, err)
 		}
+	}
+}
+
+// TestUIDValidityChangesInMidListing: the numbers of two mailboxes are never
+// mixed: the listing ends, and the host lists anew.
+func TestUIDValidityChangesInMidListing(t *testing.T) {
+	t.Parallel()
+	server := imapscript.Start(t, imapscript.Script{Mailboxes: []imapscript.Mailbox{inbox(2000)}})
+	s := openSource(t, plainConfig(server.Addr))
+	count := 0
+	var failed error
+	for _, err := range s.List(t.Context(), source.ListRequest{Mailbox: "INBOX", Needs: message.NeedSize}) {
+		if failed = err; err != nil {
+			break
+		}
+		if count++; count == 1 {
+			server.Change(func(script *imapscript.Script) {
+				script.Mailboxes = []imapscript.Mailbox{inbox(2000)}
+				script.Mailboxes[0].UIDValidity = 8
+				var cut atomic.Bool
+				script.Command = func(c *imapscript.Conn, tag, verb, args string) bool {
+					if verb == "UID FETCH" && cut.CompareAndSwap(false, true) {
+						c.Close()
+						return true
+					}
+					return false
+				}
+			})
+		}
+	}
+	if !fault.Is(failed, fault.Unavailable) || !strings.Contains(failed.Error(), "UIDVALIDITY") || count >= 2000 {
+		t.Errorf("%d messages, then %v; want an error of class Unavailable that names UIDVALIDITY", count, failed)
+	}
+	var state message.MailboxState
+	again := list(t, s, source.ListRequest{Mailbox: "INBOX", State: func(st message.MailboxState) { state = st }})
+	if len(again) != 2000 || state.UIDValidity != 8 || again[0].ID.UIDValidity != 8 {
+		t.Errorf("then %d messages of %d", len(again), state.UIDValidity)
 	}
 }
 
