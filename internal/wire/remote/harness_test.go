@@ -112,7 +112,7 @@ func sourceOf(s wire.Session) wire.Author {
 // sinkOf returns a sink plugin whose sessions are s.
 func sinkOf(s wire.Session) wire.Author {
 	a := sourceOf(s)
-	a.Kind = wire.KindSink
+	a.Kind, a.Capabilities = wire.KindSink, []string{wire.CapabilityCommitter}
 	return a
 }
 

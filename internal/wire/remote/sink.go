@@ -2,17 +2,26 @@ package remote
 
 import (
 	"context"
+	"slices"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
+	"github.com/mailhaul/pipeline/internal/wire"
 	"github.com/mailhaul/pipeline/pkg/sink"
 )
 
 // Sink is a session of a sink plugin.
-type Sink struct{ session }
+type Sink struct {
+	session
+	committer bool
+}
 
 // OpenSink opens a session of a sink. Name, Log and Spool of state aren't
 // used: they are spec's, and the plugin's own.
 func (c *Conn) OpenSink(ctx context.Context, spec Spec, state sink.State) (*Sink, error) {
+	d, err := c.Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
 	session, _, err := c.open(ctx, spec, &pluginpb.SinkState{
 		Pipeline: state.Pipeline, Checkpoint: state.Checkpoint,
 		Known: state.Known, Adopt: state.Adopt, Rewrite: state.Rewrite,
@@ -20,7 +29,7 @@ func (c *Conn) OpenSink(ctx context.Context, spec Spec, state sink.State) (*Sink
 	if err != nil {
 		return nil, err
 	}
-	return &Sink{session}, nil
+	return &Sink{session, slices.Contains(d.Capabilities, wire.CapabilityCommitter)}, nil
 }
 
 // Flush makes every Put that was answered durable. No Put may be between its
@@ -33,8 +42,12 @@ func (s *Sink) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	return sink.Checkpoint(r.Checkpoint), s.conn.error(r.GetError())
 }
 
-// Committed tells the sink that the ledger has committed a checkpoint.
+// Committed tells the sink that the ledger has committed a checkpoint, if it
+// is one that wants to hear of it.
 func (s *Sink) Committed(ctx context.Context, checkpoint sink.Checkpoint) error {
+	if !s.committer {
+		return nil
+	}
 	r, err := s.conn.sink.Committed(ctx, &pluginpb.CommittedRequest{Session: s.number, Checkpoint: checkpoint})
 	if err != nil {
 		return s.conn.lost(ctx, err)

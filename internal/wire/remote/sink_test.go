@@ -412,3 +412,20 @@ func watchHeap(t *testing.T) func() uint64 {
 		return peak - before
 	}
 }
+
+// A plugin in another language may leave Committed out of its services.
+func TestOnlyCommittersHearOfCommits(t *testing.T) {
+	t.Parallel()
+	a := sinkOf(wire.Session{Committed: func(context.Context, []byte) error {
+		t.Error("Committed was called")
+		return nil
+	}})
+	a.Capabilities = nil
+	s, err := connect(t, a).OpenSink(t.Context(), remote.Spec{}, sink.State{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Committed(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
