@@ -26,7 +26,7 @@ CRASHES  ?= 500
 BENCH    ?= .
 ROUNDS   ?= 5
 
-.PHONY: help build demo test race crash judge lint format modules generated bench microbench fuzz proto deps tools clean
+.PHONY: help build demo test race crash judge lint format modules generated bench microbench fuzz proto deps tools clean api cross dist
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -54,7 +54,7 @@ crash: ## Kill processes at random in 500 pipelines; make test does it in 32
 judge: ## Have four readers of others judge the .msg of every mail; CI takes a sample
 	.ci/judge all
 
-lint: deps $(TOOLS)/golangci-lint format modules generated ## Check format, vet, linters, modules, generated code, rules
+lint: deps $(TOOLS)/golangci-lint format modules generated api ## Check format, vet, linters, modules, generated code, rules
 	$(GO) vet ./...
 	$(GO) vet -tags judge ./plugins/pipeline-sink-msg/...
 	$(foreach dir,$(EXAMPLES),$(GO) -C $(dir) vet ./... &&) true
@@ -97,6 +97,15 @@ deps:
 $(TOOLS)/%: tools/go.mod tools/go.sum
 	CGO_ENABLED=0 $(GO) -C tools build -o $(CURDIR)/$(TOOLS)/ tool
 	@touch $(TOOLS)/*
+
+api: $(TOOLS)/apidiff ## Hold the exported API of pkg/ against the frozen one
+	.ci/api $(TOOLS)/apidiff
+
+cross: ## Compile for linux, darwin and windows on amd64 and arm64
+	.ci/dist check
+
+dist: ## Make an archive for each of those, with checksums, in dist/
+	.ci/dist
 
 clean: ## Remove what was built and what the demo exported
 	rm -rf $(BIN) dist export .pipeline

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -65,7 +66,20 @@ Exit codes:
 	return cmd
 }
 
+// supported says whether a run can keep its promises on a system. On Windows
+// nobody has tried yet what a crash leaves behind.
+func supported(system string) error {
+	if system == "windows" {
+		return fault.New(fault.Config, "run isn't supported on Windows yet").
+			WithHint("run it on Linux or macOS, or in WSL; lint, plan and ls work here")
+	}
+	return nil
+}
+
 func (c *command) run(ctx context.Context, f runFlags) (err error) {
+	if err := supported(runtime.GOOS); err != nil {
+		return err
+	}
 	if f.json && f.quiet {
 		return fault.New(fault.Config, "--json and --quiet: one of them")
 	}
