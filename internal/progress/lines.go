@@ -74,6 +74,8 @@ func (d *Display) sentence(e engine.Event, quiet bool) string {
 		return fmt.Sprintf("warning: the process of source %s died with %d messages in hand; they are tried one by one at the end", e.Source, e.Count)
 	case engine.SinkDied:
 		return fmt.Sprintf("warning: the process of sink %s died, what it hadn't flushed is written again: %v", e.Sink, e.Err)
+	case engine.StageDied:
+		return fmt.Sprintf("warning: the process of stage %s died, what it had in hand is tried again alone: %v", e.Stage, e.Err)
 	case engine.DeadLetter:
 		return fmt.Sprintf("dead letter: %s: %s", e.Message, e.Text)
 	case engine.SinkFailed:
@@ -89,6 +91,8 @@ func (d *Display) sentence(e engine.Event, quiet bool) string {
 	switch e.Kind {
 	case engine.AccountNote:
 		return fmt.Sprintf("note: %s: %s", e.Source, e.Text)
+	case engine.StageNote:
+		return "note: " + e.Text
 	case engine.AccountParked:
 		return fmt.Sprintf("parked for %s: %s: %v", e.Wait.Round(time.Second), e.Source, e.Err)
 	case engine.AccountRetried:

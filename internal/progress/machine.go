@@ -56,7 +56,7 @@ func name(k engine.EventKind) string {
 		return "account_retried"
 	case engine.AccountParked:
 		return "account_parked"
-	case engine.AccountNote:
+	case engine.AccountNote, engine.StageNote:
 		return "note"
 	case engine.MailboxListed:
 		return "mailbox_listed"
