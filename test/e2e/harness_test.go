@@ -52,9 +52,11 @@ func build() (binaries, error) {
 		{root, b.dir, "./plugins/pipeline-source-pop3"},
 		{root, b.dir, "./plugins/pipeline-sink-eml"},
 		{root, b.dir, "./plugins/pipeline-sink-json"},
+		{root, b.dir, "./plugins/pipeline-sink-attachments"},
 		{root, b.dir, "./plugins/pipeline-sink-msg"},
 		{root, b.third, "./test/e2e/testdata/pipeline-sink-slow"},
 		{filepath.Join(root, "examples/pipeline-sink-maildir"), b.third, "."},
+		{filepath.Join(root, "examples/pipeline-stage-redact"), b.third, "."},
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", c.to+"/", c.what)
 		cmd.Dir, cmd.Env = c.in, append(os.Environ(), "CGO_ENABLED=0")

@@ -21,6 +21,9 @@ type entry struct {
 	Octets          int64
 	SHA256          string
 	Files           map[string]string
+	ChangedBy       []string `json:"changed_by"`
+	LandsIn         string   `json:"lands_in"`
+	Vars            map[string]string
 	line            string
 }
 
