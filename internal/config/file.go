@@ -387,6 +387,16 @@ func (b *builder) plugin(key string) *PluginConfig {
 	return &PluginConfig{file: b.file, base: key + ".config", node: n}
 }
 
+// saidBelow reports whether something is wrong with a key below that one.
+func (b *builder) saidBelow(key string) bool {
+	for said := range b.said {
+		if strings.HasPrefix(said, key+".") {
+			return true
+		}
+	}
+	return false
+}
+
 func (b *builder) stages(f *File, docs []stages.Config, vars []string) {
 	names := map[string]int{}
 	once := "" // name of the dedupe
@@ -406,6 +416,9 @@ func (b *builder) stages(f *File, docs []stages.Config, vars []string) {
 			k := key
 			if fe := fault.As(e); fe != nil {
 				k = joinKey(key, fe.Key)
+			}
+			if b.saidBelow(k) {
+				continue // what is missing there stands under a wrong name
 			}
 			b.expression(k, e)
 		}

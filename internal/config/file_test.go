@@ -224,7 +224,7 @@ func TestErrorsWithTheirPlaces(t *testing.T) {
 		{"a tab", bare("stages:\n\t- name: a"), []string{`5:1: YAML is indented with spaces, here is a tab`}},
 		{"vars", strings.Replace(bare("stages: [{name: a, filter: vars.custodan == 'x'}]"), "imap}", "imap, vars: {custodian: a, 1-2: b}}", 1), []string{
 			`2:61: sources[0].vars.1-2: expected a name of letters, digits and _, since expressions read it as vars.NAME`,
-			`4:33: stages[0].filter: no source has the variable custodan; did you mean "custodian"?`}},
+			`4:33: stages[0].filter: no source or stage gives the variable custodan; did you mean "custodian"?`}},
 		{"references", "version: 1\nname: ${env:X}\nsinks: [{name: b, plugin: eml, config: {a: ['${evn:X}', '${env:}', '${env:X', '${row:x}', '$${fine}', '${exec:}']}}]\nsources: [{name: a, plugin: imap, limit: '${env:N}'}]", []string{
 			`2:7: name: "${env:X}" isn't allowed: expected what matches [a-z0-9][a-z0-9._-]*`,
 			`3:45: sinks[0].config.a[0]: "${evn:X" is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command}, ${row:COLUMN} or ${store:NAME}; write $${ for a plain ${`,

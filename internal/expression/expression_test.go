@@ -230,7 +230,7 @@ func TestErrorsAreFriendlyAndAllAtOnce(t *testing.T) {
 		{`size`, []string{`1:1: a condition is true or false, this is a number: compare it with something`}},
 		{`size < 3 && subject`, []string{`1:13: a condition is true or false, this is a text: compare it with something`}},
 		{`size < "3" && date < 4`, []string{`1:6: invalid operation: < (mismatched types int and string); a number stands without quotes, as in 25 * MB`, `1:20: invalid operation: < (mismatched types a time and int)`}},
-		{`vars.custodan == "x"`, []string{`1:6: no source has the variable custodan; did you mean "custodian"?`}},
+		{`vars.custodan == "x"`, []string{`1:6: no source or stage gives the variable custodan; did you mean "custodian"?`}},
 		{`header(subject) == ""`, []string{`1:1: header() takes the name of a header in quotes, as in header("X-Spam-Flag")`}},
 		{`$env["size"] > 1`, []string{`1:1: unknown field $env`}},
 		{`let size = 1; size > 0`, []string{`1:5: let can't give "size" a new meaning`}},

@@ -239,7 +239,7 @@ func (r *rewriter) member(n *ast.Node, v *ast.MemberNode) {
 			return
 		}
 		if r.opts.Vars != nil && !slices.Contains(r.opts.Vars, name.Value) {
-			r.fail(v, spec.Nearest(name.Value, r.opts.Vars), "no source has the variable %s", name.Value)
+			r.fail(v, spec.Nearest(name.Value, r.opts.Vars), "no source or stage gives the variable %s", name.Value)
 			return
 		}
 		ast.Patch(n, &ast.IdentifierNode{Value: varField(name.Value)})

@@ -112,6 +112,7 @@ func Build(c Config, o filter.Options) (*Stage, error) {
 		s.Strip, does = c.Attachments, c.Attachments
 	case Tag:
 		s.Tag, does = c.Tag, c.Tag
+		err = c.Tag.Validate()
 	case Plugin:
 		s.Plugin, does = *c.Plugin, *c.Plugin
 	}
