@@ -81,6 +81,7 @@ type script struct {
 //	doveadm ARG…                 doveadm against that server
 //	tokens [ERROR]               an OAuth2 endpoint at $TOKENS with a device flow that a person agrees to
 //	                             at the second question, or ends with an error as in access_denied
+//	reconfigure KEY VALUE        a setting for POP3 of that server, which restarts
 //	keep NAME                    what the last command printed, as a variable
 //	application ID SECRET        an OAuth2 token endpoint, $TOKEN_URL, that gives that application $PASSWORD as its token
 //	hold FILE                    locks a file as another run would, until the script ends
@@ -114,7 +115,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold, "application": application, "keep": keep, "tokens": tokens,
+			"exits": exits, "dovecot": startDovecot, "deliver": deliver, "doveadm": doveadm, "hold": hold, "application": application, "keep": keep, "tokens": tokens, "reconfigure": reconfigure,
 		},
 	})
 }
@@ -205,6 +206,13 @@ func doveadm(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("doveadm fails the test by itself")
 	}
 	fmt.Fprint(ts.Stdout(), server(ts).Doveadm(args...))
+}
+
+func reconfigure(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: reconfigure KEY VALUE")
+	}
+	server(ts).Configure(fmt.Sprintf("protocol pop3 {\n  %s = %s\n}\n", args[0], args[1]))
 }
 
 func keep(ts *testscript.TestScript, neg bool, args []string) {

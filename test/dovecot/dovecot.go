@@ -128,6 +128,20 @@ func (s *Server) Restart() {
 	}
 }
 
+// Configure adds lines to the end of dovecot.conf and restarts the server.
+func (s *Server) Configure(lines string) {
+	s.tb.Helper()
+	f, err := os.OpenFile(s.conf(), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = f.WriteString(lines)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		s.tb.Fatalf("dovecot: configure: %v", err)
+	}
+	s.Restart()
+}
+
 // Log returns what the server wrote to its log.
 func (s *Server) Log() string {
 	b, _ := os.ReadFile(filepath.Join(s.Dir, "log"))
