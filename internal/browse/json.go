@@ -31,9 +31,9 @@ func NewJSON(w io.Writer, fields []Field, several bool) *JSON {
 func (j *JSON) Message(s *message.Summary) error {
 	if j.n == 0 {
 		j.fields = located(suited(j.fields, s), j.several)
-		j.out.WriteString("{\"messages\":[\n")
+		fmt.Fprint(j.out, "{\"messages\":[\n")
 	} else {
-		j.out.WriteString(",\n")
+		fmt.Fprint(j.out, ",\n")
 	}
 	j.n++
 	b, err := Object(s, j.fields)
@@ -47,7 +47,7 @@ func (j *JSON) Message(s *message.Summary) error {
 // End implements Writer.
 func (j *JSON) End(p *Page) error {
 	if j.n == 0 {
-		j.out.WriteString("{\"messages\":[")
+		fmt.Fprint(j.out, "{\"messages\":[")
 	}
 	type meta struct {
 		Source    string   `json:"source"`
@@ -66,9 +66,8 @@ func (j *JSON) End(p *Page) error {
 	if err != nil {
 		return err
 	}
-	j.out.WriteString("\n],")
-	j.out.Write(b[1:])
-	j.out.WriteByte('\n')
+	fmt.Fprint(j.out, "\n],")
+	fmt.Fprintf(j.out, "%s\n", b[1:])
 	return j.out.Flush()
 }
 

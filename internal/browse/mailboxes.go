@@ -121,11 +121,11 @@ func JSONOfMailboxes(w io.Writer, name string, boxes []message.Mailbox, exported
 			return err
 		}
 		if i > 0 {
-			out.WriteByte(',')
+			fmt.Fprint(out, ",")
 		}
 		fmt.Fprintf(out, "\n%s", line)
 	}
-	out.WriteString("\n]}\n")
+	fmt.Fprint(out, "\n]}\n")
 	return out.Flush()
 }
 

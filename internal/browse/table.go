@@ -198,6 +198,7 @@ type Lines struct {
 	fields  []Field
 	several bool
 	begun   bool
+	line    []byte
 }
 
 // NewLines returns a writer of lines. several says that messages of several
@@ -211,17 +212,19 @@ func (l *Lines) Message(s *message.Summary) error {
 	if !l.begun {
 		l.fields, l.begun = located(suited(l.fields, s), l.several), true
 	}
+	l.line = l.line[:0]
 	for i, f := range l.fields {
 		if i > 0 {
-			l.out.WriteByte('\t')
+			l.line = append(l.line, '\t')
 		}
 		v, ok := f.Value(s)
 		if !ok {
 			v = nil
 		}
-		l.out.WriteString(cell(v, true))
+		l.line = append(l.line, cell(v, true)...)
 	}
-	return l.out.WriteByte('\n') // a writer that failed fails for ever
+	_, err := l.out.Write(append(l.line, '\n'))
+	return err
 }
 
 // End implements Writer.

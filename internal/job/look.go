@@ -99,7 +99,7 @@ func (j *Job) resolve(ctx context.Context, name string) (none pluginhost.Session
 
 // LookAt opens a source that stands in no file.
 func (j *Job) LookAt(ctx context.Context, a Account, changes []Change) (*Looked, error) {
-	c := map[string]any{passwordKey: json.RawMessage(spec.SecretJSON(passwordKey))}
+	c := map[string]any{passwordKey: spec.SecretJSON(passwordKey)}
 	for key, value := range a.Config {
 		c[key] = value
 	}
