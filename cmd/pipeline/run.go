@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/progress"
 	"github.com/mailhaul/pipeline/internal/report"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -29,6 +30,7 @@ type runFlags struct {
 	retryFailed bool
 	quiet       bool
 	json        bool
+	dry         bool
 }
 
 func (c *command) runCommand() *cobra.Command {
@@ -60,6 +62,7 @@ Exit codes:
 	cmd.Flags().BoolVar(&f.retryFailed, "retry-failed", false, "try dead letters again")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print what happens as JSON, an object a line (docs/reference/events.md)")
+	cmd.Flags().BoolVar(&f.dry, "dry-run", false, "list and judge, and say what would be exported: fetch nothing, write nothing")
 	c.completeFlag(cmd, "only", sourceNames)
 	c.completeFlag(cmd, "adopt", sinkNames)
 	c.completeFlag(cmd, "rewrite", sinkNames)
@@ -94,9 +97,11 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 		defer cancel()
 		err = errors.Join(err, j.Close(ctx))
 	}()
-	l, err := j.OpenLedger(ctx)
-	if err != nil {
-		return err
+	var l *ledger.Ledger
+	if !f.dry { // a run may go on meanwhile
+		if l, err = j.OpenLedger(ctx); err != nil {
+			return err
+		}
 	}
 	if err := j.Only(f.only); err != nil {
 		return fault.Wrap(fault.Config, err, "--only")
@@ -106,6 +111,9 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	}
 	if err := j.Prepare(ctx); err != nil {
 		return err
+	}
+	if f.dry {
+		return c.dryRun(ctx, j)
 	}
 	for flag, names := range map[string][]string{"adopt": f.adopt, "rewrite": f.rewrite} {
 		for _, name := range names {

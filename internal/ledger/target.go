@@ -130,3 +130,13 @@ func forgetFates(ctx context.Context, tx *sql.Tx, id TargetID) error {
 		}
 	}
 }
+
+// KnownTarget is Target for who only looks: a pair that is new gets no row, and
+// ok is false.
+func (l *Ledger) KnownTarget(ctx context.Context, sink, target string) (t Target, ok bool, err error) {
+	t, err = l.target(ctx, sink, target)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Target{}, false, nil
+	}
+	return t, err == nil, l.wrap(err, "read a target")
+}

@@ -46,6 +46,7 @@ var importRules = []importRule{
 	{from: "internal/pluginhost/...", may: []string{"pkg/...", "internal/wire/...", "internal/faultpoint", "."}, why: "it starts processes and speaks the wire, whatever they are for"},
 	{from: "internal/trial/...", may: []string{"pkg/...", "internal/config", "internal/expression", "internal/stages/..."}, why: "it tries the stages alone: no engine, no plugin process of its own"},
 	{from: "internal/ledger/...", may: []string{"pkg/...", "internal/faultpoint", "."}, why: "the ledger remembers, it decides nothing"},
+	{from: "internal/preview/...", may: []string{"pkg/...", "internal/plan", "internal/stages/...", "internal/expression", "internal/ledger"}, why: "what a run would do is told without running it"},
 	{from: "internal/status/...", may: []string{"pkg/...", "internal/ledger"}, why: "where a pipeline stands is in its ledger"},
 	{from: "internal/stages/...", except: []string{"internal/stages"}, may: []string{"pkg/...", "internal/expression", "internal/stages", "."}, why: "a stage knows neither the engine nor another stage"},
 }
