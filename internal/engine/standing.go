@@ -172,7 +172,10 @@ func (b *box) blindSpots() []string {
 	}
 	// Fewer than counted is never right; more may have come meanwhile.
 	if b.stated && b.listedAll && !b.limited && b.listed < b.state.Messages {
-		spots = append(spots, fmt.Sprintf("the server counts %d messages and lists %d", b.state.Messages, b.listed))
+		own := fmt.Sprintf("the server counts %d messages and lists %d", b.state.Messages, b.listed)
+		if !slices.Contains(spots, own) { // the source may have said so
+			spots = append(spots, own)
+		}
 	}
 	return spots
 }

@@ -24,7 +24,7 @@ var gmailCaps = []int64{1_000, 2_000, 5_000, 10_000}
 func (l *lister) blindSpots(st *examined) (spots []string) {
 	say := func(format string, args ...any) { spots = append(spots, fmt.Sprintf(format, args...)) }
 	if l.disagrees(st) {
-		say("the server counts %s messages and lists %s", thousands(st.messages), thousands(l.found.all.Count()))
+		say("the server counts %d messages and lists %d", st.messages, l.found.all.Count())
 	}
 	if l.found.capped {
 		say("the server lists a part of its messages at a time ([MESSAGELIMIT]), and didn't go on below UID %d", lowest(&l.found))

@@ -74,6 +74,9 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 		if err == nil && l.req.State != nil {
 			state := st.state()
 			state.BlindSpots = l.blindSpots(st)
+			if l.owning() {
+				state.Messages = l.found.all.Count() // the others are counted where they are listed
+			}
 			l.req.State(state)
 			l.req.State = nil
 		}
