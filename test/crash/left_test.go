@@ -94,13 +94,13 @@ func (p *pipeline) ledger(out left) error {
 		return err
 	}
 	for _, mailbox := range names {
-		box, err := l.Box(ctx, "made", mailbox, 7)
+		box, err := l.Box(ctx, "made", mailbox, p.validity)
 		if err != nil {
 			return err
 		}
 		ids := make([]message.ID, inEach)
 		for i := range ids {
-			ids[i] = message.ID{Source: "made", Mailbox: mailbox, UIDValidity: 7, UID: uint32(i + 1)}
+			ids[i] = message.ID{Source: "made", Mailbox: mailbox, UIDValidity: p.validity, UID: uint32(i + 1)}
 		}
 		entries, err := l.Lookup(ctx, box, ids)
 		if err != nil {

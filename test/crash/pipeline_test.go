@@ -60,8 +60,9 @@ var half = strings.Replace(file, `  - name: work
 
 // pipeline is a folder with a pipeline in it.
 type pipeline struct {
-	t   testing.TB
-	dir string
+	t        testing.TB
+	dir      string
+	validity uint32 // of the source's mailboxes
 }
 
 func newPipeline(t testing.TB) *pipeline {
@@ -82,7 +83,7 @@ func newPipeline(t testing.TB) *pipeline {
 			os.RemoveAll(dir)
 		}
 	})
-	p := &pipeline{t: t, dir: dir}
+	p := &pipeline{t: t, dir: dir, validity: 7}
 	p.write(file)
 	if err := os.Mkdir(p.path("tmp"), 0o700); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -16,9 +17,6 @@ import (
 )
 
 const provides = message.NeedSize | message.NeedInternalDate | message.NeedFlags | message.NeedHeaders | message.NeedBody
-
-// validity is the UIDVALIDITY of all mailboxes.
-const validity = 7
 
 // bigBody is the size of a body that travels as a stream.
 const bigBody = 3 << 19
@@ -31,6 +29,8 @@ type config struct {
 	Big       int           `json:"big" min:"0" default:"0" doc:"every so manieth message has 1.5 MiB; 0: none"`
 	Refuse    int           `json:"refuse" min:"0" default:"0" doc:"every so manieth message can't be fetched; 0: none"`
 	Delay     time.Duration `json:"delay" default:"0s" doc:"how long each body takes"`
+	Validity  uint32        `json:"validity" min:"1" default:"7" doc:"UIDVALIDITY of all mailboxes"`
+	Finished  string        `json:"finished" doc:"file that gets a line for each message that is finished; with after"`
 	Lanes     int           `json:"lanes" min:"1" max:"16" default:"3" doc:"connections"`
 }
 
@@ -101,7 +101,7 @@ func (s *server) count(box int) uint32 {
 func (s *server) state(box int) message.MailboxState {
 	n := s.count(box)
 	return message.MailboxState{
-		Messages: int64(n), Bytes: -1, UIDValidity: validity, Content: fmt.Sprintf("%d/%d/%d", validity, n, s.Seed), Flags: "1",
+		Messages: int64(n), Bytes: -1, UIDValidity: s.Validity, Content: fmt.Sprintf("%d/%d/%d", s.Validity, n, s.Seed), Flags: "1",
 	}
 }
 
@@ -138,8 +138,8 @@ func (s *server) mail(header []byte, box int, uid uint32) mail {
 
 func (m *mail) size() int64 { return int64(len(m.header) + len(m.body)) }
 
-func (m *mail) summary(mailbox string, uid uint32, needs message.Needs) message.Summary {
-	sum := message.Summary{ID: message.ID{Mailbox: mailbox, UIDValidity: validity, UID: uid}, Have: needs & provides &^ message.NeedBody}
+func (m *mail) summary(id message.ID, needs message.Needs) message.Summary {
+	sum := message.Summary{ID: id, Have: needs & provides &^ message.NeedBody}
 	if needs.Has(message.NeedSize) {
 		sum.Size = m.size()
 	}
@@ -186,7 +186,7 @@ func (s *server) List(ctx context.Context, req source.ListRequest) iter.Seq2[mes
 			n++
 			m := s.mail(header[:0], box, uid)
 			header = m.header
-			if !yield(m.summary(req.Mailbox, uid, req.Needs), nil) {
+			if !yield(m.summary(message.ID{Mailbox: req.Mailbox, UIDValidity: s.Validity, UID: uid}, req.Needs), nil) {
 				return
 			}
 		}
@@ -245,16 +245,16 @@ func (s *server) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 				header = m.header
 				f := source.Fetched{ID: id}
 				switch {
-				case id.UID > s.count(box):
+				case id.UID > s.count(box) || id.UIDValidity != s.Validity:
 					f.Err = fault.New(fault.Gone, "there is no message %d", id.UID)
 				case m.broken:
 					f.Err = fault.New(fault.Message, "the server can't read message %d", id.UID).WithReason("server_error")
 				case m.big:
-					f.Message = &message.Message{Summary: m.summary(req.Mailbox, id.UID, req.Needs),
+					f.Message = &message.Message{Summary: m.summary(id, req.Needs),
 						Body: message.NewBody(io.MultiReader(bytes.NewReader(m.header), bytes.NewReader(m.body)), m.size(), nil)}
 				default:
 					octets = append(append(octets[:0], m.header...), m.body...)
-					f.Message = &message.Message{Summary: m.summary(req.Mailbox, id.UID, req.Needs), Body: message.BodyOf(octets)}
+					f.Message = &message.Message{Summary: m.summary(id, req.Needs), Body: message.BodyOf(octets)}
 				}
 				if !yield(f, nil) {
 					return
@@ -266,3 +266,22 @@ func (s *server) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 
 // Close implements source.Source.
 func (s *server) Close() error { return nil }
+
+// Finish implements source.Finisher: it notes what it did before it says so,
+// as a server does.
+func (s *server) Finish(_ context.Context, req source.FinishRequest) iter.Seq2[source.Finished, error] {
+	return func(yield func(source.Finished, error) bool) {
+		f, err := os.OpenFile(s.Finished, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			yield(source.Finished{}, fault.New(fault.Unavailable, "%w", err))
+			return
+		}
+		defer f.Close()
+		for _, id := range req.IDs {
+			_, err := fmt.Fprintf(f, "%s\t%d\n", req.Mailbox, id.UID)
+			if !yield(source.Finished{ID: id, Err: err}, nil) {
+				return
+			}
+		}
+	}
+}
