@@ -21,7 +21,7 @@ type maildirs struct {
 }
 
 func main() {
-	sink.Serve(sink.Plugin[config]{Name: "maildir", Version: "0.1.0", Prepare: prepare, Open: open})
+	sink.Serve(sink.Plugin[config]{Name: "maildir", Version: "0.1.0", Summary: "a Maildir for each mailbox", Prepare: prepare, Open: open})
 }
 
 func prepare(c config) (sink.Prepared, error) {

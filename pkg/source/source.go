@@ -68,7 +68,8 @@ type Budget struct {
 // at once, from several goroutines, and Mailboxes before any of them.
 //
 // An iterator's error is terminal: it is the last pair yielded, with a zero
-// value. A message's own trouble is Fetched.Err. When the consumer breaks off
+// value, and says that what was yielded before isn't all. An iterator that ends
+// without one says that it is. A message's own trouble is Fetched.Err. When the consumer breaks off
 // or ctx is cancelled the source stops within a second and frees what it held.
 type Source interface {
 	// Mailboxes yields each mailbox once, in a stable order, with its state

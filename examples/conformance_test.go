@@ -51,3 +51,30 @@ func TestPython(t *testing.T) {
 		t.Errorf("%d cases were tried: %v", tried, err)
 	}
 }
+
+// TestConformance holds the examples against the suite.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	for name, config := range map[string]map[string]any{
+		"pipeline-sink-maildir": {"path": "{dir}/out"},
+		"pipeline-stage-redact": {"words": []string{"line", "mail 3"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), name)
+			build := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".")
+			build.Dir = name
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("build: %v\n%s", err, out)
+			}
+			f := plugintest.Fixture{Config: config, Patience: 300 * time.Millisecond}
+			if err := plugintest.Executable(t.Context(), path, f, func(r plugintest.Result) {
+				for _, p := range r.Problems {
+					t.Errorf("%s: %s", r.Case, p)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
