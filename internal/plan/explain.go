@@ -149,6 +149,9 @@ func where(p *Plan, st *stages.Stage) string {
 		return "changes octets of what is written from now on; what is written stays, run --rewrite SINK does it anew"
 	}
 	needs := st.Needs()
+	if before := p.Chain.Behind(st.Name); before != nil {
+		return fmt.Sprintf("judged after stage %s, when the body is there", before.Name)
+	}
 	if needs == 0 {
 		return "reads nothing of a message: judged from the listing, before any body is fetched"
 	}

@@ -251,3 +251,26 @@ func TestTakeWithoutWhereMessagesAreMoved(t *testing.T) {
 		t.Errorf("taken %v, left %v", taken, left)
 	}
 }
+
+// A filter behind a plugin that reads bodies isn't judged from the listing.
+func TestExplainBehindAPlugin(t *testing.T) {
+	t.Parallel()
+	word, text := "redact", `vars.team == "sales"`
+	var list []*stages.Stage
+	for _, c := range []stages.Config{{Name: "secret", Plugin: &word}, {Name: "last", Filter: &text}} {
+		s, err := stages.Build(c, filter.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Kind == stages.Plugin {
+			s.Spec.Needs, s.Spec.Changes = message.NeedBody, true
+		}
+		list = append(list, s)
+	}
+	p := &plan.Plan{Chain: stages.NewChain(list)}
+	for _, want := range []string{"stage secret (plugin redact)\n  changes octets", "judged after stage secret, when the body is there"} {
+		if got := plan.Explain(p); !strings.Contains(got, want) {
+			t.Errorf("%q is missing in:\n%s", want, got)
+		}
+	}
+}

@@ -198,8 +198,20 @@ func (c *Chain) Before(name string) message.Needs {
 	return n
 }
 
-// ChangesOctets reports whether a stage can change octets.
-func (c *Chain) ChangesOctets() bool { return slices.ContainsFunc(c.stages, (*Stage).Changes) }
+// Behind returns the last plugin before the stage of that name that reads
+// bodies: the stage sees a message only when its body is there. nil: it needn't.
+func (c *Chain) Behind(name string) *Stage {
+	var last *Stage
+	for _, s := range c.stages {
+		if s.Name == name {
+			break
+		}
+		if s.Kind == Plugin && s.Needs().Has(message.NeedBody) {
+			last = s
+		}
+	}
+	return last
+}
 
 // Dedupe returns the chain's dedupe; nil when it has none.
 func (c *Chain) Dedupe() *Stage {
@@ -207,12 +219,4 @@ func (c *Chain) Dedupe() *Stage {
 		return c.stages[i]
 	}
 	return nil
-}
-
-// Sets reports whether a stage gives messages the variable of that name.
-func (c *Chain) Sets(name string) bool {
-	return slices.ContainsFunc(c.stages, func(s *Stage) bool {
-		_, ok := s.Tag[name]
-		return ok
-	})
 }
