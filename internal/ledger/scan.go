@@ -21,6 +21,7 @@ type Known struct {
 	Fates    []Fate
 
 	Changed bool // a stage changed octets: what was written isn't what was received
+	Removed bool // it was deleted or moved on the server, as the file wants
 }
 
 // Known calls f for each message of the pipeline that has a fate other than a
@@ -40,11 +41,11 @@ func (l *Ledger) Known(ctx context.Context, f func(*Known) error) error {
 		return l.wrap(err, "read the former ids")
 	}
 	texts, textsOf := map[uint32]message.ID{}, Box(-1)
-	err = l.each(ctx, `SELECT m.key, COALESCE(m.octets, -1), m.sha256, m.fates, c.key IS NOT NULL
-		FROM message m LEFT JOIN changed c ON c.key = m.key ORDER BY m.key`, nil, func(rows *sql.Rows) error {
+	err = l.each(ctx, `SELECT m.key, COALESCE(m.octets, -1), m.sha256, m.fates, c.key IS NOT NULL, d.key IS NOT NULL
+		FROM message m LEFT JOIN changed c ON c.key = m.key LEFT JOIN finished d ON d.key = m.key AND d.flag = ? ORDER BY m.key`, []any{Removed}, func(rows *sql.Rows) error {
 		var key int64
 		var sum, packed sql.RawBytes
-		if err := rows.Scan(&key, &known.Octets, &sum, &packed, &known.Changed); err != nil {
+		if err := rows.Scan(&key, &known.Octets, &sum, &packed, &known.Changed, &known.Removed); err != nil {
 			return err
 		}
 		if box := Box(key >> boxBits); at == nil || box != known.Box {

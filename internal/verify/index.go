@@ -32,8 +32,9 @@ type indexLine struct {
 	UID         uint32 `json:"uid"`
 	UIDL        string `json:"uidl"`
 
-	SHA256 string            `json:"sha256"`
-	Files  map[string]string `json:"files"`
+	SHA256  string            `json:"sha256"`
+	Files   map[string]string `json:"files"`
+	Changed []string          `json:"changed_by"`
 }
 
 type indexAddress struct {

@@ -124,7 +124,7 @@ func (v *verifier) mailHeader(ctx context.Context, n int32) *message.Header {
 func (v *verifier) namesFromIndex(ctx context.Context, open map[int32][]*Finding) error {
 	wanted := map[string][]*Finding{}
 	for n, list := range open {
-		wanted[idText(v.table.id(n))] = list
+		wanted[idText(v.table.recorded(n))] = list
 	}
 	for _, k := range v.sinks {
 		if !k.plan.Prepared.Record || k.gone {

@@ -65,7 +65,15 @@ type rebuilt struct {
 	sum    []byte
 	fates  []ledger.Fate
 	files  map[string]string // sink -> path
-	key    *dedupe.Key
+	read   readBack
+	change []string // the stages that changed octets
+}
+
+// readBack is what a file that was read again tells.
+type readBack struct {
+	good bool        // it is what its manifest says
+	mark uint64      // see ledger.Mark; of a mail
+	key  *dedupe.Key // of a mail, when messages are compared
 }
 
 // Rebuild makes a ledger anew from what the sinks keep: manifests, whose files
@@ -300,14 +308,13 @@ func (b *rebuilder) directory(ctx context.Context, s *plan.Sink) ([]byte, error)
 		}
 		rows[l.Row.ID] = l.Row
 	}
-	good := make([]bool, len(order))
-	keys := make([]*dedupe.Key, len(order))
-	if err := b.readAgain(ctx, root, order, rows, good, keys); err != nil {
+	read := make([]readBack, len(order))
+	if err := b.readAgain(ctx, root, order, rows, read); err != nil {
 		return nil, err
 	}
 	for i, id := range order {
 		row := rows[id]
-		if !good[i] {
+		if !read[i].good {
 			taken.Left++
 			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: %s isn't what its manifest says: the next run writes it again", s.Name, row.Path))
 			continue
@@ -317,11 +324,12 @@ func (b *rebuilder) directory(ctx context.Context, s *plan.Sink) ([]byte, error)
 		it.files[s.Name] = row.Path
 		if l, ok := b.index[idText(id)]; ok && l.SHA256 != "" {
 			it.know(l.Octets, l.SHA256)
+			it.change = l.Changed
 		} else if isEML(row.Path) {
 			it.know(&row.Size, row.SHA256)
 		}
-		if keys[i] != nil {
-			it.key = keys[i]
+		if read[i].mark != 0 {
+			it.read = read[i]
 		}
 	}
 	b.result.Sinks = append(b.result.Sinks, taken)
@@ -339,7 +347,7 @@ func (it *rebuilt) know(octets *int64, sum string) {
 
 // readAgain reads the files of a manifest, some at once, and makes them
 // durable: the ledger must not say so before (I3).
-func (b *rebuilder) readAgain(ctx context.Context, root string, order []message.ID, rows map[message.ID]target.Row, good []bool, keys []*dedupe.Key) error {
+func (b *rebuilder) readAgain(ctx context.Context, root string, order []message.ID, rows map[message.ID]target.Row, read []readBack) error {
 	jobs := make(chan int, 256)
 	var wg sync.WaitGroup
 	for range workers() {
@@ -347,7 +355,7 @@ func (b *rebuilder) readAgain(ctx context.Context, root string, order []message.
 			r := &reader{sum: sha256.New(), buf: make([]byte, readSize)}
 			for i := range jobs {
 				row := rows[order[i]]
-				good[i], keys[i] = b.readOne(r, filepath.Join(root, filepath.FromSlash(row.Path)), &row)
+				read[i] = b.readOne(r, filepath.Join(root, filepath.FromSlash(row.Path)), &row)
 			}
 		})
 	}
@@ -371,27 +379,27 @@ func (b *rebuilder) readAgain(ctx context.Context, root string, order []message.
 	return ctx.Err()
 }
 
-func (b *rebuilder) readOne(r *reader, path string, row *target.Row) (bool, *dedupe.Key) {
+func (b *rebuilder) readOne(r *reader, path string, row *target.Row) (got readBack) {
 	f, err := openFile(path)
 	if err != nil {
-		return false, nil
+		return got
 	}
 	defer f.Close()
-	var key *dedupe.Key
 	sum, err := r.read(f, func(head []byte) {
-		if b.mode == "" || !isEML(path) {
+		end := headerEnd(head)
+		if end == 0 || !isEML(path) {
 			return
 		}
-		if end := headerEnd(head); end > 0 {
-			if k, ok := b.mode.KeyOf(message.NewHeader(head[:end])); ok {
-				key = &k
-			}
+		got.mark = ledger.Mark(head[:end])
+		if b.mode == "" {
+			return
+		}
+		if k, ok := b.mode.KeyOf(message.NewHeader(head[:end])); ok {
+			got.key = &k
 		}
 	})
-	if err != nil || hex.EncodeToString(sum[:]) != row.SHA256 || f.Sync() != nil {
-		return false, nil
-	}
-	return true, key
+	got.good = err == nil && hex.EncodeToString(sum[:]) == row.SHA256 && f.Sync() == nil
+	return got
 }
 
 // headerEnd returns where the header of a mail ends, 0 when that isn't seen.
@@ -445,7 +453,10 @@ func (b *rebuilder) commit(ctx context.Context, checkpoints map[ledger.TargetID]
 			continue
 		}
 		b.result.Messages++
-		settled = append(settled, ledger.Settled{Box: box, ID: id, Octets: it.octets, SHA256: it.sum, Fates: it.fates, Fresh: true})
+		if len(it.change) > 0 {
+			it.read.mark = 0 // the file's header may not be the server's
+		}
+		settled = append(settled, ledger.Settled{Box: box, ID: id, Mark: it.read.mark, Changed: it.change, Octets: it.octets, SHA256: it.sum, Fates: it.fates, Fresh: true})
 		if b.mode != "" {
 			b.claim(claims, held, box, id, it)
 		}
@@ -487,14 +498,14 @@ func (b *rebuilder) fate(s *plan.Sink, id message.ID, it *rebuilt) (ledger.Fate,
 // claim notes what a message shares with its copies: else one of them would be
 // written beside it.
 func (b *rebuilder) claim(claims map[ledger.Box][]ledger.Claim, held map[[16]byte]bool, box ledger.Box, id message.ID, it *rebuilt) {
-	k := it.key
+	k := it.read.key
 	if l, ok := b.index[idText(id)]; k == nil && ok && b.mode == dedupe.MessageID {
 		if found, ok := b.mode.KeyOf(l.header()); ok {
 			k = &found
 		}
 	}
 	if k == nil {
-		b.result.Dedupe = b.result.Dedupe || it.key == nil && b.mode == dedupe.Content
+		b.result.Dedupe = b.result.Dedupe || b.mode == dedupe.Content
 		return
 	}
 	c := ledger.Claim{ID: id, Digest: k.Digest, Kin: k.Kin}

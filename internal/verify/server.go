@@ -83,7 +83,7 @@ func (v *verifier) askServer(ctx context.Context, s *plan.Source, r *SourceResul
 // known counts the messages of a mailbox that the ledger has.
 func (v *verifier) known(box int32) (count int64) {
 	for i := range v.table.items {
-		if it := &v.table.items[i]; it.box == box && it.known && !it.vanished {
+		if it := &v.table.items[i]; it.box == box && it.known && !it.vanished && !it.removed {
 			count++
 		}
 	}
@@ -127,9 +127,7 @@ func (v *verifier) askMailbox(ctx context.Context, s *plan.Source, from source.S
 	if v.otherValidity(s.Name, m.Name, validity) {
 		return nil
 	}
-	if a := s.After.Action; !a.Delete && a.Move == "" { // else they are gone because the file says so
-		v.goneFrom(s.Name, m.Name, validity)
-	}
+	v.goneFrom(s.Name, m.Name, validity)
 	if s.Limit > 0 {
 		return nil // what is beyond the limit isn't missing
 	}
@@ -142,7 +140,7 @@ func (v *verifier) listed(ctx context.Context, ids []message.ID) (unknown []mess
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, id := range ids {
-		if n := v.table.find(id); n >= 0 {
+		if n := v.table.now(id); n >= 0 {
 			v.table.items[n].listed = true // one that the ledger lost is told as that
 		} else {
 			unknown = append(unknown, id)
@@ -195,7 +193,7 @@ func (v *verifier) goneFrom(source, mailbox string, validity uint32) {
 	}
 	for i := range v.table.items {
 		it := &v.table.items[i]
-		if it.box == box && it.known && !it.listed && !it.vanished {
+		if it.box == box && it.known && !it.listed && !it.vanished && !it.removed {
 			v.found(int32(i), Finding{Kind: Missing, Place: Server}, "the server doesn't list it any more")
 		}
 	}

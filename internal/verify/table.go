@@ -16,6 +16,9 @@ type table struct {
 	items []item
 
 	former map[message.ID]int32 // ids that messages were exported under and have no more
+	// The ids that manifests and indexes have, where the server has given
+	// their messages others since.
+	exported map[int32]message.ID
 }
 
 type boxKey struct {
@@ -49,10 +52,11 @@ type item struct {
 	hashed   bool   // sum is known
 	vanished bool
 	changed  bool // by a stage: its files aren't the octets that the server sent
+	removed  bool // on the server, as the file wants
 	listed   bool // by the server, now
 }
 
-func newTable() *table { return &table{named: map[boxKey]int32{}} }
+func newTable() *table { return &table{named: map[boxKey]int32{}, exported: map[int32]message.ID{}} }
 
 // also gives a message a second id, under which it was exported.
 func (t *table) also(id message.ID, n int32) {
@@ -60,6 +64,7 @@ func (t *table) also(id message.ID, n int32) {
 		t.former = map[message.ID]int32{}
 	}
 	t.former[id] = n
+	t.exported[n] = id
 }
 
 // find returns the number of a message, -1 when nobody told of it.
@@ -113,6 +118,14 @@ func (t *table) add(id message.ID) int32 {
 	}
 	t.items = append(t.items, it)
 	return n
+}
+
+// recorded returns the id that manifests and indexes have of a message.
+func (t *table) recorded(n int32) message.ID {
+	if id, ok := t.exported[n]; ok {
+		return id
+	}
+	return t.id(n)
 }
 
 func (t *table) id(n int32) message.ID {

@@ -198,7 +198,7 @@ func (v *verifier) readLedger(ctx context.Context) error {
 		}
 		it := &v.table.items[n]
 		it.known, it.octets = true, m.Octets
-		it.changed = m.Changed
+		it.changed, it.removed = m.Changed, m.Removed
 		v.table.boxes[it.box].number = m.Box
 		if len(m.SHA256) == len(it.sum) {
 			it.hashed = true

@@ -110,3 +110,37 @@ func TestRebuild(t *testing.T) {
 		})
 	}
 }
+
+// TestVerifyKnowsNewIDs: a message that the server gave a new id, or that was
+// deleted there because the file says so, is as it should be; and a header that
+// a stage changed isn't damage.
+func TestVerifyKnowsNewIDs(t *testing.T) {
+	t.Parallel()
+	server := dovecot.Start(t, dovecot.Options{Users: []string{"alice"}})
+	raw := []byte("From: a@x.test\r\nSubject: one\r\nX-Out: 1\r\nMessage-ID: <1@x.test>\r\nDate: Sat, 31 Oct 2026 10:00:00 +0100\r\n\r\nx\r\n")
+	server.Deliver("alice", "Work", raw, time.Date(2026, 10, 31, 9, 0, 0, 0, time.UTC))
+	server.Deliver("alice", "INBOX", raw, time.Date(2026, 10, 31, 9, 0, 0, 0, time.UTC))
+	j := newJob(t, file{address: server.IMAP, stages: "  - {name: clean, header: {remove: [X-Out]}}\n"}.String())
+	j.run(0, "run")
+	needs(t, j.run(0, "verify").out, "all holds: 2 messages")
+	server.Doveadm("expunge", "-u", "alice", "mailbox", "Work", "all")
+	server.Doveadm("mailbox", "delete", "-u", "alice", "Work")
+	server.Doveadm("mailbox", "create", "-u", "alice", "Work")
+	server.Doveadm("copy", "-u", "alice", "Work", "mailbox", "INBOX", "all")
+	needs(t, j.run(1, "verify").out, "UIDVALIDITY was")
+	needs(t, j.run(0, "run").out, "2 listed = 0 written + 2 done before")
+	needs(t, j.run(0, "verify").out, "all holds: 2 messages")
+
+	// The ledger made anew has the ids of the manifest; the server's are known
+	// again, and nothing is written.
+	before := everything(t, j.path("export"))
+	if err := os.RemoveAll(j.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	j.run(0, "verify", "--rebuild")
+	needs(t, j.run(0, "run").out, " 0 written")
+	if diff := cmp.Diff(before, everything(t, j.path("export"))); diff != "" {
+		t.Errorf("the run wrote again: %s", diff)
+	}
+	needs(t, j.run(0, "verify").out, "all holds: 2 messages")
+}
