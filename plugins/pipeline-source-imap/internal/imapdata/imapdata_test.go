@@ -240,3 +240,41 @@ func FuzzSets(f *testing.F) {
 		}
 	})
 }
+
+// TestTakeAtAUID: what is taken and what is left are the set, cut at the UID.
+func TestTakeAtAUID(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		set            string
+		uid            uint32
+		through, above string
+	}{
+		{"1:5,8,10:20", 8, "1:5,8", "10:20"},
+		{"1:5,8,10:20", 12, "1:5,8,10:12", "13:20"},
+		{"1:5,8,10:20", 7, "1:5", "8,10:20"},
+		{"1:5,8,10:20", 20, "1:5,8,10:20", ""},
+		{"3:5", 1, "", "3:5"},
+		{"4294967290:4294967295", 4294967292, "4294967290:4294967292", "4294967293:4294967295"},
+		{"", 5, "", ""},
+	} {
+		set, _ := ParseSet(tt.set)
+		if got := set.TakeThrough(tt.uid).String(); got != tt.through || set.String() != tt.above {
+			t.Errorf("%s through %d: %s and %s are left, want %s and %s", tt.set, tt.uid, got, set, tt.through, tt.above)
+		}
+		if tt.uid == 1<<32-1 {
+			continue
+		}
+		set, _ = ParseSet(tt.set)
+		if got := set.TakeFrom(tt.uid + 1).String(); got != tt.above || set.String() != tt.through {
+			t.Errorf("%s from %d: %s and %s are left, want %s and %s", tt.set, tt.uid+1, got, set, tt.above, tt.through)
+		}
+	}
+	var down []uint32
+	all, _ := ParseSet("1:3,7")
+	if !all.Each(true, func(u uint32) bool { down = append(down, u); return true }) || !slices.Equal(down, []uint32{7, 3, 2, 1}) {
+		t.Errorf("descending: %v", down)
+	}
+	if all.Each(true, func(u uint32) bool { return u > 3 }) {
+		t.Error("a walk that was broken off counts as whole")
+	}
+}
