@@ -11,7 +11,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	const large = 24 << 20
+	const large = 48 << 20 // twice what the race detector makes of the windows
 	plugintest.Source(t, plugin(), plugintest.Fixture{
 		Large: large,
 		Configure: func(t testing.TB) map[string]any {
