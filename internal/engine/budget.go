@@ -70,6 +70,9 @@ func (b *budget) take() (add []ledger.Spent, before time.Time) {
 	return add, b.now().Add(-b.granted.Per - b.slot())
 }
 
+// over reports whether the budget is used up.
+func (b *budget) over() bool { return b.exhausted() != nil }
+
 // exhausted returns an error that says when to go on once the budget is used
 // up, else nil.
 func (b *budget) exhausted() error {

@@ -84,7 +84,7 @@ func (r *rig) run() *engine.Result {
 
 func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 	r.t.Helper()
-	limit, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	limit, cancel := context.WithTimeout(r.t.Context(), 5*time.Minute)
 	defer cancel()
 	ctx := limit
 	if r.ctx != nil {

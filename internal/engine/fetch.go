@@ -29,7 +29,7 @@ func (w *worker) fetchLoop(ctx context.Context, a *account) error {
 		if g == nil {
 			return nil
 		}
-		if a.e.stopped() || a.budget.exhausted() != nil {
+		if a.e.stopped() || a.budget.over() {
 			a.queue.leave(g)
 			a.queue.drop()
 			return nil
@@ -56,7 +56,7 @@ func (w *worker) fetchLoop(ctx context.Context, a *account) error {
 func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item, err error) {
 	p := newPulled()
 	ids := func(yield func([]message.ID) bool) {
-		for ctx.Err() == nil && !a.e.stopped() && a.budget.exhausted() == nil && p.room() {
+		for ctx.Err() == nil && !a.e.stopped() && !a.budget.over() && p.room() {
 			batch := p.add(a.queue.take(g, a.budget.batch(g.box.batch(), g.box.mean())))
 			if len(batch) == 0 || !yield(batch) {
 				return

@@ -70,7 +70,7 @@ func TestStanding(t *testing.T) {
 		t.Error(diff)
 	}
 	own := errors.New("enough")
-	if err := l.Mailboxes(t.Context(), "", func(Mailbox) error { return own }); err != own {
+	if err := l.Mailboxes(t.Context(), "", func(Mailbox) error { return own }); !errors.Is(err, own) {
 		t.Errorf("the caller's own error came back as %v", err)
 	}
 }
