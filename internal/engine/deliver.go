@@ -67,6 +67,11 @@ func (w *worker) release(it *item) {
 	if it.outstanding.Add(-1) != 0 {
 		return
 	}
+	it.header = nil
+	if it.entry != nil { // fetched again, the octets tell it again
+		it.entry.sum.Header = nil
+		it.entry.sum.Have &^= message.NeedHeaders
+	}
 	if !w.e.recorded(it) {
 		// Nobody reads it any more: thousands of headers would wait for the
 		// commit otherwise (I5).
