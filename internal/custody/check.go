@@ -357,7 +357,7 @@ func (c *Checked) hashAll(ctx context.Context, folder string, chain *chain) erro
 	}
 	close(jobs)
 	wg.Wait()
-	slices.Sort(c.Wrong[:])
+	slices.Sort(c.Wrong)
 	return ctx.Err()
 }
 

@@ -151,7 +151,7 @@ basicConstraints = CA:FALSE
 			t.Error(err)
 		}
 		w.Header().Set("Content-Type", "application/timestamp-reply")
-		w.Write(reply) //nolint:errcheck // the client says so
+		w.Write(reply)
 	}))
 	t.Cleanup(server.Close)
 	return server.URL, filepath.Join(dir, "ca.pem")

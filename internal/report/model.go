@@ -282,10 +282,11 @@ func (r *Report) fail(ctx context.Context, in Input) error {
 			f.Examples = append(f.Examples, e)
 		}
 	}
-	base := "pipeline run"
+	config := ""
 	if in.File != "" && in.File != "pipeline.yaml" {
-		base += " --config " + shellWord(in.File)
+		config = " --config " + shellWord(in.File)
 	}
+	base := "pipeline run" + config
 	for i := range in.Result.Accounts {
 		a := &in.Result.Accounts[i]
 		if a.Err != nil {
@@ -303,7 +304,7 @@ func (r *Report) fail(ctx context.Context, in Input) error {
 		}
 	}
 	err := in.Ledger.Letters(ctx, func(id message.ID, _ string, l ledger.Letter) error {
-		add("dead letters", l.Stage, l.Reason, l.Text, "", base+" --retry-failed",
+		add("dead letters", l.Stage, l.Reason, l.Text, "", "pipeline failed retry --reason "+shellWord(l.Reason)+config,
 			Example{Source: id.Source, Mailbox: id.Mailbox, ID: id.String(), Subject: l.Subject, From: l.From, Date: l.Date, Text: l.Text})
 		return nil
 	})

@@ -89,8 +89,8 @@ func TestBuild(t *testing.T) {
 	want = []string{
 		"accounts||auth|pipeline run --config 'my file.yaml'|",
 		"accounts||parked|pipeline run --config 'my file.yaml'|",
-		"dead letters||incomplete_body|pipeline run --config 'my file.yaml' --retry-failed|one",
-		"dead letters|outlook|converter_bug|pipeline run --config 'my file.yaml' --retry-failed|three",
+		"dead letters||incomplete_body|pipeline failed retry --reason incomplete_body --config 'my file.yaml'|one",
+		"dead letters|outlook|converter_bug|pipeline failed retry --reason converter_bug --config 'my file.yaml'|three",
 		"mailboxes||gone|pipeline run --config 'my file.yaml'|",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -67,7 +67,7 @@ func sample(n int) *Report {
 		r.Failures = []Failure{
 			{Kind: "accounts", Reason: "auth", Count: int64(n/97 + 1), Text: r.Accounts[5].Error, Hint: "check the password", Command: "pipeline run --config acme.yaml",
 				Examples: []Example{{Source: "user0005", Text: r.Accounts[5].Error}}},
-			{Kind: "dead letters", Reason: "server_placeholder", Count: r.Total.Standing, Text: "the server gave a placeholder instead of the message", Command: "pipeline run --config acme.yaml --retry-failed",
+			{Kind: "dead letters", Reason: "server_placeholder", Count: r.Total.Standing, Text: "the server gave a placeholder instead of the message", Command: "pipeline failed retry --reason server_placeholder --config acme.yaml",
 				Examples: []Example{{Source: "user0001", Mailbox: "INBOX", ID: "user0001:/INBOX;UIDVALIDITY=1/;UID=77", Subject: "Rechnung <script>alert(1)</script>", From: "a@x.test", Date: "Sat, 31 Oct 2026 10:00:00 +0100", Text: "the server gave a placeholder"}}},
 		}
 	}

@@ -19,7 +19,6 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
-	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/source"
 )
 
@@ -277,12 +276,4 @@ func (v *verifier) found(n int32, f Finding, format string, args ...any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.findings = append(v.findings, f)
-}
-
-// idOf returns the id of an item, the zero id for none.
-func (v *verifier) idOf(n int32) message.ID {
-	if n < 0 {
-		return message.ID{}
-	}
-	return v.table.id(n)
 }

@@ -38,6 +38,7 @@ var importRules = []importRule{
 	{from: "internal/wire/...", may: []string{"pkg/...", "internal/pluginpb", "internal/faultpoint", "."}, why: "it turns the contract into pb and back, and nothing else"},
 	{from: "internal/demo/...", why: "the demo server is somebody else's mail server, as far as the pipeline knows"},
 	{from: "internal/faultpoint", why: "a process that dies there needs nobody's help"},
+	{from: "internal/msgfile", why: "it reads what another program wrote, and must not share its mistakes"},
 	{from: "internal/relay/...", may: []string{"pkg/message", "pkg/fault"}, why: "it passes octets on, whoever reads them"},
 	{from: "internal/expression/...", may: []string{"pkg/..."}, why: "an expression reads one message"},
 	{from: "internal/config/...", may: []string{"pkg/...", "internal/expression", "internal/stages/..."}, why: "the file is checked offline, before anything starts"},
