@@ -102,6 +102,7 @@ func TestGmail(t *testing.T) {
 				}
 			}
 			t.Logf("%s", o)
+			j.run(0, "verify")
 			again := j.run(0, "run")
 			if got := strings.Join(filed(t, j.path("export", "eml")), ", "); got != tt.want {
 				t.Errorf("after a second run filed are %s\n%s", got, again)
