@@ -17,6 +17,13 @@ func (c *command) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Say what a run will ask of whom; asks no server, unless told to",
+		Long: `Say what a run will ask of whom, as EXPLAIN does for a query: what is listed of
+every message, what more of those that are still wanted, and what is fetched;
+where each stage judges, and what its server can judge for it; where each sink
+writes. Accounts of one table that are asked the same are one.
+
+No server is asked, but with --connect. "pipeline run --dry-run" goes further: it
+lists and judges, and says how much would be exported.`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx := cmd.Context()
