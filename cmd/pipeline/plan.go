@@ -24,7 +24,7 @@ writes. Accounts of one table that are asked the same are one.
 
 No server is asked, but with --connect. "pipeline run --dry-run" goes further: it
 lists and judges, and says how much would be exported.`,
-		Args:  cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			ctx := cmd.Context()
 			j, err := c.load(ctx)
