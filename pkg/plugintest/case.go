@@ -137,10 +137,9 @@ func (c testCase) try(ctx context.Context, d *direction, f Fixture) (r Result) {
 	select {
 	case <-done:
 	case <-time.After(caseLimit + 20*f.Patience + stopLimit):
-		// What hangs hangs on: the result is told, and the rest of the case
-		// is left to its goroutine.
+		// The result is told, and what hangs is left to its goroutine.
 		r.Problems = []string{fmt.Sprintf("hung: a call had not returned %v after its context was cancelled", stopLimit)}
-		a.subject.end()
+		_ = a.subject.end() // that it hung tells more
 		return r
 	}
 	r.Problems, r.NotTried = a.problems, a.notTried

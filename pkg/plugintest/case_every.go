@@ -192,7 +192,7 @@ func exercise(a *attempt, c settings) {
 	case wire.KindSource:
 		s := openSource(a, c)
 		box := s.box(a)
-		s.fetch(a, a.ctx, box.Name, ids(s.list(a, box.Name, 20)))
+		s.fetch(a, box.Name, ids(s.list(a, box.Name, 20)))
 		s.close(a)
 	case wire.KindSink:
 		s := openSink(a, c, nil)

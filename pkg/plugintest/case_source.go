@@ -124,16 +124,16 @@ type answer struct {
 }
 
 // fetch fetches ids and returns the answers, each with its problems noted.
-func (s *openedSource) fetch(a *attempt, ctx context.Context, mailbox string, wanted []message.ID) map[message.ID]answer {
-	got, err := s.answers(a, ctx, mailbox, wanted)
+func (s *openedSource) fetch(a *attempt, mailbox string, wanted []message.ID) map[message.ID]answer {
+	got, err := s.answers(a, mailbox, wanted)
 	a.must(err, "Fetch from %q", mailbox)
 	return got
 }
 
-func (s *openedSource) answers(a *attempt, ctx context.Context, mailbox string, wanted []message.ID) (map[message.ID]answer, error) {
+func (s *openedSource) answers(a *attempt, mailbox string, wanted []message.ID) (map[message.ID]answer, error) {
 	got := map[message.ID]answer{}
 	req := source.FetchRequest{Mailbox: mailbox, Needs: message.NeedBody | s.needs(a)&message.NeedInternalDate, IDs: batches(wanted)}
-	for f, err := range s.Source.Fetch(ctx, req) {
+	for f, err := range s.Source.Fetch(a.ctx, req) {
 		if err != nil {
 			return got, err
 		}
@@ -361,7 +361,7 @@ func listsNoSuchMailbox(a *attempt) {
 	if fault.Is(failed, fault.Bug) {
 		a.fail("List of a mailbox that isn't there: %s", explain(failed))
 	}
-	s.fetch(a, a.ctx, box.Name, ids(s.list(a, box.Name, 3)))
+	s.fetch(a, box.Name, ids(s.list(a, box.Name, 3)))
 	s.close(a)
 }
 
@@ -375,7 +375,7 @@ func fetchesWhatItListed(a *attempt) {
 		if len(all) == 0 {
 			continue
 		}
-		first, second := s.fetch(a, a.ctx, m.Name, all), s.fetch(a, a.ctx, m.Name, all)
+		first, second := s.fetch(a, m.Name, all), s.fetch(a, m.Name, all)
 		for _, id := range all {
 			one, two := first[id], second[id]
 			if one.err != nil {
@@ -395,7 +395,7 @@ func saysWhatIsGone(a *attempt) {
 	box := s.box(a)
 	all := ids(s.list(a, box.Name, listLimit))
 	gone := invented(all)
-	got := s.fetch(a, a.ctx, box.Name, []message.ID{all[0], gone, all[1]})
+	got := s.fetch(a, box.Name, []message.ID{all[0], gone, all[1]})
 	a.class(got[gone].err, fault.Gone, "an id that isn't there")
 	for _, id := range []message.ID{all[0], all[1]} {
 		if got[id].err != nil {
@@ -409,7 +409,7 @@ func fetchesConcurrently(a *attempt) {
 	s := openSource(a, a.settings())
 	box := s.box(a)
 	all := ids(s.list(a, box.Name, 40))
-	want := s.fetch(a, a.ctx, box.Name, all)
+	want := s.fetch(a, box.Name, all)
 	lanes := min(8, s.Lanes)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -417,7 +417,7 @@ func fetchesConcurrently(a *attempt) {
 		wg.Go(func() {
 			quiet := &attempt{subject: a.subject, ctx: a.ctx, d: a.d, f: a.f, dir: a.dir}
 			var got map[message.ID]answer
-			quiet.within(func(q *attempt) { got = s.fetch(q, q.ctx, box.Name, all) })
+			quiet.within(func(q *attempt) { got = s.fetch(q, box.Name, all) })
 			mu.Lock()
 			defer mu.Unlock()
 			for _, p := range quiet.problems {
@@ -455,7 +455,7 @@ func breaksOff(a *attempt) {
 			}
 		})
 	}
-	s.fetch(a, a.ctx, box.Name, all)
+	s.fetch(a, box.Name, all)
 	s.close(a)
 }
 
@@ -467,8 +467,11 @@ func cancels(a *attempt) {
 	ctx, cancel := context.WithCancel(a.ctx)
 	listing := s.Source.List(ctx, source.ListRequest{Mailbox: box.Name})
 	a.soon("a listing", func() {
-		for range listing {
+		for _, err := range listing {
 			cancel()
+			if err != nil {
+				return // that it ended is all
+			}
 		}
 	})
 	cancel()
@@ -512,7 +515,7 @@ func cancels(a *attempt) {
 			cancel()
 		}
 	})
-	s.fetch(a, a.ctx, box.Name, all)
+	s.fetch(a, box.Name, all)
 	s.close(a)
 }
 
@@ -527,7 +530,7 @@ func survivesBackpressure(a *attempt) {
 		}
 	}
 	all := ids(s.list(a, box.Name, 40))
-	want := s.fetch(a, a.ctx, box.Name, all)
+	want := s.fetch(a, box.Name, all)
 	n = 0
 	for f, err := range s.Source.Fetch(a.ctx, source.FetchRequest{Mailbox: box.Name, Needs: message.NeedBody, IDs: batches(all)}) {
 		a.must(err, "Fetch, when the consumer had stopped reading for %v", a.f.Patience)

@@ -23,3 +23,6 @@ func StageHere[C any](p stage.Plugin[C]) *direction   { return direct(stageOf(p)
 
 // Direction is a way to a plugin.
 type Direction = direction
+
+// Raced reports whether memory can't be measured.
+const Raced = raced

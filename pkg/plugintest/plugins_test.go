@@ -226,7 +226,7 @@ func (h *heaped) fetched(ctx context.Context, id message.ID) source.Fetched {
 		return source.Fetched{ID: id, Err: fault.New(class, "there is no message %d", id.UID)}
 	}
 	size := h.size(id.Mailbox, int(id.UID))
-	var r io.Reader = io.LimitReader(text{}, size)
+	r := io.LimitReader(text{}, size)
 	switch {
 	case h.broken == "octets" && id.Mailbox == "Large":
 		h.calls++
@@ -474,7 +474,7 @@ func (s *stamped) Apply(ctx context.Context, m *message.Message) (stage.Verdict,
 	s.n++
 	head := make([]byte, 4096)
 	n, err := io.ReadFull(m.Body, head)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF { //nolint:errorlint // ReadFull returns them as they are
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		if s.broken == "cancel" && ctx.Err() != nil {
 			time.Sleep(3 * time.Second)
 		}

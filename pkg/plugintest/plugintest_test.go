@@ -183,15 +183,20 @@ func TestBrokenProcessesFailTheirCase(t *testing.T) {
 		for broken, want := range tt.faults {
 			t.Run(tt.executable+"/"+broken, func(t *testing.T) {
 				t.Parallel()
+				f := tt.f
 				if broken == "orphan" { // each of its processes takes 2 s to end
-					tt.f.Cases = []string{want, "fetches-what-it-listed", "prints-nothing", "leaves-nothing"}
+					f.Cases = []string{want, "fetches-what-it-listed", "prints-nothing", "leaves-nothing"}
 				}
 				var failed []string
-				err := plugintest.Executable(t.Context(), linked(t, tt.executable, broken), tt.f, func(r plugintest.Result) {
+				err := plugintest.Executable(t.Context(), linked(t, tt.executable, broken), f, func(r plugintest.Result) {
 					failed = note(t, failed, r)
 				})
 				if err != nil {
 					t.Fatal(err)
+				}
+				want := want
+				if plugintest.Raced && broken == "memory" {
+					want = ""
 				}
 				if got := strings.Join(failed, " "); got != want {
 					t.Errorf("it fails %q, want %q", got, want)

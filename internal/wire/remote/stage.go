@@ -73,6 +73,9 @@ func (s *Stage) Apply(ctx context.Context, m *message.Message) (stage.Verdict, e
 	go func() {
 		_, err := s.w.Put(head, up)
 		sent <- err
+		if err != nil && err != io.EOF {
+			s.cancel() // it can't be encoded: no answer would ever come
+		}
 	}()
 	item, err := s.r.Next()
 	if ctx.Err() != nil {
@@ -82,6 +85,13 @@ func (s *Stage) Apply(ctx context.Context, m *message.Message) (stage.Verdict, e
 		err = fault.New(fault.Bug, "%s ended the stage before it answered", s.conn.o.Peer)
 	}
 	if err != nil {
+		select {
+		case unsent := <-sent:
+			if s.sent = nil; unsent != nil && unsent != io.EOF {
+				err = unsent
+			}
+		default:
+		}
 		return 0, err
 	}
 	if item.Body == nil {

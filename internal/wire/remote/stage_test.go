@@ -112,3 +112,14 @@ func TestStageWithoutBodyAndCancel(t *testing.T) {
 		t.Errorf("%v, want context.Canceled", err)
 	}
 }
+
+// What can't be put on the wire is an error of the call, not one that is waited
+// for.
+func TestApplyOfWhatCantBeSent(t *testing.T) {
+	t.Parallel()
+	s := openStage(t, 0, func(context.Context, *message.Message) (int, error) { return int(stage.Keep), nil })
+	m := &message.Message{}
+	m.ID = message.ID{Mailbox: "\xff no UTF-8", UIDValidity: 1, UID: 1}
+	_, err := s.Apply(t.Context(), m)
+	mustContain(t, err, "UTF-8")
+}
