@@ -1,9 +1,9 @@
 package engine_test
 
 import (
-	"time"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
