@@ -181,6 +181,9 @@ func TestBrokenProcessesFailTheirCase(t *testing.T) {
 	}
 	for _, tt := range tests {
 		for broken, want := range tt.faults {
+			if plugintest.Raced && broken != "none" {
+				continue // thirty processes a fault, each slow to start then: their calls are the same as in-process
+			}
 			t.Run(tt.executable+"/"+broken, func(t *testing.T) {
 				t.Parallel()
 				f := tt.f
@@ -193,10 +196,6 @@ func TestBrokenProcessesFailTheirCase(t *testing.T) {
 				})
 				if err != nil {
 					t.Fatal(err)
-				}
-				want := want
-				if plugintest.Raced && broken == "memory" {
-					want = ""
 				}
 				if got := strings.Join(failed, " "); got != want {
 					t.Errorf("it fails %q, want %q", got, want)
