@@ -181,6 +181,7 @@ func (a *account) pass(ctx context.Context) error {
 		return err
 	}
 	if err := a.claim(ctx); err != nil {
+		_ = a.finisher.end(true) // nothing waits in it, and there is a better error
 		return err
 	}
 	err = a.work(ctx, opened.Lanes, func(ctx context.Context) error { return a.listAll(ctx) })

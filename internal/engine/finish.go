@@ -151,7 +151,7 @@ func (f *finisher) loop(ctx context.Context) {
 }
 
 // next waits for a batch of one mailbox: a full one, or what there is at the
-// end. None ends the loop.
+// end or when too many wait. None ends the loop.
 func (f *finisher) next(ctx context.Context) (*box, []message.ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -161,7 +161,9 @@ func (f *finisher) next(ctx context.Context) (*box, []message.ID) {
 		}
 		for i := range f.waiting {
 			w := &f.waiting[i]
-			if len(w.ids) < f.batch() && !f.ending {
+			// Where room is waited for, whatever there is must go: thousands
+			// may wait in mailboxes none of which ever fills a batch.
+			if len(w.ids) < f.batch() && !f.ending && f.size <= finishMost {
 				continue
 			}
 			n := min(len(w.ids), f.batch())

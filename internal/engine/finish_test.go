@@ -267,3 +267,31 @@ func TestASourceThatWantsToKnow(t *testing.T) {
 		t.Errorf("told of %d, want 300; %+v", len(s.done), res.Accounts[0].Mailboxes[0])
 	}
 }
+
+// Thousands that wait in many mailboxes, none of which fills a batch, or in one
+// whose batch is larger than what may wait, don't hold up the listing for good.
+func TestFinishingGoesOnWithoutAFullBatch(t *testing.T) {
+	t.Parallel()
+	var small []string
+	for i := range 60 {
+		small = append(small, fmt.Sprint("m", i))
+	}
+	for name, s := range map[string]*server{"small mailboxes": newServer(150, small...), "a large batch": newServer(9000, "INBOX")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, s)
+			r.wantExit(r.run(), engine.ExitDone)
+			s.onFinish = func(message.ID, source.Action) error { return nil }
+			batch := 0
+			if len(s.mailboxes) == 1 {
+				batch = 9001
+			}
+			r.after(plan.After{Action: source.Action{Flag: `\Seen`}, Batch: batch})
+			r.rules = "after" // as the file's fingerprint does
+			r.wantExit(r.run(), engine.ExitDone)
+			if len(s.done) != 9000 {
+				t.Errorf("%d are finished, want 9000", len(s.done))
+			}
+		})
+	}
+}
