@@ -9,6 +9,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"flag"
@@ -81,9 +82,11 @@ func (o options) dial(at string) (*line, error) {
 	var c net.Conn
 	var err error
 	if o.tls {
-		c, err = tls.Dial("tcp", at, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // a loopback server of the benchmark's own
+		d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a loopback server of the benchmark's own
+		c, err = d.DialContext(context.Background(), "tcp", at)
 	} else {
-		c, err = net.Dial("tcp", at)
+		var d net.Dialer
+		c, err = d.DialContext(context.Background(), "tcp", at)
 	}
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,7 +69,7 @@ func (c *command) warn(ctx context.Context, j *job.Job) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	warnings := append(secrets, j.File.Warnings(time.Now())...)
+	warnings := slices.Concat(secrets, j.File.Warnings(time.Now()))
 	warnings.Sort()
 	for _, w := range warnings {
 		fmt.Fprintf(c.err, "warning: %v\n", w)

@@ -534,7 +534,7 @@ func (f *File) Settle(ctx context.Context, v Values) error {
 		return s
 	}
 	if err := f.SettleState(ctx, v); err != nil {
-		problems = err.(Problems) //nolint:errorlint // it returns nothing else
+		problems = err.(Problems)
 	}
 	f.Sources = slices.DeleteFunc(f.Sources, func(s Source) bool {
 		before := len(problems)

@@ -91,7 +91,7 @@ type After struct {
 
 // String says what is done with exported messages; "" when nothing is.
 func (a After) String() string {
-	what := ""
+	var what string
 	switch {
 	case a.Action.Flag != "":
 		what = "flags exported messages " + a.Action.Flag

@@ -13,8 +13,8 @@ import (
 const maxEnding = 16
 
 // Together returns names for files that stand in one directory, made of names
-// that strangers chose: portable, at most most UTF-16 units and MaxElement bytes
-// long with their ending whole, and no two the same, not even where case doesn't
+// that strangers chose: portable, no longer than most UTF-16 units and MaxElement
+// bytes with their ending whole, and no two the same, not even where case doesn't
 // count. One that is taken gets a number: "a.pdf", "a-2.pdf". They depend on the
 // names and their order alone. most is at least 32.
 func Together(names []string, most int) []string {

@@ -3,6 +3,7 @@ package header
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"maps"
 	"slices"
@@ -62,7 +63,7 @@ func (r *Reader) line() {
 	}
 	b, err := r.r.ReadSlice(r.delim)
 	starts := !r.inLine
-	r.inLine = err == bufio.ErrBufferFull
+	r.inLine = errors.Is(err, bufio.ErrBufferFull)
 	if err != nil && !r.inLine {
 		r.err = err
 	}
