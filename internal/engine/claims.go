@@ -53,6 +53,13 @@ func (c *claims) claimed(account int) {
 	c.changed.Broadcast()
 }
 
+// allOver reports whether every account has claimed, or was given up.
+func (c *claims) allOver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !slices.Contains(c.over, false)
+}
+
 // wait waits for the accounts before this one. It is false when the run ends
 // before.
 func (c *claims) wait(account int) bool {
@@ -181,12 +188,19 @@ func (a *account) choose(ctx context.Context, b *box, items []*item) (on, unknow
 	if err != nil {
 		return nil, nil, err
 	}
+	// An earlier run may have chosen a copy of an account that hasn't claimed
+	// yet: nobody may take its place before it has had its turn (I2).
+	allOver := c.allOver()
 	var holdings []ledger.Holding
 	chosen := map[ledger.Digest]ledger.Copy{} // in this call
 	for i, it := range items {
 		k := &known[i]
 		if !k.Waits {
 			unknown = append(unknown, it)
+			continue
+		}
+		if k.Holder != nil && !k.HolderWaits && !allOver && !a.e.written(k.Fates) {
+			a.waitFor()
 			continue
 		}
 		if _, ok := chosen[k.Digest]; !ok && (k.Holder == nil || !k.HolderWaits && !a.e.written(k.Fates)) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -260,5 +261,75 @@ func TestAFailingAccountKeepsNoCopyBack(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, r.stores["files"].contents()); diff != "" {
 		t.Errorf("%.500s", diff)
+	}
+}
+
+// TestTheHolderKeepsItsPlace: a copy that came since into an account before the
+// holder's gets none of the backlog of a new sink, however late the holder's
+// account is (I2, I8).
+func TestTheHolderKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"message_id", "content"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, newServer(0, "INBOX"))
+			r.servers["zoe"] = newServer(20, "INBOX")
+			for _, s := range r.servers {
+				copies(s, same)
+			}
+			r.dedupe(mode)
+			r.wantExit(r.run(), engine.ExitDone)
+			r.servers["src"].count["INBOX"] = 20
+			r.wantExit(r.run(), engine.ExitDone)
+			r.data("more")
+			first := make(chan struct{}) // the other account claims before this one is opened
+			var once sync.Once
+			r.servers["zoe"].opening = func(int64) error {
+				select {
+				case <-first:
+				case <-time.After(time.Second):
+				}
+				return nil
+			}
+			r.opts.Events = func(e engine.Event) {
+				if e.Kind == engine.MailboxListed && e.Source == "src" {
+					once.Do(func() { close(first) })
+				}
+			}
+			res := r.run()
+			r.wantExit(res, engine.ExitDone)
+			if sum := total(res); sum.Written != 20 || sum.DoneBefore != 20 || sum.Pending != 0 {
+				t.Errorf("%+v", sum)
+			}
+			for _, sink := range []string{"files", "more"} {
+				if n := len(r.stores[sink].contents()); n != 20 || strings.HasPrefix(r.stored(sink)[0], "src/") {
+					t.Errorf("%s has %d, as %v", sink, n, r.stored(sink)[0])
+				}
+			}
+		})
+	}
+}
+
+// TestContentIsComparedWhereNobodyWantsTheOctets: they are read for the
+// comparison all the same.
+func TestContentIsComparedWhereNobodyWantsTheOctets(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"small": "\r\ntext", "large": "\r\n" + strings.Repeat("text\r\n", 300_000)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, newServer(5, "INBOX", "Archive"))
+			copies(r.servers["src"], func(string, uint32) string { return text })
+			r.dedupe("content")
+			r.index(message.NeedHeaders)
+			r.sinks = r.sinks[1:] // the record alone
+			res := r.run()
+			r.wantExit(res, engine.ExitDone)
+			if sum := total(res); sum.Written != 5 || sum.Duplicates != 5 || len(r.stores["index"].contents()) != 5 {
+				t.Errorf("%+v", sum)
+			}
+			if sum := total(r.run()); sum.DoneBefore != 10 {
+				t.Errorf("again: %+v", sum)
+			}
+		})
 	}
 }

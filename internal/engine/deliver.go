@@ -180,7 +180,7 @@ func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error
 	setHeader(it, head)
 	routed := w.e.route(it)
 	measured := w.e.measures(it)
-	if len(routed) == 0 && !measured {
+	if len(routed) == 0 && !measured && !w.e.comparesLater(it) {
 		// Nobody wants it: reading on would only cost the user's time.
 		return nil
 	}

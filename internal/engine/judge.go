@@ -7,6 +7,7 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/internal/stages/dedupe"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -15,7 +16,7 @@ import (
 func (e *Engine) newItem(b *box, number ledger.Box, sum message.Summary, entry *ledger.Entry) *item {
 	it := &item{
 		box: b, number: number, sum: sum, octets: entry.Octets, sha256: entry.SHA256, mark: entry.Mark, exported: entry.Exported,
-		fresh: len(entry.Fates) == 0 && len(entry.Suspects) == 0,
+		fresh: len(entry.Fates) == 0 && len(entry.Suspects) == 0 && len(entry.Changed) == 0,
 		slots: make([]slot, len(e.outlets)), changed: slices.Clone(entry.Changed),
 	}
 	data := true // every data sink keeps what it has
@@ -229,6 +230,9 @@ func (e *Engine) needsBody(it *item) bool {
 	written, record := false, false
 	for i, o := range e.outlets {
 		sl := &it.slots[i]
+		if e.comparesLater(it) && sl.state == slotTodo && o.broken() == nil {
+			return true
+		}
 		switch {
 		case !o.plan.Prepared.Record && sl.state == slotTodo:
 			if o.broken() == nil {
@@ -241,6 +245,12 @@ func (e *Engine) needsBody(it *item) bool {
 		}
 	}
 	return written && record && it.structure == nil
+}
+
+// comparesLater reports whether copies of the item are to be held against its
+// octets, which nobody has read yet.
+func (e *Engine) comparesLater(it *item) bool {
+	return e.claims != nil && e.claims.stage.Dedupe == dedupe.Content && it.sha256 == nil
 }
 
 // possible reports whether a sink can still be served in this run: it works,

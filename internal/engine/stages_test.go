@@ -15,6 +15,7 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/expression"
+	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/internal/stages/attachments"
 	"github.com/mailhaul/pipeline/internal/stages/header"
@@ -319,5 +320,29 @@ func TestOnError(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWhatIsRewrittenUnchangedIsNotCalledChanged: the ledger forgets which
+// stages changed a message when it is written anew without them.
+func TestWhatIsRewrittenUnchangedIsNotCalledChanged(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newServer(3, "INBOX"))
+	r.stages = []stages.Config{{Name: "edit", Header: &header.Config{Add: map[string]string{"X-New": "1"}}}}
+	r.wantExit(r.run(), engine.ExitDone)
+	r.stages, r.opts.Rewrite = nil, []string{"files"}
+	r.wantExit(r.run(), engine.ExitDone)
+	l, err := ledger.View(t.Context(), r.dir, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	box, err := l.Box(t.Context(), "src", "INBOX", 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := l.Lookup(t.Context(), box, []message.ID{{Source: "src", Mailbox: "INBOX", UIDValidity: 7, UID: 1}})
+	if err != nil || len(found[0].Fates) != 1 || len(found[0].Changed) > 0 {
+		t.Errorf("%+v, %v", found, err)
 	}
 }
