@@ -203,6 +203,14 @@ func (e *Engine) prepare(ctx context.Context) error {
 			return err
 		}
 		if e.opts.rewrites(p.Name) {
+			n, err := e.ledger.WrittenAndRemoved(ctx, t.ID)
+			if err != nil {
+				return err
+			}
+			if n > 0 { // it may have the only copy (I1)
+				return fault.New(fault.Config, "--rewrite %s: %d of its messages were moved or deleted on the server, as `after` wants: they can't be written anew", p.Name, n).
+					WithHint("give the sink another path: what is still on the server is written there, and what it has stays where it is")
+			}
 			if err := e.ledger.Forget(ctx, t.ID); err != nil {
 				return err
 			}

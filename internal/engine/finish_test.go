@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -293,5 +294,36 @@ func TestFinishingGoesOnWithoutAFullBatch(t *testing.T) {
 				t.Errorf("%d are finished, want 9000", len(s.done))
 			}
 		})
+	}
+}
+
+// What a sink has and the server doesn't any more, since the file wanted it
+// deleted, isn't given up by --rewrite (I1).
+func TestRewriteKeepsWhatIsDeletedOnTheServer(t *testing.T) {
+	t.Parallel()
+	s := newServer(10, "INBOX")
+	s.onFinish = func(id message.ID, _ source.Action) error {
+		if id.UID == 3 {
+			return fault.New(fault.Message, "not this one")
+		}
+		return nil
+	}
+	r := newRig(t, s)
+	r.after(plan.After{Action: source.Action{Delete: true}})
+	r.wantExit(r.run(), engine.ExitDone)
+	r.opts.Rewrite = []string{"files"}
+	if res := r.run(); !fault.Is(res.Err, fault.Config) || !strings.Contains(res.Err.Error(), "9 of its messages") {
+		t.Errorf("%v", res.Err)
+	}
+	r.opts.Rewrite = nil
+	if sum := total(r.run()); len(r.stores["files"].contents()) != 10 || sum.DoneBefore != 1 {
+		t.Errorf("%d are left; %+v", len(r.stores["files"].contents()), sum)
+	}
+	// A sink that has none of them is written anew.
+	r.data("more")
+	r.wantExit(r.run(), engine.ExitDone)
+	r.opts.Rewrite = []string{"more"}
+	if sum := total(r.run()); sum.Written != 1 {
+		t.Errorf("%+v", sum)
 	}
 }

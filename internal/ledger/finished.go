@@ -67,3 +67,23 @@ func (l *Ledger) Finished(ctx context.Context, box Box, flag string, ids []messa
 	})
 	return out, l.wrap(err, "read what is finished")
 }
+
+// WrittenAndRemoved returns how many messages are written to the target and
+// were moved away or deleted on the server: it has what can't be fetched again.
+func (l *Ledger) WrittenAndRemoved(ctx context.Context, id TargetID) (n int64, err error) {
+	var fates []Fate
+	err = l.each(ctx, "SELECT m.fates FROM finished f JOIN message m ON m.key = f.key WHERE f.flag = ?", []any{Removed}, func(rows *sql.Rows) error {
+		var packed sql.RawBytes
+		err := rows.Scan(&packed)
+		if err == nil {
+			fates, err = unpack(fates[:0], packed)
+		}
+		for i := range fates {
+			if fates[i].Target == id && fates[i].Class == Written {
+				n++
+			}
+		}
+		return err
+	})
+	return n, l.wrap(err, "count what is removed")
+}
