@@ -110,3 +110,23 @@ func TestGmail(t *testing.T) {
 		})
 	}
 }
+
+// TestGmailFields: what Gmail alone tells stands in `ls`, and a filter reads it.
+func TestGmailFields(t *testing.T) {
+	t.Parallel()
+	yaml := file{address: gmail(t, true).Addr, stages: "  - name: work\n    filter: '\"Work\" in gmail_labels'\n"}.String()
+	j := newJob(t, yaml)
+	o := j.run(0, "ls", "alice", "[Gmail]/All Mail", "--fields", "uid,gmail_message_id,gmail_thread_id,gmail_labels")
+	for _, want := range []string{"101\t7", "102\t7", "103\t7"} {
+		needs(t, o.out, want)
+	}
+	for line := range strings.Lines(o.out) {
+		if strings.Contains(line, "102\t7") {
+			needs(t, line, `\Inbox`, "Work")
+		}
+	}
+	j.run(0, "run")
+	if got, want := strings.Join(filed(t, j.path("export", "eml")), ", "), "Work: both, Work: work"; got != want {
+		t.Errorf("filed are %s\nwant %s", got, want)
+	}
+}
