@@ -38,7 +38,7 @@ func (l *Ledger) wrap(err error, tried string) error {
 			// Nothing is inserted that wasn't looked for before, under the lock.
 			"UNIQUE constraint failed"):
 		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
-			WithHint("the file is damaged: move it aside; a new ledger writes everything again over the same names")
+			WithHint("the file is damaged: move it away; pipeline verify --rebuild makes a new one of what was exported")
 	case contains(err, "readonly", "unable to open"):
 		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
 			WithHint("the state directory must be writable")

@@ -67,7 +67,7 @@ func (v *verifier) readIndex(ctx context.Context, k *kept) error {
 	path := k.plan.Prepared.Target
 	var cp indexPoint
 	if k.target.Checkpoint == nil {
-		k.gone = true // nothing was ever committed
+		v.nothingYet(k, filepath.Join(filepath.Dir(path), target.Books, filepath.Base(path)))
 		return nil
 	}
 	if json.Unmarshal(k.target.Checkpoint, &cp) != nil || cp.Length == nil || cp.Version != 1 {

@@ -25,7 +25,7 @@ func (v *verifier) readManifest(k *kept) error {
 		return nil
 	}
 	if k.result.Messages == 0 && k.target.Checkpoint == nil {
-		k.gone = true // nothing was ever committed
+		v.nothingYet(k, filepath.Join(root, target.Books))
 		return nil
 	}
 	if !v.checkMarker(k, filepath.Join(root, target.Books)) {
@@ -109,6 +109,21 @@ func (v *verifier) strayRow(k *kept, l *target.ManifestLine) {
 	id := l.Row.ID
 	f.Source, f.Mailbox, f.ID = id.Source, id.Mailbox, id.String()
 	v.found(-1, f, "row %d of the manifest is behind what was committed", l.Number)
+}
+
+// nothingYet notes that the ledger has nothing of a sink. That holds only where
+// the target is nobody else's: a new ledger beside the output of a lost one is
+// no proof of anything.
+func (v *verifier) nothingYet(k *kept, books string) {
+	k.gone = true
+	k.result.Note = "nothing was written to it yet"
+	pipeline, sink, err := target.Marked(books)
+	if err != nil || pipeline == "" || pipeline == v.o.Ledger.Pipeline() && sink == k.plan.Name {
+		return
+	}
+	k.result.Note = "not checked: this ledger has nothing of it"
+	v.found(-1, Finding{Kind: Changed, Place: Target, Sink: k.plan.Name, Path: target.Books + "/target.json"},
+		"the target %s is marked as that of sink %s of pipeline %s; if that was this one, its ledger is lost: --rebuild makes it anew", k.plan.Prepared.Target, sink, pipeline)
 }
 
 // checkMarker looks for the target and its marker. It reports whether the

@@ -303,10 +303,17 @@ func (b *rebuilder) directory(ctx context.Context, s *plan.Sink) ([]byte, error)
 			continue
 		}
 		length = l.End
+		if l.Row.Part != "" { // the rest of a message's files, and a checkpoint of another form, aren't told by rows
+			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: it makes several files of a message: the next run writes them again, over the same names", s.Name))
+			return nil, nil
+		}
 		if _, ok := rows[l.Row.ID]; !ok {
 			order = append(order, l.Row.ID)
 		}
 		rows[l.Row.ID] = l.Row
+	}
+	if len(rows) == 0 {
+		return nil, nil // nothing tells whose form its checkpoint has
 	}
 	read := make([]readBack, len(order))
 	if err := b.readAgain(ctx, root, order, rows, read); err != nil {

@@ -111,6 +111,35 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
+// TestRebuildBesidesAttachments: a ledger that is lost isn't hidden by the empty
+// one that took its place; and a sink that makes several files of a message isn't
+// taken from its rows, but written again, over the same names.
+func TestRebuildBesidesAttachments(t *testing.T) {
+	t.Parallel()
+	server := dovecot.Start(t, dovecot.Options{Users: []string{"alice"}})
+	mail := "From: a@x.test\r\nSubject: one\r\nMessage-ID: <1@x.test>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" +
+		"--b\r\n\r\nhi\r\n--b\r\nContent-Type: application/pdf; name=offer.pdf\r\n\r\nHello\r\n--b--\r\n"
+	server.Deliver("alice", "INBOX", []byte(mail), time.Date(2026, 10, 31, 9, 0, 0, 0, time.UTC))
+	j := newJob(t, file{address: server.IMAP, sinks: "  - {name: parts, plugin: attachments, config: {path: export/parts}}\n"}.String())
+	j.run(0, "run")
+	if err := os.RemoveAll(j.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	o := j.run(1, "verify", "--offline")
+	needs(t, o.out, "archive: not checked: this ledger has nothing of it", "index: not checked", "parts: not checked", "--rebuild makes it anew", "3 findings of 0 messages")
+	if err := os.RemoveAll(j.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	o = j.run(1, "verify", "--rebuild")
+	needs(t, o.out, "archive: 1 taken\n", "index: 1 taken\n", "the ledger is made anew, of 1 message")
+	needs(t, o.err, "sink parts: it makes several files of a message: the next run writes them again")
+	j.run(0, "run")
+	if got := everything(t, j.path("export/parts/alice")); len(got) != 1 {
+		t.Errorf("%d files of attachments, want the one: %v", len(got), got)
+	}
+	needs(t, j.run(0, "verify").out, "all holds: 1 message")
+}
+
 // TestVerifyKnowsNewIDs: a message that the server gave a new id, or that was
 // deleted there because the file says so, is as it should be; and a header that
 // a stage changed isn't damage.
