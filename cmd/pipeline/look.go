@@ -151,7 +151,7 @@ func inURL(err error) error {
 	e := *f
 	switch {
 	case f.Key == "security":
-		e.Hint = "write imaps:// or pops:// for TLS; --insecure if the network is yours"
+		e.Hint = "write imaps:// or pops:// for TLS from the first octet, imap:// or pop:// for STARTTLS; --insecure if the network is yours"
 	case strings.Contains(f.Hint, "tls.ca_file"):
 		e.Hint = "name the authority's certificate with --ca-file"
 	default:

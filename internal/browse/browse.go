@@ -113,6 +113,9 @@ func choose(all []message.Mailbox, name string, below bool) ([]message.Mailbox, 
 }
 
 func noMailbox(name string, names []string) error {
+	if name == "" {
+		return fault.New(fault.Config, "which mailbox?").WithHint("name it after the source: pipeline ls SOURCE shows all there are")
+	}
 	f := fault.New(fault.Config, "there is no mailbox %s", Safe(name))
 	if near := spec.Nearest(name, names); near != "" {
 		return f.WithHint("did you mean %s?", Safe(near))

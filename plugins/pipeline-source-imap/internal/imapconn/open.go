@@ -132,6 +132,9 @@ func (c *Conn) greeting() (*Response, error) {
 			return nil, fault.Wrap(fault.Unavailable, err, "wait for the greeting")
 		}
 		switch {
+		case r.Tag == "+": // nothing was sent that a server could ask more of
+			return nil, fault.New(fault.Config, "%s greets as a POP3 server does, not as an IMAP server", c.net.Address()).
+				WithHint("use the port for IMAP (993, or 143 without TLS), or the plugin pop3").WithKey("address")
 		case r.Tag != "":
 		case r.Name == "BYE":
 			return nil, c.lost(errors.New("BYE"))

@@ -51,6 +51,7 @@ func TestOpenErrors(t *testing.T) {
 		{"silent", func(c *Config) {
 			c.Address, c.Timeouts.Read = silent.Addr().String(), 200*time.Millisecond
 		}, fault.Unavailable, "", "no answer in time", "timeouts"},
+		{"the port of POP3", func(c *Config) { c.Address = d.POP3 }, fault.Config, "address", "greets as a POP3 server", "the plugin pop3"},
 		{"no credentials", func(c *Config) { c.Password = spec.Secret{} }, fault.Config, "password", "neither", ""},
 		{"a bad port", func(c *Config) { c.Address = "localhost:imap" }, fault.Config, "address", "port", "host:port"},
 	} {

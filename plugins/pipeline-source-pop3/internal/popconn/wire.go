@@ -102,7 +102,11 @@ func (w *wire) status() error {
 		if len(text) > 80 {
 			text = text[:80]
 		}
-		return fault.New(fault.Unavailable, "%s answered %q, which is neither +OK nor -ERR", w.Address(), text)
+		f := fault.New(fault.Unavailable, "%s answered %q, which is neither +OK nor -ERR", w.Address(), text)
+		if bytes.Equal(word, []byte("*")) {
+			f = f.WithHint("that is how an IMAP server speaks: use the port for POP3 (995, or 110 without TLS), or the plugin imap")
+		}
+		return f
 	}
 	return nil
 }
