@@ -199,11 +199,12 @@ func (a *account) pass(ctx context.Context) error {
 		})
 	}
 	a.drain(ctx)
-	if err == nil && a.queue.isDropped() && !a.e.stopped() {
-		err = a.budget.exhausted()
-	}
 	if finishing := a.finisher.end(err != nil); err == nil {
 		err = finishing
+	}
+	// Only now: to finish what is exported costs no budget.
+	if err == nil && a.queue.isDropped() && !a.e.stopped() {
+		err = a.budget.exhausted()
 	}
 	if err != nil {
 		a.forget()

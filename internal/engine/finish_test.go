@@ -327,3 +327,19 @@ func TestRewriteKeepsWhatIsDeletedOnTheServer(t *testing.T) {
 		t.Errorf("%+v", sum)
 	}
 }
+
+// An account that is parked since its budget is used up has finished what it
+// exported: nothing keeps its server from that.
+func TestABudgetThatIsUsedUpKeepsNothingUnfinished(t *testing.T) {
+	t.Parallel()
+	s := newServer(300, "INBOX")
+	s.onFinish = func(message.ID, source.Action) error { return nil }
+	s.budget = source.Budget{Bytes: 5000, Per: time.Hour}
+	r := newRig(t, s)
+	r.after(plan.After{Action: source.Action{Delete: true}})
+	res := r.run()
+	r.wantExit(res, engine.ExitParked)
+	if n := total(res).Written; n == 0 || n == 300 || int64(len(s.done)) != n {
+		t.Errorf("%d are written, %d finished", n, len(s.done))
+	}
+}
