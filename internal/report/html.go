@@ -28,7 +28,7 @@ var pageTemplate = sync.OnceValues(func() (*template.Template, error) {
 				return number(v), nil
 			}
 			return "", fmt.Errorf("%T is no number", v)
-		}, "size": size, "clock": clock,
+		}, "things": things, "size": size, "clock": clock,
 	}).Parse(pageText)
 })
 
@@ -149,6 +149,17 @@ func parts(s *Sum) []part {
 		out[i].W = max(out[i].W, 1.5) // seen, however few
 	}
 	return out
+}
+
+// things is the kind of a failure as it stands behind a count of them.
+func things(kind string, count int64) string {
+	switch {
+	case count != 1:
+		return kind
+	case strings.HasSuffix(kind, "boxes"):
+		return strings.TrimSuffix(kind, "es")
+	}
+	return strings.TrimSuffix(kind, "s")
 }
 
 // mostBars is how many bars the sizes have.

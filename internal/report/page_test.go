@@ -200,3 +200,23 @@ func TestPageIsSafe(t *testing.T) {
 		t.Errorf("the data don't come back: %v", err)
 	}
 }
+
+// TestOneOfAKind: one account isn't called "1 accounts".
+func TestOneOfAKind(t *testing.T) {
+	t.Parallel()
+	r := sample(1)
+	r.Accounts[0].Mailboxes = r.Accounts[0].Mailboxes[:1]
+	r.Failures = []Failure{
+		{Kind: "accounts", Reason: "auth", Count: 1}, {Kind: "mailboxes", Reason: "gone", Count: 1},
+		{Kind: "dead letters", Reason: "message", Count: 1}, {Kind: "messages", Reason: "message", Count: 2},
+	}
+	var b bytes.Buffer
+	if err := HTML(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"mailbox of 1 account<", "1</span> account: auth", "1</span> mailbox: gone", "1</span> dead letter: message", "2</span> messages: message"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
