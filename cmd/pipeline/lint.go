@@ -32,7 +32,7 @@ text that YAML cuts at a #.
 Exit codes: 0 all is right; 1 there are warnings; 2 there are mistakes.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			j, err := c.read()
+			j, err := job.Load(job.Options{File: c.file, Plugins: c.plugins, Values: c.values, Log: c.logger(), Mistaken: true})
 			if err != nil {
 				return err
 			}

@@ -185,7 +185,8 @@ func Load(path string) (*File, error) {
 }
 
 // Parse reads a file's text; path is for its errors and its default name. The
-// error is Problems.
+// error is Problems. A File that comes with them is what could be made of the
+// text, good for nothing but finding more of what is wrong.
 func Parse(path string, data []byte) (*File, error) {
 	return ParseWith(path, data, os.ReadFile)
 }
@@ -209,7 +210,7 @@ func ParseWith(path string, data []byte, readFile func(path string) ([]byte, err
 	f := b.build(path)
 	if len(r.problems) > 0 {
 		r.problems.Sort()
-		return nil, r.problems
+		return f, r.problems
 	}
 	return f, nil
 }
@@ -384,7 +385,7 @@ func (b *builder) plugin(key string) *PluginConfig {
 		b.at(key+".config", "expected a mapping, found %s", n.kind)
 		n = &node{kind: mapping, line: line, column: column}
 	}
-	return &PluginConfig{file: b.file, base: key + ".config", node: n}
+	return &PluginConfig{file: b.file, base: key + ".config", node: n, absent: parent.get("config") == nil}
 }
 
 // saidBelow reports whether something is wrong with a key below that one.

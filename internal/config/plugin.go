@@ -23,6 +23,8 @@ type PluginConfig struct {
 	base string // path of the key config, as in "sources[0].config"
 	node *node
 
+	absent bool // the file has no such key, or has it under a wrong name
+
 	pattern *PluginConfig     // as the file has it, of one that a row made
 	row     string            // where that row stands; "" without one
 	cells   map[string]string // of the row
@@ -43,6 +45,9 @@ func (c *PluginConfig) Pattern() *PluginConfig {
 	}
 	return c
 }
+
+// Absent reports whether the file has no config at this place.
+func (c *PluginConfig) Absent() bool { return c.absent }
 
 // Secret gives the value of a secret as it is now. Errors name the reference,
 // the key and the place, never a value.

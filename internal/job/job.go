@@ -36,13 +36,18 @@ type Options struct {
 	Plugins []string // folders to look for plugins in, before the usual places
 	Values  config.Values
 	Log     *slog.Logger
+
+	// Mistaken loads a file with mistakes as well, as far as it can be read:
+	// for Check alone, which then tells of those and its own together.
+	Mistaken bool
 }
 
 // Job is a pipeline file with its plugins. Close must be called.
 type Job struct {
 	File   *config.File
 	Plan   *plan.Plan
-	folder string // of the file
+	wrong  config.Problems // what the file alone shows to be wrong
+	folder string          // of the file
 	values config.Values
 	host   *pluginhost.Host
 	ledger *ledger.Ledger // nil: nothing is remembered
@@ -59,7 +64,8 @@ type Job struct {
 // nothing.
 func Load(o Options) (*Job, error) {
 	f, err := config.Load(o.File)
-	if err != nil {
+	var wrong config.Problems
+	if err != nil && (f == nil || !o.Mistaken || !errors.As(err, &wrong)) {
 		return nil, err
 	}
 	folder, err := filepath.Abs(filepath.Dir(o.File))
@@ -70,7 +76,7 @@ func Load(o Options) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.File = f
+	j.File, j.wrong = f, wrong
 	return j, nil
 }
 
@@ -159,7 +165,7 @@ func (j *Job) Close(ctx context.Context) error {
 // comes back at once, but for what is wrong with one row of a table: that is
 // added to the file's BadRows, and the row's source taken out.
 func (j *Job) Check(ctx context.Context) error {
-	var all config.Problems
+	all := slices.Clone(j.wrong)
 	var others []error
 	take := func(err error) {
 		var ps config.Problems
@@ -173,7 +179,7 @@ func (j *Job) Check(ctx context.Context) error {
 	absent := map[string]bool{} // plugins: 3,000 sources may name one
 	schema := func(kind pluginhost.Kind, plugin, key string) *config.PluginSchema {
 		name := kind.String() + " " + plugin
-		if absent[name] {
+		if absent[name] || plugin == "" { // which the file's own mistakes tell
 			return nil
 		}
 		s, err := j.schema(ctx, kind, plugin)
@@ -183,6 +189,14 @@ func (j *Job) Check(ctx context.Context) error {
 		}
 		return s
 	}
+	// In a file with mistakes a config that isn't there may stand under a wrong
+	// name, which they tell: what it lacks would be noise.
+	check := func(c *config.PluginConfig, s *config.PluginSchema) error {
+		if len(j.wrong) > 0 && c.Absent() {
+			return nil
+		}
+		return c.CheckWith(s)
+	}
 	patterns := map[*config.PluginConfig]bool{} // what stands for many sources, and whether it is right
 	j.eachSource(func(s *config.Source) error {
 		if right, seen := patterns[s.Config.Pattern()]; seen && !right {
@@ -190,7 +204,7 @@ func (j *Job) Check(ctx context.Context) error {
 		} else if !seen {
 			sc := schema(pluginhost.Source, s.Plugin, s.Key)
 			if sc != nil {
-				err := s.Config.Pattern().CheckWith(sc)
+				err := check(s.Config.Pattern(), sc)
 				take(err)
 				right = err == nil
 			}
@@ -211,17 +225,18 @@ func (j *Job) Check(ctx context.Context) error {
 	for i := range j.File.Sinks {
 		s := &j.File.Sinks[i]
 		if sc := schema(pluginhost.Sink, s.Plugin, fmt.Sprintf("sinks[%d]", i)); sc != nil {
-			take(s.Config.CheckWith(sc))
+			take(check(s.Config, sc))
 		}
 	}
 	for i, c := range j.File.Plugins {
-		if c != nil {
+		if c != nil && j.File.Stages[i] != nil {
 			if sc := schema(pluginhost.Stage, j.File.Stages[i].Plugin, fmt.Sprintf("stages[%d]", i)); sc != nil {
-				take(c.CheckWith(sc))
+				take(check(c, sc))
 			}
 		}
 	}
 	if len(all) > 0 {
+		all.Sort()
 		others = append([]error{all}, others...)
 	}
 	return errors.Join(others...)
