@@ -160,8 +160,11 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	if !f.quiet && !f.json && ctx.Err() == nil { // else most of what it counts was cut short
 		report.Text(c.out, result)
 	}
-	return errors.Join(l.EndRun(context.WithoutCancel(ctx), number, time.Now(), code),
-		c.prove(ctx, ended{j, l, number, began, result, series, code}), c.conclude(result, code, err))
+	noted := l.EndRun(context.WithoutCancel(ctx), number, time.Now(), code)
+	if fault.Is(err, fault.Full) && fault.Is(noted, fault.Full) {
+		noted = nil // one full disk is told once
+	}
+	return errors.Join(noted, c.prove(ctx, ended{j, l, number, began, result, series, code}), c.conclude(result, code, err))
 }
 
 // conclude says how the run ended and what to do about it.

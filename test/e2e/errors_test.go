@@ -270,7 +270,7 @@ func TestFullStateDisk(t *testing.T) {
 	const n = 1400
 	deliver(server, n, 500)
 	j := newJob(t, file{address: server.IMAP}.String())
-	disk := mount(t, j.path("state"), "200k")
+	disk := mount(t, j.path("state"), "300k")
 	oneClearError(t, j.run(1, "run"), "room", "state", "full")
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=50m"); err != nil {
 		t.Fatal(err)

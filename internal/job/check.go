@@ -1,0 +1,93 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/mailhaul/pipeline/internal/config"
+	"github.com/mailhaul/pipeline/internal/pluginhost"
+)
+
+// Check holds every plugin's config against the schema that the plugin
+// publishes. It evaluates no reference and uses no network. All that is wrong
+// comes back at once, but for what is wrong with one row of a table: that is
+// added to the file's BadRows, and the row's source taken out.
+func (j *Job) Check(ctx context.Context) error {
+	all := slices.Clone(j.wrong)
+	var others []error
+	take := func(err error) {
+		var ps config.Problems
+		switch {
+		case errors.As(err, &ps):
+			all = append(all, ps...)
+		case err != nil:
+			others = append(others, err)
+		}
+	}
+	absent := map[string]bool{} // plugins: 3,000 sources may name one
+	schema := func(kind pluginhost.Kind, plugin, key string) *config.PluginSchema {
+		name := kind.String() + " " + plugin
+		if absent[name] || plugin == "" { // which the file's own mistakes tell
+			return nil
+		}
+		s, err := j.schema(ctx, kind, plugin)
+		if err != nil {
+			others = append(others, j.File.Place(key+".plugin", err))
+			absent[name] = true
+		}
+		return s
+	}
+	// In a file with mistakes a config that isn't there may stand under a wrong
+	// name, which they tell: what it lacks would be noise.
+	check := func(c *config.PluginConfig, s *config.PluginSchema) error {
+		if len(j.wrong) > 0 && c.Absent() {
+			return nil
+		}
+		return c.CheckWith(s)
+	}
+	patterns := map[*config.PluginConfig]bool{} // what stands for many sources, and whether it is right
+	j.eachSource(func(s *config.Source) error {
+		if right, seen := patterns[s.Config.Pattern()]; seen && !right {
+			return nil
+		} else if !seen {
+			sc := schema(pluginhost.Source, s.Plugin, s.Key)
+			if sc != nil {
+				err := check(s.Config.Pattern(), sc)
+				take(err)
+				right = err == nil
+			}
+			patterns[s.Config.Pattern()] = right
+			if !right || s.Row == "" {
+				return nil
+			}
+		}
+		if s.Row == "" {
+			return nil
+		}
+		sc, err := j.schema(ctx, pluginhost.Source, s.Plugin)
+		if err != nil {
+			return err
+		}
+		return s.Config.CheckWith(sc)
+	})
+	for i := range j.File.Sinks {
+		s := &j.File.Sinks[i]
+		if sc := schema(pluginhost.Sink, s.Plugin, fmt.Sprintf("sinks[%d]", i)); sc != nil {
+			take(check(s.Config, sc))
+		}
+	}
+	for i, c := range j.File.Plugins {
+		if c != nil && j.File.Stages[i] != nil {
+			if sc := schema(pluginhost.Stage, j.File.Stages[i].Plugin, fmt.Sprintf("stages[%d]", i)); sc != nil {
+				take(check(c, sc))
+			}
+		}
+	}
+	if len(all) > 0 {
+		all.Sort()
+		others = append([]error{all}, others...)
+	}
+	return errors.Join(others...)
+}
