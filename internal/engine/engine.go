@@ -231,11 +231,7 @@ func (e *Engine) prepare(ctx context.Context) error {
 		if !o.target.Dirty {
 			continue
 		}
-		_, err := o.get()
-		for fault.Is(err, fault.Crashed) && o.broken() == nil {
-			_, err = o.get() // a new process, until it has died too often
-		}
-		if err != nil {
+		if err := o.roll(); err != nil {
 			o.fail(fmt.Errorf("sink %s: %w", o.plan.Name, err))
 		}
 	}
@@ -313,8 +309,12 @@ func (e *Engine) idle(n int) {
 func (e *Engine) closeSinks(ctx context.Context, committed bool) error {
 	var errs []error
 	for _, o := range e.outlets {
-		err := o.close(ctx)
-		clean := err == nil && committed && o.broken() == nil && o.used && o.settled()
+		var rolled error
+		if committed && o.broken() == nil && o.isBehind() {
+			rolled = o.roll() // else the target would lag behind the ledger until something is written again (I2)
+		}
+		err := errors.Join(rolled, o.close(ctx))
+		clean := err == nil && committed && o.broken() == nil && o.used && o.settled() && !o.isBehind()
 		if err != nil && !fault.Is(err, fault.Crashed) {
 			errs = append(errs, err)
 		}

@@ -37,6 +37,7 @@ type outlet struct {
 	failed      error // given up for this run
 	used        bool  // opened in this run: to be marked clean at its end
 	uncommitted bool  // something was written that no commit covers
+	behind      bool  // the ledger has a checkpoint that no session was told of
 }
 
 // session is one opening of an outlet.
@@ -110,7 +111,7 @@ func (o *outlet) get() (*session, error) {
 		}
 		opened.lanes = append(opened.lanes, &lane{Lane: l})
 	}
-	o.open = opened
+	o.open, o.behind = opened, false
 	faultpoint.Hit("engine.sink.opened")
 	return opened, nil
 }
@@ -223,7 +224,7 @@ func (o *outlet) endCommit() {
 // committed tells the sink that the ledger has its checkpoint.
 func (o *outlet) committed(ctx context.Context, gen int, cp sink.Checkpoint) {
 	o.mu.Lock()
-	o.checkpoint, o.deaths, o.committing = cp, 0, false
+	o.checkpoint, o.deaths, o.committing, o.behind = cp, 0, false, true
 	o.changed.Broadcast()
 	o.target.Known = true
 	s := o.open
@@ -240,7 +241,29 @@ func (o *outlet) committed(ctx context.Context, gen int, cp sink.Checkpoint) {
 			return
 		}
 		o.fail(fmt.Errorf("sink %s: after the commit: %w", o.plan.Name, err))
+		return
 	}
+	o.mu.Lock()
+	o.behind = false
+	o.mu.Unlock()
+}
+
+// roll opens the sink at its committed checkpoint, in a new process when one
+// dies, until it has died too often.
+func (o *outlet) roll() error {
+	_, err := o.get()
+	for fault.Is(err, fault.Crashed) && o.broken() == nil {
+		_, err = o.get()
+	}
+	return err
+}
+
+// isBehind reports whether a sink may have staged something for a commit of
+// which it hasn't heard: its session died in between.
+func (o *outlet) isBehind() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.behind
 }
 
 // fail gives the outlet up for this run.

@@ -29,7 +29,8 @@ type store struct {
 	refuse  map[uint32]bool // Write says Message
 	killer  map[uint32]bool // the process dies at Write
 	dieAt   int             // the process dies once at that Write; 0: never
-	dieIn   string          // "flush": dies once in the next Flush; "flushed": right after it
+	dieIn   string          // "flush": dies once in the next Flush; "flushed": right after it; "committed": in Committed
+	placed  int             // the flush of which Open or Committed told
 	full    int             // Write says Full from then on; 0: never
 	slow    func()
 	openErr error
@@ -64,7 +65,7 @@ func (s *store) open(st sink.State) (engine.SinkSession, error) {
 	if st.Checkpoint != nil {
 		n, _ = strconv.Atoi(string(st.Checkpoint))
 	}
-	s.durable = maps.Clone(s.at[n])
+	s.durable, s.placed = maps.Clone(s.at[n]), n
 	return &storeSession{s: s, held: maps.Clone(s.at[n])}, nil
 }
 
@@ -131,8 +132,23 @@ func (ss *storeSession) Flush(context.Context) (sink.Checkpoint, error) {
 	return sink.Checkpoint(strconv.Itoa(ss.s.flushes)), nil
 }
 
-func (ss *storeSession) Committed(context.Context, sink.Checkpoint) error { return nil }
-func (ss *storeSession) Close() error                                     { return nil }
+func (ss *storeSession) Committed(_ context.Context, c sink.Checkpoint) error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.s.mu.Lock()
+	defer ss.s.mu.Unlock()
+	if ss.s.dieIn == "committed" {
+		ss.s.dieIn = ""
+		ss.dead = true
+	}
+	if ss.dead {
+		return errDied
+	}
+	ss.s.placed, _ = strconv.Atoi(string(c))
+	return nil
+}
+
+func (ss *storeSession) Close() error { return nil }
 
 // Lane answers from a goroutine of its own, as the wire does.
 func (ss *storeSession) Lane(context.Context) (engine.Lane, error) {
