@@ -40,7 +40,6 @@ func (v *verifier) readFiles(ctx context.Context, k *kept, heads bool) error {
 	if k.gone {
 		return nil
 	}
-	k.row(int32(max(len(v.table.items), 1) - 1)) // rows don't move while workers write to them
 	jobs := make(chan []job, 64)
 	readers := make([]*reader, workers())
 	var wg sync.WaitGroup
