@@ -41,7 +41,10 @@ func TestJudge(t *testing.T) {
 	t.Logf("%d .msg files of %d mails", len(all), len(mails)+len(hostile)+len(samples))
 
 	t.Run("lint", func(t *testing.T) { inBatches(all, 300, func(files []string) { j.lint(t, files) }) })
-	t.Run("OLE32", func(t *testing.T) { inBatches(plain, 100, func(files []string) { j.ole32(t, files) }) })
+	t.Run("OLE32", func(t *testing.T) {
+		j.ole32(t, plain[:1]) // starts Wine's server, which two at once would do in each other's way
+		inBatches(plain[1:], 100, func(files []string) { j.ole32(t, files) })
+	})
 	t.Run("four readers, samples", func(t *testing.T) {
 		inBatches(samples, 2, func(mails []string) {
 			for name, v := range j.crosscheck(t, mails, filepath.Join(out, "samples"), four) {
@@ -172,8 +175,17 @@ func (j judge) lint(t *testing.T, files []string) {
 // ole32 has Wine's OLE32 open every element by its name.
 func (j judge) ole32(t *testing.T, files []string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(j.home, "crosscheck"), append([]string{"--wine"}, files...)...)
-	out, err := cmd.Output()
+	var out []byte
+	var err error
+	for range 3 {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(j.home, "crosscheck"), append([]string{"--wine"}, files...)...)
+		if out, err = cmd.Output(); len(out) > 0 {
+			break
+		}
+		// No word of any file: Wine itself didn't start, as when its server
+		// is just ending.
+		t.Logf("Wine didn't start: %v", err)
+	}
 	good := 0
 	for line := range strings.Lines(string(out)) {
 		if strings.Contains(line, " 0 bad") {
