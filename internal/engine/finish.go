@@ -39,10 +39,11 @@ type finisher struct {
 	done    chan struct{}
 }
 
-// finishing is what waits of one mailbox.
+// finishing is what waits of one mailbox under one UIDVALIDITY.
 type finishing struct {
-	box *box
-	ids []message.ID
+	box    *box
+	number ledger.Box
+	ids    []message.ID
 }
 
 // startFinishing returns the finisher of a pass; nil when nothing is to be
@@ -65,8 +66,9 @@ func (a *account) startFinishing(ctx context.Context, opened source.Opened) (*fi
 }
 
 // add hands over messages whose fates are all in the ledger. It never waits:
-// the committer calls it.
-func (f *finisher) add(b *box, ids ...message.ID) {
+// the committer calls it. The number is that of the mailbox when they were
+// listed: a later page may tell another UIDVALIDITY.
+func (f *finisher) add(b *box, number ledger.Box, ids ...message.ID) {
 	if f == nil || len(ids) == 0 {
 		return
 	}
@@ -81,12 +83,12 @@ func (f *finisher) add(b *box, ids ...message.ID) {
 	f.size += len(ids)
 	f.changed.Broadcast()
 	for i := range f.waiting {
-		if w := &f.waiting[i]; w.box == b {
+		if w := &f.waiting[i]; w.box == b && w.number == number {
 			w.ids = append(w.ids, ids...)
 			return
 		}
 	}
-	f.waiting = append(f.waiting, finishing{b, ids})
+	f.waiting = append(f.waiting, finishing{b, number, ids})
 }
 
 // room waits until not too many wait.
@@ -137,11 +139,11 @@ func (f *finisher) loop(ctx context.Context) {
 	})
 	defer stop()
 	for {
-		b, ids := f.next(ctx)
-		if len(ids) == 0 {
+		batch := f.next(ctx)
+		if len(batch.ids) == 0 {
 			return
 		}
-		if err := f.finish(ctx, b, ids); err != nil {
+		if err := f.finish(ctx, batch); err != nil {
 			f.mu.Lock()
 			f.err = err
 			f.mu.Unlock()
@@ -152,12 +154,12 @@ func (f *finisher) loop(ctx context.Context) {
 
 // next waits for a batch of one mailbox: a full one, or what there is at the
 // end or when too many wait. None ends the loop.
-func (f *finisher) next(ctx context.Context) (*box, []message.ID) {
+func (f *finisher) next(ctx context.Context) finishing {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
 		if ctx.Err() != nil || f.a.e.stopped() {
-			return nil, nil
+			return finishing{}
 		}
 		for i := range f.waiting {
 			w := &f.waiting[i]
@@ -167,17 +169,17 @@ func (f *finisher) next(ctx context.Context) (*box, []message.ID) {
 				continue
 			}
 			n := min(len(w.ids), f.batch())
-			b, ids := w.box, w.ids[:n:n]
+			batch := finishing{w.box, w.number, w.ids[:n:n]}
 			w.ids = w.ids[n:]
 			if len(w.ids) == 0 {
 				f.waiting = append(f.waiting[:i], f.waiting[i+1:]...)
 			}
 			f.size -= n
 			f.changed.Broadcast()
-			return b, ids
+			return batch
 		}
 		if f.ending {
-			return nil, nil
+			return finishing{}
 		}
 		f.changed.Wait()
 	}
@@ -192,7 +194,8 @@ func (f *finisher) batch() int {
 
 // finish takes one batch through the server, and into the ledger where the
 // server itself wouldn't show that it is done.
-func (f *finisher) finish(ctx context.Context, b *box, ids []message.ID) error {
+func (f *finisher) finish(ctx context.Context, batch finishing) error {
+	b, ids := batch.box, batch.ids
 	if err := f.a.lanes.acquire(ctx); err != nil {
 		return err
 	}
@@ -236,7 +239,7 @@ func (f *finisher) finish(ctx context.Context, b *box, ids []message.ID) error {
 		note = ledger.Removed
 	}
 	if note != "" {
-		if err := f.a.e.ledger.Finish(ctx, b.number, note, done); err != nil {
+		if err := f.a.e.ledger.Finish(ctx, batch.number, note, done); err != nil {
 			return err
 		}
 	}
@@ -274,7 +277,7 @@ func (f *finisher) exported(it *item) {
 		it.box.unripe(1)
 		return
 	}
-	f.add(it.box, it.sum.ID)
+	f.add(it.box, it.number, it.sum.ID)
 }
 
 // ripe reports whether a message is as old as the file wants. One whose age
@@ -331,7 +334,7 @@ func (f *finisher) earlier(ctx context.Context, b *box, ids []message.ID) error 
 		}
 		b.unripe(int64(all - len(ids)))
 	}
-	f.add(b, ids...)
+	f.add(b, b.number, ids...)
 	f.room()
 	return nil
 }
