@@ -87,10 +87,6 @@ func (c *command) withJob(ctx context.Context, f func(context.Context, *job.Job)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-		defer cancel()
-		err = errors.Join(err, j.Close(ctx))
-	}()
+	defer func() { err = errors.Join(err, c.closeJob(j)) }()
 	return f(ctx, j)
 }

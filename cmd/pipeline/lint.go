@@ -36,7 +36,7 @@ Exit codes: 0 all is right; 1 there are warnings; 2 there are mistakes.`,
 			if err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(cmd.Context()))) }()
+			defer func() { err = errors.Join(err, c.closeJob(j)) }()
 			if err := j.Check(cmd.Context()); err != nil {
 				return err
 			}

@@ -89,11 +89,7 @@ func (c *command) look(ctx context.Context, args []string, f *lookFlags, changes
 		}
 	}
 	if j != nil {
-		defer func() {
-			ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-			defer cancel()
-			err = errors.Join(err, j.Close(ctx))
-		}()
+		defer func() { err = errors.Join(err, c.closeJob(j)) }()
 	}
 	if err != nil {
 		return err

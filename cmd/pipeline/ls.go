@@ -76,16 +76,13 @@ tabs between, all of them; --json prints a document for programs.`,
 
 // lsSources shows what sources the file has. It asks no server.
 func (c *command) lsSources(ctx context.Context) error {
-	j, err := c.load(ctx)
-	if err != nil {
-		return err
-	}
-	defer j.Close(ctx)
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	for i := range j.File.Sources {
-		fmt.Fprintf(w, "%s\t%s\n", j.File.Sources[i].Name, j.File.Sources[i].Plugin)
-	}
-	return w.Flush()
+	return c.withJob(ctx, func(_ context.Context, j *job.Job) error {
+		w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+		for i := range j.File.Sources {
+			fmt.Fprintf(w, "%s\t%s\n", j.File.Sources[i].Name, j.File.Sources[i].Plugin)
+		}
+		return w.Flush()
+	})
 }
 
 func (c *command) ls(ctx context.Context, args []string, f *lsFlags) error {

@@ -31,7 +31,7 @@ lists and judges, and says how much would be exported.`,
 			if err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(ctx))) }()
+			defer func() { err = errors.Join(err, c.closeJob(j)) }()
 			if err := j.Check(ctx); err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -187,5 +188,34 @@ func (c *command) load(ctx context.Context) (*job.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j, j.Settle(ctx)
+	if err := j.Settle(ctx); err != nil {
+		return nil, errors.Join(err, c.closeJob(j))
+	}
+	return j, nil
+}
+
+// loadOffline is load with a plan of the sinks alone, for verbs that ask no
+// server.
+func (c *command) loadOffline(ctx context.Context) (*job.Job, error) {
+	j, err := c.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err = j.Check(ctx); err == nil {
+		err = j.PrepareOffline(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.closeJob(j))
+	}
+	return j, nil
+}
+
+// closePatience is how long plugins may take to end.
+const closePatience = 15 * time.Second
+
+// closeJob ends a job's plugins, also when the command's own context has ended.
+func (c *command) closeJob(j *job.Job) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	return j.Close(ctx)
 }

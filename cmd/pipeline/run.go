@@ -20,9 +20,6 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
-// closePatience is how long plugins may take to end.
-const closePatience = 15 * time.Second
-
 type runFlags struct {
 	adopt       []string
 	rewrite     []string
@@ -92,11 +89,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-		defer cancel()
-		err = errors.Join(err, j.Close(ctx))
-	}()
+	defer func() { err = errors.Join(err, c.closeJob(j)) }()
 	var l *ledger.Ledger
 	if !f.dry { // a run may go on meanwhile
 		if l, err = j.OpenLedger(ctx); err != nil {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mailhaul/pipeline/internal/job"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -67,17 +66,11 @@ func (c *command) exportState(ctx context.Context, path string) (err error) {
 }
 
 func (c *command) importState(ctx context.Context, path string) (err error) {
-	j, err := c.load(ctx)
+	j, err := c.loadOffline(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.closeJob(j)) }()
-	if err := j.Check(ctx); err != nil {
-		return err
-	}
-	if err := j.PrepareOffline(ctx); err != nil {
-		return err
-	}
 	moved, err := j.ImportState(ctx, path)
 	if err != nil {
 		return err
@@ -92,11 +85,4 @@ func (c *command) importState(ctx context.Context, path string) (err error) {
 		}
 	}
 	return nil
-}
-
-// closeJob ends a job that only looked.
-func (c *command) closeJob(j *job.Job) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-	defer cancel()
-	return j.Close(ctx)
 }

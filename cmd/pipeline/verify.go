@@ -156,17 +156,11 @@ func (c *command) prepared(ctx context.Context, offline bool) (*job.Job, *ledger
 
 // rebuild makes a lost ledger anew.
 func (c *command) rebuild(ctx context.Context) (err error) {
-	j, err := c.load(ctx)
+	j, err := c.loadOffline(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.closeJob(j)) }()
-	if err := j.Check(ctx); err != nil {
-		return err
-	}
-	if err := j.PrepareOffline(ctx); err != nil {
-		return err
-	}
 	r, err := verify.Rebuild(ctx, verify.RebuildOptions{Plan: j.Plan, Dir: j.File.State, Name: j.File.Name})
 	if err != nil {
 		return err

@@ -191,17 +191,24 @@ func (j *Job) Prepare(ctx context.Context) error {
 		p.Sources = append(p.Sources, planned)
 		return nil
 	})
-	for i := range j.File.Sinks {
-		s, err := j.planSink(ctx, &j.File.Sinks[i])
-		errs = append(errs, err)
-		p.Sinks = append(p.Sinks, s)
-	}
+	errs = append(errs, j.planSinks(ctx, p))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	p.Settle()
 	j.Plan = p
 	return j.place(p.Check())
+}
+
+// planSinks asks each sink where it writes, and puts it into the plan.
+func (j *Job) planSinks(ctx context.Context, p *plan.Plan) error {
+	var errs []error
+	for i := range j.File.Sinks {
+		s, err := j.planSink(ctx, &j.File.Sinks[i])
+		errs = append(errs, err)
+		p.Sinks = append(p.Sinks, s)
+	}
+	return errors.Join(errs...)
 }
 
 // place puts errors that name a key of the file at its place.

@@ -2,7 +2,6 @@ package job
 
 import (
 	"context"
-	"errors"
 
 	"github.com/mailhaul/pipeline/internal/plan"
 )
@@ -12,13 +11,7 @@ import (
 // into where the accounts' secrets aren't.
 func (j *Job) PrepareOffline(ctx context.Context) error {
 	p := &plan.Plan{Name: j.File.Name, Chain: j.File.Chain(), Concurrency: j.File.Concurrency.Sources}
-	var errs []error
-	for i := range j.File.Sinks {
-		s, err := j.planSink(ctx, &j.File.Sinks[i])
-		errs = append(errs, err)
-		p.Sinks = append(p.Sinks, s)
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := j.planSinks(ctx, p); err != nil {
 		return err
 	}
 	j.Plan = p
