@@ -110,18 +110,27 @@ func merge(to, from *message.Summary) {
 	to.Have |= from.Have &^ (message.NeedHeaders | message.NeedStructure | message.NeedBody)
 }
 
-// pass delivers a small body from memory.
-func (w *worker) pass(it *item, body *message.Body) error {
+// take reads a small body into memory, and notes what it is as it came.
+func (w *worker) take(it *item, body *message.Body) ([]byte, error) {
 	data, ok := body.Bytes()
 	if !ok {
 		var err error
 		if data, err = w.read(body); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	sum := sha256.Sum256(data)
 	it.octets, it.sha256 = int64(len(data)), sum[:]
 	setHeader(it, data)
+	return data, nil
+}
+
+// pass delivers a small body from memory.
+func (w *worker) pass(it *item, body *message.Body) error {
+	data, err := w.take(it, body)
+	if err != nil {
+		return err
+	}
 	if w.e.bodyTellsStructure(it) {
 		w.e.measure(it, bytes.NewReader(data))
 		it.tellStructure()

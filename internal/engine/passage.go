@@ -102,16 +102,10 @@ func (w *worker) alter(ctx context.Context, it *item, body *message.Body) (err e
 func (p *passage) take(ctx context.Context, body *message.Body) error {
 	w, it := p.w, p.it
 	if !it.big {
-		data, ok := body.Bytes()
-		if !ok {
-			var err error
-			if data, err = w.read(body); err != nil {
-				return err
-			}
+		data, err := w.take(it, body)
+		if err != nil {
+			return err
 		}
-		sum := sha256.Sum256(data)
-		it.octets, it.sha256 = int64(len(data)), sum[:]
-		setHeader(it, data)
 		if w.e.bodyTellsStructure(it) || w.e.measuresLater(it) {
 			w.e.measure(it, bytes.NewReader(data))
 		}
