@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/octets"
 )
 
 // mostLines is how many accounts a plain report has a line for.
@@ -39,7 +40,7 @@ func (l *lines) tick() {
 // words says where an account, or all of them, is.
 func (m *meter) words() string {
 	c := m.last()
-	parts := []string{fmt.Sprintf("%d of %d messages", c.settled, c.todo), size(c.octets)}
+	parts := []string{fmt.Sprintf("%d of %d messages", c.settled, c.todo), octets.Text(c.octets)}
 	if c.expected > c.listed {
 		parts[0] += fmt.Sprintf(" (%d of %d listed)", c.listed, c.expected)
 	}

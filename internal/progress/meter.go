@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/octets"
 )
 
 // window is how far back a rate looks: what a server gave an hour ago says
@@ -51,7 +52,7 @@ type meter struct {
 // publish says what shared will return: bars are drawn by a goroutine that must
 // not wait for ours.
 func (m *meter) publish() {
-	text := size(m.last().octets)
+	text := octets.Text(m.last().octets)
 	for _, more := range []string{m.speed(), m.eta()} {
 		if more != "" {
 			text += ", " + more
@@ -100,11 +101,11 @@ func (m *meter) rates() (octets, messages float64, ok bool) {
 
 // speed is the rate of octets in words, "" when it can't be told.
 func (m *meter) speed() string {
-	octets, _, ok := m.rates()
+	rate, _, ok := m.rates()
 	if !ok {
 		return ""
 	}
-	return size(int64(octets)) + "/s"
+	return octets.Text(int64(rate)) + "/s"
 }
 
 // eta says how long it will take at the present rate: a range as long as the
@@ -143,17 +144,4 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
-}
-
-// size writes octets for people, in thousands.
-func size(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d B", n)
 }

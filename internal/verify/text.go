@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/mailhaul/pipeline/internal/octets"
 )
 
 // mostShown bounds the findings that the text shows of one mailbox; --json has
@@ -68,7 +70,7 @@ func (s *SinkResult) line(sample float64) string {
 	if s.Lines > 0 || s.Files == 0 && s.Messages == 0 {
 		return fmt.Sprintf("%s in %s", count(s.Lines, "line"), s.Target)
 	}
-	text := fmt.Sprintf("%s in %s, %s", count(s.Files, "file"), s.Target, size(s.Octets))
+	text := fmt.Sprintf("%s in %s, %s", count(s.Files, "file"), s.Target, octets.Text(s.Octets))
 	if sample < 1 {
 		text += fmt.Sprintf(" of %s", count(s.Hashed, "file"))
 	}
@@ -171,17 +173,4 @@ func count(n int64, what string) string {
 		what += "s"
 	}
 	return fmt.Sprintf("%d %s", n, what)
-}
-
-// size writes octets for people, in thousands.
-func size(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d B", n)
 }
