@@ -82,7 +82,7 @@ func Object(s *message.Summary, fields []Field) ([]byte, error) {
 			continue
 		}
 		if at, isTime := v.(time.Time); isTime {
-			text := rfc3339(at)
+			text := message.RFC3339(at)
 			if text == "" {
 				continue
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/rivo/uniseg"
 
 	"github.com/mailhaul/pipeline/internal/expression"
+	"github.com/mailhaul/pipeline/pkg/message"
 )
 
 // Safe returns a text of a stranger as one line that does nothing to a
@@ -64,7 +65,7 @@ func cell(v any, full bool) string {
 		return map[bool]string{true: "yes", false: "no"}[v]
 	case time.Time:
 		if full {
-			return rfc3339(v)
+			return message.RFC3339(v)
 		}
 		return v.Local().Format("2006-01-02 15:04")
 	case []string:
@@ -90,17 +91,6 @@ func attachment(a expression.Attachment, full bool) string {
 		size = strconv.Itoa(a.Size)
 	}
 	return fmt.Sprintf("%s (%s, %s)", name, Safe(a.MediaType), size)
-}
-
-// rfc3339 returns "" for a time that RFC 3339 can't write.
-func rfc3339(at time.Time) string {
-	if _, offset := at.Zone(); offset <= -24*3600 || offset >= 24*3600 || offset%60 != 0 {
-		at = at.UTC()
-	}
-	if at.IsZero() || at.Year() < 1 || at.Year() > 9999 {
-		return ""
-	}
-	return at.Format(time.RFC3339)
 }
 
 // Size returns octets in the unit that a person reads best: 1,000 to a KB.

@@ -25,6 +25,16 @@ type Credentials struct {
 	Port        int
 }
 
+// Renewing opens a connection, and once more with a new token when the server
+// refuses the first: one that was revoked or ran out looks like a wrong one.
+func Renewing[C any](c *Credentials, open func(renewed bool) (C, error)) (C, error) {
+	conn, err := open(false)
+	if c.Token != nil && fault.Is(err, fault.Auth) {
+		return open(true)
+	}
+	return conn, err
+}
+
 // TokenSource gives OAuth2 access tokens.
 type TokenSource interface {
 	// Token returns a token that is still valid for a while. Renewed says

@@ -82,3 +82,15 @@ type Record struct {
 	Problems []string          // what couldn't be parsed, in the words of the parser
 	Replaces bool              // an earlier record of the same id is superseded
 }
+
+// RFC3339 writes a time as records and listings have it. It returns "" for one
+// that RFC 3339 can't write; a zone that it can't write becomes UTC.
+func RFC3339(at time.Time) string {
+	if _, offset := at.Zone(); offset <= -24*3600 || offset >= 24*3600 || offset%60 != 0 {
+		at = at.UTC()
+	}
+	if at.IsZero() || at.Year() < 1 || at.Year() > 9999 {
+		return ""
+	}
+	return at.Format(time.RFC3339)
+}

@@ -99,8 +99,17 @@ var fields = [...]struct {
 // Parse reads a template: text with fields in braces, "/" between
 // directories, "{{" and "}}" for braces. The levels of {mailbox} become
 // directories. {hash} is put before the extension where the last element
-// leaves it out. Errors are of class fault.Config and say the position.
+// leaves it out. Errors are of class fault.Config, with the key name, and say the
+// position.
 func Parse(text string, opts Options) (*Template, error) {
+	t, err := parse(text, opts)
+	if err != nil {
+		return nil, fault.As(err).WithKey("name")
+	}
+	return t, nil
+}
+
+func parse(text string, opts Options) (*Template, error) {
 	t := &Template{text: text, maxPath: cmp.Or(opts.MaxPath, DefaultMaxPath)}
 	if t.maxPath < MinMaxPath {
 		return nil, fault.New(fault.Config, "a name of at most %d UTF-16 units is too short", t.maxPath).

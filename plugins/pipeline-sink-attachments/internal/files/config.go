@@ -4,7 +4,6 @@ package files
 
 import (
 	"github.com/mailhaul/pipeline/pkg/attachment"
-	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/naming"
 	"github.com/mailhaul/pipeline/pkg/sink"
@@ -26,11 +25,7 @@ const fileMost = 80
 const lanes = 8
 
 func (c Config) template() (*naming.Template, error) {
-	t, err := naming.Parse(c.Name, naming.Options{MaxPath: c.MaxPath - fileMost - 1})
-	if err != nil {
-		return nil, fault.As(err).WithKey("name")
-	}
-	return t, nil
+	return naming.Parse(c.Name, naming.Options{MaxPath: c.MaxPath - fileMost - 1})
 }
 
 // Prepare says where the sink writes and what it reads of a message. A

@@ -3,7 +3,6 @@
 package eml
 
 import (
-	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/naming"
 	"github.com/mailhaul/pipeline/pkg/sink"
@@ -26,11 +25,7 @@ const extension = ".eml"
 const lanes = 8
 
 func (c Config) template() (*naming.Template, error) {
-	t, err := naming.Parse(c.Name, naming.Options{Extension: extension, MaxPath: c.MaxPath})
-	if err != nil {
-		return nil, fault.As(err).WithKey("name")
-	}
-	return t, nil
+	return naming.Parse(c.Name, naming.Options{Extension: extension, MaxPath: c.MaxPath})
 }
 
 // Prepare says where the sink writes and what it reads of a message. A

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -110,7 +109,7 @@ func (e *encoder) line(m *message.Message) line {
 		Source: m.ID.Source, Vars: m.Vars, Mailbox: m.Folder(), LandsIn: m.LandsIn,
 		UID: m.ID.UID, UIDValidity: m.ID.UIDValidity, SequenceNumber: m.SequenceNumber, UIDL: m.ID.UIDL,
 		// The server's zone may change with the season; the moment doesn't.
-		InternalDate: rfc3339(m.InternalDate.UTC()),
+		InternalDate: message.RFC3339(m.InternalDate.UTC()),
 	}
 	if m.Have.Has(message.NeedSize) {
 		l.Size = known(m.Size)
@@ -147,7 +146,7 @@ func (l *line) header(h *message.Header) {
 	l.From, l.To, l.Cc = addresses(h, "From"), addresses(h, "To"), addresses(h, "Cc")
 	l.Bcc, l.ReplyTo = addresses(h, "Bcc"), addresses(h, "Reply-To")
 	if at, ok := h.Date(); ok {
-		l.Date = rfc3339(at)
+		l.Date = message.RFC3339(at)
 	}
 	l.InReplyTo, l.References = h.MessageIDs("In-Reply-To"), h.MessageIDs("References")
 	l.ListUnsubscribe = h.Text("List-Unsubscribe")
@@ -202,18 +201,6 @@ func list(s []string) []string {
 		return []string{}
 	}
 	return s
-}
-
-// rfc3339 returns "" for a time that RFC 3339 can't write. A zone that it
-// can't write becomes UTC.
-func rfc3339(at time.Time) string {
-	if _, offset := at.Zone(); offset <= -24*3600 || offset >= 24*3600 || offset%60 != 0 {
-		at = at.UTC()
-	}
-	if at.IsZero() || at.Year() < 1 || at.Year() > 9999 {
-		return ""
-	}
-	return at.Format(time.RFC3339)
 }
 
 // keyPrefix is what every line begins with, before the id's quote.

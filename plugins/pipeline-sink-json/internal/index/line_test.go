@@ -143,7 +143,7 @@ func TestDatesThatRFC3339CannotWrite(t *testing.T) {
 		{"the sender's zone", time.Date(2025, 1, 1, 0, 0, 0, 0, time.FixedZone("", -5400)), "2025-01-01T00:00:00-01:30"},
 	}
 	for _, tt := range tests {
-		if got := rfc3339(tt.in); got != tt.want {
+		if got := message.RFC3339(tt.in); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}

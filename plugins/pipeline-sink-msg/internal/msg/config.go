@@ -29,11 +29,7 @@ const extension = ".msg"
 const lanes = 4
 
 func (c Config) template() (*naming.Template, error) {
-	t, err := naming.Parse(c.Name, naming.Options{Extension: extension, MaxPath: c.MaxPath})
-	if err != nil {
-		return nil, fault.As(err).WithKey("name")
-	}
-	return t, nil
+	return naming.Parse(c.Name, naming.Options{Extension: extension, MaxPath: c.MaxPath})
 }
 
 func (c Config) options() (convert.Options, error) {

@@ -26,13 +26,7 @@ type Settings struct {
 // Open connects, secures and logs in. A refused login is a fault.Auth with
 // the server's words.
 func Open(ctx context.Context, s *Settings) (*Conn, error) {
-	c, err := open(ctx, s, false)
-	if s.Credentials.Token != nil && fault.Is(err, fault.Auth) {
-		// A token that was revoked or ran out looks like a wrong one: ask
-		// once for another.
-		return open(ctx, s, true)
-	}
-	return c, err
+	return mailnet.Renewing(s.Credentials, func(renewed bool) (*Conn, error) { return open(ctx, s, renewed) })
 }
 
 func open(ctx context.Context, s *Settings, renewed bool) (*Conn, error) {
