@@ -37,8 +37,8 @@ Every file is read and hashed again. What is missing, changed or extra is told
 for each mailbox, each message by its subject, date, sender and id. Nothing is
 changed, but with --rebuild: it makes a lost ledger anew from the manifests.
 
-Exit codes: 0 all holds; 1 something doesn't; 4 nothing was found, but a server
-couldn't be asked.`,
+Exit codes: 0 all holds; 1 something doesn't; 2 a mistake in the file, or it has
+never run here; 4 nothing was found, but a server couldn't be asked.`,
 		Example: `  pipeline verify                 # all of it
   pipeline verify --sample 1%     # read every hundredth file, ask the servers
   pipeline verify --offline       # ask no server`,
@@ -137,7 +137,7 @@ func (c *command) prepared(ctx context.Context, offline bool) (*job.Job, *ledger
 		return nil, nil, nil, err
 	}
 	end := func() error { return c.closeJob(j) }
-	l, err := j.OpenLedger(ctx)
+	l, err := j.ReopenLedger(ctx)
 	if err == nil {
 		err = j.Check(ctx)
 	}

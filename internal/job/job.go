@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -149,6 +150,24 @@ func (j *Job) OpenLedger(ctx context.Context) (*ledger.Ledger, error) {
 	}
 	j.ledger = l
 	return l, nil
+}
+
+// ReopenLedger is OpenLedger for a verb that has nothing to say of a pipeline
+// that never ran: without a ledger the error is a fault.Config, and none is
+// made.
+func (j *Job) ReopenLedger(ctx context.Context) (*ledger.Ledger, error) {
+	view, err := ledger.View(ctx, j.File.State, j.File.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.Config, "pipeline %s has never run here: it has no ledger in %s", j.File.Name, j.File.State).
+			WithHint("was it run in another folder, or with another `state:`? a ledger that was lost is made anew by: pipeline verify --rebuild")
+	}
+	if err == nil {
+		err = view.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return j.OpenLedger(ctx)
 }
 
 // Close ends the plugins' processes and closes the ledger.
