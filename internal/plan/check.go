@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -10,9 +11,10 @@ import (
 )
 
 // Check finds what the file allows and the plugins can't do: a field that a
-// source never has, a limit behind a stage that needs bodies.
+// source never has, a limit behind a stage that needs bodies, two sinks that
+// write into one target.
 func (p *Plan) Check() error {
-	var errs []error
+	errs := p.sharedTargets()
 	for _, g := range p.groups() {
 		s := g.sources[0]
 		// The octets tell the headers and the structure whatever the source
@@ -50,4 +52,24 @@ func (p *Plan) Check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sharedTargets finds sinks that would write into one directory. Other targets,
+// as a service at a URL, may well take from two sinks.
+func (p *Plan) sharedTargets() (errs []error) {
+	first := map[string]string{}
+	for i := range p.Sinks {
+		s := &p.Sinks[i]
+		if !filepath.IsAbs(s.Prepared.Target) {
+			continue
+		}
+		other, taken := first[s.Prepared.Target]
+		if taken {
+			errs = append(errs, fault.New(fault.Config, "sinks %s and %s both write to %s", other, s.Name, s.Prepared.Target).
+				WithKey(fmt.Sprintf("sinks[%d].config.path", i)).WithHint("give each sink a path of its own"))
+			continue
+		}
+		first[s.Prepared.Target] = s.Name
+	}
+	return errs
 }

@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +164,37 @@ func TestCheck(t *testing.T) {
 	p.Sources = append(p.Sources, plan.Source{Name: "bob", Plugin: "pop3", Provides: pop3})
 	if errs := list(p.Check()); len(errs) != 1 || !strings.Contains(errs[0].Error(), "source bob (plugin pop3)") {
 		t.Errorf("got %v", errs)
+	}
+}
+
+func TestTwoSinksInOneTarget(t *testing.T) {
+	t.Parallel()
+	here, there := t.TempDir(), t.TempDir()
+	tests := []struct {
+		name    string
+		targets []string
+		want    []string // keys of the errors
+	}{
+		{"a directory each", []string{here, there}, nil},
+		{"one directory", []string{here, there, here}, []string{"sinks[2].config.path"}},
+		{"one service that takes from both", []string{"https://example.com/in", "https://example.com/in"}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := build(t, imap, nil, eml, "")
+			p.Sinks = nil
+			for _, target := range tt.targets {
+				p.Sinks = append(p.Sinks, plan.Sink{Name: "out", Prepared: sink.Prepared{Target: target}})
+			}
+			var got []string
+			for _, err := range list(p.Check()) {
+				got = append(got, fault.As(err).Key)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 
