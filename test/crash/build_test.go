@@ -32,7 +32,8 @@ func run(m *testing.M) int {
 
 func build(dir string) error {
 	cmd := exec.Command("go", "build", "-tags", "faultpoint", "-o", dir+string(filepath.Separator),
-		"../../cmd/pipeline", "../../plugins/pipeline-sink-eml", "../../plugins/pipeline-sink-json", "./pipeline-source-synthetic")
+		"../../cmd/pipeline", "../../plugins/pipeline-sink-eml", "../../plugins/pipeline-sink-msg", "../../plugins/pipeline-sink-json",
+		"../../plugins/pipeline-source-imap", "../../plugins/pipeline-source-pop3", "./pipeline-source-synthetic")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build what is to be killed: %w\n%s", err, out)

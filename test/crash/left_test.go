@@ -46,7 +46,10 @@ func (p *pipeline) left() left {
 		if err != nil {
 			return err
 		}
-		out[name] = fmt.Sprintf("%x %s", sha256.Sum256(octets), info.ModTime().UTC().Format(time.RFC3339))
+		out[name] = fmt.Sprintf("%x", sha256.Sum256(octets))
+		if p.undated == "" || !strings.Contains(name, p.undated) {
+			out[name] += info.ModTime().UTC().Format(" " + time.RFC3339)
+		}
 		return nil
 	})
 	if err == nil {
@@ -78,7 +81,7 @@ func (p *pipeline) ledger(out left) error {
 	}
 	defer l.Close()
 	targets := map[ledger.TargetID]string{ledger.Everywhere: "all"}
-	for sink, path := range map[string]string{"archive": "out/all", "work": "out/work", "index": "out/index.jsonl"} {
+	for sink, path := range p.sinks {
 		t, err := l.Target(ctx, sink, p.path(path))
 		if err != nil {
 			return err
@@ -93,15 +96,12 @@ func (p *pipeline) ledger(out left) error {
 	if err != nil {
 		return err
 	}
-	for _, mailbox := range names {
-		box, err := l.Box(ctx, "made", mailbox, p.validity)
+	for _, mailbox := range p.ids(p) {
+		box, err := l.Box(ctx, mailbox.source, mailbox.mailbox, mailbox.validity)
 		if err != nil {
 			return err
 		}
-		ids := make([]message.ID, inEach)
-		for i := range ids {
-			ids[i] = message.ID{Source: "made", Mailbox: mailbox, UIDValidity: p.validity, UID: uint32(i + 1)}
-		}
+		ids := mailbox.ids
 		entries, err := l.Lookup(ctx, box, ids)
 		if err != nil {
 			return err

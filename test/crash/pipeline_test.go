@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/test/dovecot"
 )
 
 // What the source has, and how small the epochs are: some twelve commits a
@@ -58,14 +60,53 @@ var half = strings.Replace(file, `  - name: work
     config: {path: out/work}
 `, "", 1)
 
+// scenario is a pipeline with the mail that its sources have.
+type scenario struct {
+	file    string
+	sinks   map[string]string        // by name, where each writes
+	listed  func(mailbox string) int // what a source has, by the mailbox's name in the report
+	undated string                   // in the names of files whose time is when they were written: the server has none
+	ids     func(p *pipeline) []box
+}
+
+// box is a mailbox with all of its messages.
+type box struct {
+	source, mailbox string
+	validity        uint32
+	ids             []message.ID
+}
+
+// made is the scenario of the source whose messages are made.
+var made = &scenario{
+	file:   file,
+	sinks:  map[string]string{"archive": "out/all", "work": "out/work", "index": "out/index.jsonl"},
+	listed: func(string) int { return inEach },
+	ids: func(p *pipeline) (out []box) {
+		for _, mailbox := range names {
+			b := box{source: "made", mailbox: mailbox, validity: p.validity}
+			for uid := range uint32(inEach) {
+				b.ids = append(b.ids, message.ID{Source: b.source, Mailbox: mailbox, UIDValidity: p.validity, UID: uid + 1})
+			}
+			out = append(out, b)
+		}
+		return out
+	},
+}
+
 // pipeline is a folder with a pipeline in it.
 type pipeline struct {
+	*scenario
 	t        testing.TB
 	dir      string
-	validity uint32 // of the source's mailboxes
+	validity uint32 // of the mailboxes of messages that are made
 }
 
 func newPipeline(t testing.TB) *pipeline {
+	t.Helper()
+	return made.pipeline(t)
+}
+
+func (s *scenario) pipeline(t testing.TB) *pipeline {
 	t.Helper()
 	// Not t.TempDir, whose paths are too long for the sockets. In memory where
 	// that can be had: a killed process, unlike a power cut, loses nothing that
@@ -83,8 +124,8 @@ func newPipeline(t testing.TB) *pipeline {
 			os.RemoveAll(dir)
 		}
 	})
-	p := &pipeline{t: t, dir: dir, validity: 7}
-	p.write(file)
+	p := &pipeline{scenario: s, t: t, dir: dir, validity: 7}
+	p.write(s.file)
 	if err := os.Mkdir(p.path("tmp"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +146,7 @@ func (p *pipeline) before(earlier string) {
 	p.t.Helper()
 	p.write(earlier)
 	p.wantWhole(p.run(nil))
-	p.write(file)
+	p.write(p.file)
 }
 
 // ended is how a run ended.
@@ -138,7 +179,7 @@ func (p *pipeline) start(environment []string, args ...string) *running {
 	// Plugins that outlive a killed host hold its output: what they say then
 	// is nobody's business.
 	r.cmd.WaitDelay = 100 * time.Millisecond
-	r.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + p.path("tmp"),
+	r.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + p.path("tmp"), "PASSWORD=" + dovecot.Password,
 		"MAILHAUL_EPOCH_ITEMS=" + strconv.Itoa(epochItems)}, environment...)
 	if err := r.cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -195,8 +236,8 @@ func (p *pipeline) wantWhole(e *ended) {
 			}
 			sum += n
 		}
-		if listed != inEach || sum != listed {
-			p.t.Errorf("I1: the source has %d messages, the parts make %d: %s", inEach, sum, m[0])
+		if want := p.listed(m[1]); listed != want || sum != listed {
+			p.t.Errorf("I1: the source has %d messages, the parts make %d: %s", want, sum, m[0])
 		}
 	}
 }

@@ -2,36 +2,49 @@ package crash
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // points are the places where a process is killed, by executable.
-var points = map[string][]string{
-	"pipeline": {
+type points map[string][]string
+
+// madePoints are those of the scenario with messages that are made,
+// mixedPoints those of both protocols and all file formats.
+var (
+	madePoints = points{
+		"pipeline": hostPoints, "pipeline-source-synthetic": sourcePoints, "pipeline-sink-eml": sinkPoints, "pipeline-sink-json": sinkPoints,
+	}
+	mixedPoints = points{
+		"pipeline": hostPoints, "pipeline-source-imap": sourcePoints, "pipeline-source-pop3": sourcePoints,
+		"pipeline-sink-eml": sinkPoints, "pipeline-sink-msg": sinkPoints, "pipeline-sink-json": sinkPoints,
+	}
+)
+
+var (
+	hostPoints = []string{
 		"engine.deliver", "engine.delivered", "engine.sink.dirty", "engine.sink.opened",
 		"engine.epoch.closed", "engine.data.flushed", "engine.records.written",
 		"engine.before.commit", "engine.after.commit", "engine.committed",
 		"engine.sink.close", "engine.sink.closed",
-	},
-	"pipeline-source-synthetic": {
+	}
+	sourcePoints = []string{
 		"plugin.describe", "session.open", "session.opened", "source.mailboxes", "source.list", "source.listed",
 		"source.fetch", "source.pulled", "source.answer", "source.frame", "session.close", "session.closed",
-	},
-	"pipeline-sink-eml":  sinkPoints,
-	"pipeline-sink-json": sinkPoints,
-}
-
-var sinkPoints = []string{
-	"plugin.describe", "plugin.prepare", "session.open", "session.opened", "sink.frame", "sink.write", "sink.written",
-	"sink.flush", "sink.flushed", "sink.commit", "sink.committed", "session.close", "session.closed",
-}
+	}
+	sinkPoints = []string{
+		"plugin.describe", "plugin.prepare", "session.open", "session.opened", "sink.frame", "sink.write", "sink.written",
+		"sink.flush", "sink.flushed", "sink.commit", "sink.committed", "session.close", "session.closed",
+	}
+)
 
 // reference runs the pipeline undisturbed, and earlier versions of it before.
-func reference(t *testing.T, earlier ...string) (left, *ended) {
+func (s *scenario) reference(t *testing.T, earlier ...string) (left, *ended) {
 	t.Helper()
-	p := newPipeline(t)
+	p := s.pipeline(t)
 	for _, file := range earlier {
 		p.before(file)
 	}
@@ -47,35 +60,70 @@ func reference(t *testing.T, earlier ...string) (left, *ended) {
 // nothing; a host's is made good by the next one.
 func TestKilledAtEachPoint(t *testing.T) {
 	t.Parallel()
-	want, e := reference(t)
-	t.Logf("an undisturbed run takes %v:\n%s", e.took, e.report)
-	for executable, names := range points {
-		for _, name := range names {
-			for _, pass := range []int{1, 3} {
-				t.Run(fmt.Sprintf("%s/%s=%d", executable, name, pass), func(t *testing.T) {
-					t.Parallel()
-					p := newPipeline(t)
-					dead := p.path("dead")
-					e := p.run([]string{
-						fmt.Sprintf("MAILHAUL_FAULTPOINT=%s:%s=%d", executable, name, pass), "MAILHAUL_FAULTPOINT_ONCE=" + dead,
-					})
-					_, err := os.Stat(dead)
-					switch {
-					case err != nil && pass == 1:
-						t.Fatalf("nobody passed the point: %s", e)
-					case err != nil:
-						p.wantWhole(e) // passed less often than that
-					case executable == "pipeline" && e.code != -1:
-						t.Fatalf("the host wasn't killed: %s", e)
-					case executable != "pipeline":
-						p.wantWhole(e)
-					}
-					p.wantWhole(p.run(nil))
-					p.wantSame(want)
-					p.wantNothingToDo()
-				})
+	made.killAtEach(t, madePoints.all())
+}
+
+// TestMixedKilledAtEachPoint does so with both protocols and all file formats.
+// CI takes every eleventh of the list, which goes through all executables and
+// takes other points of each; `make crash` takes all.
+func TestMixedKilledAtEachPoint(t *testing.T) {
+	t.Parallel()
+	list := mixedPoints.all()
+	if os.Getenv(crashesVariable) == "" {
+		var sample []point
+		for i := 5; i < len(list); i += 11 {
+			sample = append(sample, list[i])
+		}
+		list = sample
+	}
+	mixed(t).killAtEach(t, list)
+}
+
+// point is where and when a process is killed.
+type point struct {
+	executable, name string
+	pass             int
+}
+
+// all are the points in a stable order: each at its first pass, and then each
+// at its third.
+func (p points) all() (out []point) {
+	for _, pass := range []int{1, 3} {
+		for _, executable := range slices.Sorted(maps.Keys(p)) {
+			for _, name := range p[executable] {
+				out = append(out, point{executable, name, pass})
 			}
 		}
+	}
+	return out
+}
+
+func (s *scenario) killAtEach(t *testing.T, list []point) {
+	want, e := s.reference(t)
+	t.Logf("an undisturbed run takes %v; %d points:\n%s", e.took, len(list), e.report)
+	for _, at := range list {
+		t.Run(fmt.Sprintf("%s/%s=%d", at.executable, at.name, at.pass), func(t *testing.T) {
+			t.Parallel()
+			p := s.pipeline(t)
+			dead := p.path("dead")
+			e := p.run([]string{
+				fmt.Sprintf("MAILHAUL_FAULTPOINT=%s:%s=%d", at.executable, at.name, at.pass), "MAILHAUL_FAULTPOINT_ONCE=" + dead,
+			})
+			_, err := os.Stat(dead)
+			switch {
+			case err != nil && at.pass == 1:
+				t.Fatalf("nobody passed the point: %s", e)
+			case err != nil:
+				p.wantWhole(e) // passed less often than that
+			case at.executable == "pipeline" && e.code != -1:
+				t.Fatalf("the host wasn't killed: %s", e)
+			case at.executable != "pipeline":
+				p.wantWhole(e)
+			}
+			p.wantWhole(p.run(nil))
+			p.wantSame(want)
+			p.wantNothingToDo()
+		})
 	}
 }
 
@@ -83,7 +131,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 // the run that follows, a process that puts in order what that left.
 func TestKilledInTheNextRun(t *testing.T) {
 	t.Parallel()
-	want, _ := reference(t)
+	want, _ := made.reference(t)
 	for _, point := range []string{
 		"pipeline:engine.sink.opened", "pipeline:engine.epoch.closed", "pipeline:engine.after.commit",
 		"pipeline-sink-eml:session.open", "pipeline-sink-eml:session.opened", "pipeline-sink-eml:sink.flushed",

@@ -14,35 +14,48 @@ import (
 	"github.com/mailhaul/pipeline/internal/engine"
 )
 
-// crashes is how many pipelines TestKilledAtRandom kills unless the
-// environment says otherwise.
+// crashes and mixedCrashes are how many pipelines are killed at random unless
+// the environment says otherwise.
 const (
 	crashes         = 100
+	mixedCrashes    = 6
 	crashesVariable = "MAILHAUL_CRASHES"
 	seedVariable    = "MAILHAUL_CRASH_SEED"
 )
 
 // TestKilledAtRandom kills the host and the plugins at random moments, some
 // of them several times, in a fresh export and in one that a sink is added to.
-// MAILHAUL_CRASHES says how often; MAILHAUL_CRASH_SEED chooses the moments, as
-// far as a machine can be told.
+// MAILHAUL_CRASH_SEED chooses the moments, as far as a machine can be told.
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
-	n := number(t, crashesVariable, crashes)
+	made.killAtRandom(t, crashes, half)
+}
+
+// TestMixedKilledAtRandom does so with both protocols and all file formats.
+// MAILHAUL_CRASHES says how often.
+func TestMixedKilledAtRandom(t *testing.T) {
+	t.Parallel()
+	s := mixed(t)
+	s.killAtRandom(t, number(t, crashesVariable, mixedCrashes), strings.Replace(s.file, mixedMSG, "", 1))
+}
+
+// killAtRandom kills processes of n pipelines; a third of them have been
+// through a run of an earlier version of the file.
+func (s *scenario) killAtRandom(t *testing.T, n int, earlier string) {
 	seed := number(t, seedVariable, rand.IntN(1<<30))
 	t.Logf("%s=%d", seedVariable, seed)
-	fresh, e := reference(t)
-	added, _ := reference(t, half)
+	fresh, e := s.reference(t)
+	added, _ := s.reference(t, earlier)
 	killed := make([]int, n)
 	t.Run("", func(t *testing.T) {
 		for i := range n {
 			t.Run(strconv.Itoa(i), func(t *testing.T) {
 				t.Parallel()
 				r := rand.New(rand.NewPCG(uint64(seed), uint64(i)))
-				p := newPipeline(t)
+				p := s.pipeline(t)
 				want := fresh
 				if r.IntN(3) == 0 {
-					p.before(half)
+					p.before(earlier)
 					want = added
 				}
 				killed[i] = p.disturb(r, e.took)

@@ -56,7 +56,7 @@ func TestKilledWhileIDsChange(t *testing.T) {
 // and nothing else is (I3).
 func TestKilledWhileFinishing(t *testing.T) {
 	t.Parallel()
-	want, _ := reference(t)
+	want, _ := made.reference(t)
 	for _, point := range []string{
 		"pipeline:engine.finish=1", "pipeline:engine.finish=4", "pipeline:engine.finished=1", "pipeline:engine.finished=3",
 		"pipeline:engine.after.commit=4", "pipeline-source-synthetic:source.finish=2", "pipeline-source-synthetic:source.finished=2",
