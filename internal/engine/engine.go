@@ -380,8 +380,12 @@ func (e *Engine) enter(it *item) {
 }
 
 // finish notes that all that a mailbox listed is final: its state goes into
-// the ledger with the next commit.
+// the ledger with the next commit. One whose source is to be told of what it
+// lists is listed each time.
 func (e *Engine) finish(b *box) {
+	if f := b.account.finisher; f != nil && f.told {
+		return
+	}
 	b.mu.Lock()
 	number, state, tally, open := b.number, b.state, b.tally(), b.unfinished
 	b.mu.Unlock()

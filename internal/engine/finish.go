@@ -294,9 +294,10 @@ func (f *finisher) ripe(s *message.Summary, sent time.Time) bool {
 }
 
 // earlier hands over messages of a page that an earlier run exported, and that
-// are still as they were on the server.
+// are still as they were on the server. A source that is only told hears of
+// them in each run: a crash may have come between the commit and the telling.
 func (f *finisher) earlier(ctx context.Context, b *box, ids []message.ID) error {
-	if f == nil || f.told || len(ids) == 0 {
+	if f == nil || len(ids) == 0 {
 		return nil
 	}
 	if flag := f.after.Action.Flag; flag != "" {

@@ -267,6 +267,13 @@ func TestASourceThatWantsToKnow(t *testing.T) {
 	if len(s.done) != 300 || res.Accounts[0].Mailboxes[0].Finished != 0 {
 		t.Errorf("told of %d, want 300; %+v", len(s.done), res.Accounts[0].Mailboxes[0])
 	}
+	// It may have died before it could act on that: what it lists still, it
+	// hears of again.
+	clear(s.done)
+	r.wantExit(r.run(), engine.ExitDone)
+	if len(s.done) != 300 || s.fetched.Load() != 300 {
+		t.Errorf("told of %d in the second run, want 300; %d fetched", len(s.done), s.fetched.Load())
+	}
 }
 
 // Thousands that wait in many mailboxes, none of which fills a batch, or in one

@@ -52,8 +52,9 @@ type Opened struct {
 
 	// Finishes asks for Finish after each commit, for all that became
 	// durable, even when the file wants nothing changed on the server: for a
-	// source whose own memory of what was read moves on. Source must be a
-	// Finisher.
+	// source whose own memory of what was read moves on. It is asked too for
+	// what earlier runs exported and is listed still: they may have ended
+	// before. Source must be a Finisher.
 	Finishes bool
 }
 

@@ -23,7 +23,8 @@ import (
 // for what is exported, QUIT. With advance: true a session that retrieved is
 // ended by QUIT when all it retrieved is exported; what is exported and was
 // retrieved on sessions that ended otherwise is retrieved once more at the end,
-// for the server to take note.
+// for the server to take note. So is what earlier runs exported, where the
+// server stops to list what it took note of: it would fill the window for good.
 
 // takes is what a session retrieved, with advance.
 type takes struct {
@@ -273,7 +274,7 @@ func (s *Source) catchUp() error {
 	s.mu.Lock()
 	behind := map[uint64]bool{}
 	for key, e := range s.fates {
-		if e.durable && !e.quit {
+		if e.durable && !e.quit && (len(e.sessions) > 0 || s.windowed()) {
 			behind[key] = true
 		}
 	}
@@ -308,6 +309,10 @@ func (s *Source) catchUp() error {
 	}
 	return sess.Quit(ctx)
 }
+
+// windowed reports whether the server lists only what it took no note of yet.
+// Others list all mail each time, whatever was retrieved.
+func (s *Source) windowed() bool { return s.gmail() && !s.config.Recent }
 
 // retrieve retrieves a message and throws it away.
 func (s *Source) retrieve(ctx context.Context, sess *session, i int) error {

@@ -57,7 +57,8 @@ func TestAdvance(t *testing.T) {
 		headers  bool // no TOP: they come by RETR
 		retrs    int
 		quits    int
-		finishes bool
+		provider string
+		recent   bool
 	}{
 		{name: "read only", off: true, finish: 3, fetch: true, retrs: 3},
 		{name: "all exported", finish: 3, fetch: true, retrs: 3, quits: 1},
@@ -66,7 +67,9 @@ func TestAdvance(t *testing.T) {
 		{name: "one isn't exported", finish: 2, fetch: true, retrs: 5, quits: 1},
 		{name: "broken off", finish: 1, leave: true, fetch: true, retrs: 4, quits: 1},
 		{name: "cut in the middle", finish: 3, cut: true, fetch: true, retrs: 6, quits: 2},
-		{name: "exported by a run that crashed", finish: 3, retrs: 3, quits: 2},
+		{name: "exported by a run that crashed", finish: 3, quits: 1},
+		{name: "exported by a run that crashed, Gmail", provider: "gmail", finish: 3, retrs: 3, quits: 2},
+		{name: "exported by another run, Gmail's last 30 days", provider: "gmail", recent: true, finish: 3, quits: 1},
 		{name: "nothing to do", quits: 1},
 		{name: "headers by RETR", finish: 3, fetch: true, headers: true, retrs: 9, quits: 1},
 	} {
@@ -89,7 +92,7 @@ func TestAdvance(t *testing.T) {
 			}
 			server := popscript.Start(t, script)
 			c := plainConfig(server.Addr)
-			c.Advance = !tt.off
+			c.Advance, c.Provider, c.Recent = !tt.off, tt.provider, tt.recent
 			o, err := openWith(t, c)
 			if err != nil || o.Finishes == tt.off {
 				t.Fatalf("it wants to be told: %v, %v", o.Finishes, err)

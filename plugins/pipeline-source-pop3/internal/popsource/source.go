@@ -142,10 +142,14 @@ func (s *Source) state(d *drop) message.MailboxState {
 	if d.count >= 0 && d.count != int64(d.len()) {
 		st.BlindSpots = append(st.BlindSpots, fmt.Sprintf("the server counts %d messages and lists %d", d.count, d.len()))
 	}
-	if s.config.Provider == "gmail" || s.config.Provider == "google-workspace" {
+	if s.gmail() {
 		st.BlindSpots = append(st.BlindSpots, "Gmail lists some 250 conversations a POP3 session and leaves out what was popped before: recent: true lists the last 30 days, advance: true goes on to the next, the imap plugin lists everything")
 	}
 	return st
+}
+
+func (s *Source) gmail() bool {
+	return s.config.Provider == "gmail" || s.config.Provider == "google-workspace"
 }
 
 // Lanes returns how many sessions the server grants.
