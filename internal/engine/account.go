@@ -37,6 +37,8 @@ type account struct {
 	claiming bool               // it lists only to claim
 	claimed  bool               // it has claimed all that it has
 	copies   int64              // that wait for another message, in this pass; guarded by mu
+	adaptive bool               // headers may come with the bodies, see plan.Adapts
+	survey   survey             // of all passes of this run
 	chain    *stages.Run        // of the pass: limits count anew in each
 	counted  int64              // by the source's own limit, in this pass
 	pushed   []stages.Pushed    // what the server is asked in the place of stages
@@ -67,7 +69,7 @@ func newAccount(e *Engine, p *plan.Source) *account {
 	for i, c := range pushed {
 		where[i] = source.Condition(c.Condition)
 	}
-	a := &account{e: e, plan: p, pushed: pushed, where: where, attempts: map[message.ID]int{}, budget: budget{now: time.Now}}
+	a := &account{e: e, plan: p, adaptive: e.plan.Adapts(p), pushed: pushed, where: where, attempts: map[message.ID]int{}, budget: budget{now: time.Now}}
 	a.changed.L = &a.mu
 	return a
 }
@@ -162,6 +164,9 @@ func (a *account) pass(ctx context.Context) error {
 	}
 	if err := a.budget.exhausted(); err != nil {
 		return err
+	}
+	if a.survey.overhead = askOctets; opened.Budget.Bytes > 0 {
+		a.survey.overhead = 0 // its octets are what is short
 	}
 	// The first lane was taken when the account was started.
 	extra := a.e.hosts.take(a.plan.Host, opened.Lanes-1)

@@ -36,6 +36,9 @@ type box struct {
 	recognised int64  // known again under the ids that the server gave them, in this run
 	former     uint32 // the UIDVALIDITY that the mailbox had; 0: it is what it was
 
+	withBodies     int64 // messages whose headers came with their bodies, in this run
+	withBodiesFrom int64 // the first of them in the listing, from 1
+
 	unfinished int64 // exported in this pass or before, and not yet finished on the server
 	finished   int64 // in this run
 
@@ -134,6 +137,7 @@ func (b *box) sum() Sum {
 		Unrouted: classes[ledger.Unrouted], DeadLetters: classes[ledger.Dead], Vanished: classes[ledger.Vanished],
 		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.problem,
 		Standing: b.tally()[ledger.Dead], Octets: b.octets, Finished: b.finished, Recognised: b.recognised, Former: b.former,
+		WithBodies: b.withBodies, WithBodiesFrom: b.withBodiesFrom,
 	}
 	for _, n := range b.before.classes {
 		s.DoneBefore += n

@@ -145,7 +145,7 @@ func (a *account) claimBox(ctx context.Context, b *box) error {
 				items = append(items, a.e.newItem(b, b.number, l.sum, &l.entry))
 			}
 		}
-		if _, err := a.deepen(ctx, b, items); err != nil {
+		if _, err := a.deepen(ctx, b, items, 0); err != nil {
 			return err
 		}
 		if len(page) < size {

@@ -136,11 +136,12 @@ func (a *account) list(ctx context.Context, b *box) error {
 		if err != nil {
 			return err
 		}
+		from := b.listed + 1
 		items, done, ended := a.sort(b, page)
 		if err := a.finisher.earlier(ctx, b, done); err != nil {
 			return err
 		}
-		fetch, err := a.deepen(ctx, b, items)
+		fetch, err := a.deepen(ctx, b, items, from)
 		if err != nil {
 			return err
 		}
@@ -166,7 +167,7 @@ func (a *account) list(ctx context.Context, b *box) error {
 }
 
 func (a *account) pageSize() int {
-	if (a.plan.FirstNeeds|a.e.plan.Chain.NeededOverall())&(message.NeedHeaders|message.NeedStructure) != 0 {
+	if (a.plan.FirstNeeds|a.e.plan.Reads())&(message.NeedHeaders|message.NeedStructure) != 0 {
 		return pageLong
 	}
 	return pageShort
@@ -186,7 +187,7 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 		return nil, err
 	}
 	defer a.lanes.release()
-	req := source.ListRequest{Mailbox: b.name, Needs: a.plan.FirstNeeds, After: after, Limit: size, Newest: a.plan.Newest, Where: a.where, Among: b.among}
+	req := source.ListRequest{Mailbox: b.name, Needs: a.firstNeeds(), After: after, Limit: size, Newest: a.plan.Newest, Where: a.where, Among: b.among}
 	if err := a.number(ctx, b); err != nil {
 		return nil, err
 	}
@@ -343,17 +344,22 @@ func (a *account) failsAgain(l *listed) bool {
 
 // deepen judges the items of a page, asking the source for more of those that
 // need it, until each is final, ready for the epoch, or to be fetched. It
-// returns the last.
-func (a *account) deepen(ctx context.Context, b *box, items []*item) (fetch []*item, err error) {
+// returns the last. from is the place of the page in the listing, from 1.
+func (a *account) deepen(ctx context.Context, b *box, items []*item, from int64) (fetch []*item, err error) {
 	open := items
+	page := surveyPage{from: from}
 	for len(open) > 0 {
 		want := map[message.ID]*item{}
 		var needs message.Needs
-		var waiting, copies []*item
+		var waiting, copies, headers []*item
 		for _, it := range open {
 			more, step := a.consider(it, len(waiting) == 0)
 			if it.alone && it.final == nil && (step == stepFetch || step == stepReady) {
 				a.setAside(it)
+				continue
+			}
+			if step == stepAsk && a.adapts(it, more) {
+				headers = append(headers, it)
 				continue
 			}
 			switch step {
@@ -365,8 +371,10 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item) (fetch []*i
 			case stepClaim:
 				copies = append(copies, it)
 			case stepFetch:
+				page.learn(it, true)
 				fetch = append(fetch, it)
 			case stepReady:
+				page.learn(it, false)
 				if !a.claiming {
 					(&worker{e: a.e}).settle(it)
 				}
@@ -379,6 +387,15 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item) (fetch []*i
 			}
 			waiting = append(waiting, on...)
 		}
+		if len(headers) > 0 {
+			more, ask, direct, rest := a.split(&page, headers)
+			for _, it := range ask {
+				want[it.sum.ID], needs = it, needs|more
+			}
+			fetch = append(fetch, direct...)
+			a.withBodies(b, &page, len(direct))
+			waiting = append(append(waiting, ask...), rest...)
+		}
 		open = waiting
 		if len(want) == 0 {
 			continue
@@ -386,6 +403,10 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item) (fetch []*i
 		if err := a.ask(ctx, b, want, needs); err != nil {
 			return nil, err
 		}
+	}
+	a.survey.close(&page)
+	if page.mixed {
+		fetch = inOrder(items, fetch)
 	}
 	return fetch, nil
 }

@@ -43,17 +43,19 @@ type Sum struct {
 	Vanished    int64
 	Pending     int64
 
-	Octets     int64            // of the bodies that came in this run
-	Undecided  map[string]int64 // by stage; these are counted above as well
-	Standing   int64            // dead letters of this and earlier runs
-	Finished   int64            // flagged, moved or deleted on the server, as `after` wants
-	Former     uint32           // the UIDVALIDITY that it had before this run; 0: no other one
-	Recognised int64            // known again under new ids: they count as done before
-	Skipped    bool             // unchanged since the last run
-	Limited    bool             // a limit ended the listing
-	State      ledger.State     // Complete, Incomplete or NeverListed
-	Complete   bool             // State is Complete
-	Problem    error
+	Octets         int64            // of the bodies that came in this run
+	Undecided      map[string]int64 // by stage; these are counted above as well
+	Standing       int64            // dead letters of this and earlier runs
+	Finished       int64            // flagged, moved or deleted on the server, as `after` wants
+	Former         uint32           // the UIDVALIDITY that it had before this run; 0: no other one
+	Recognised     int64            // known again under new ids: they count as done before
+	WithBodies     int64            // their headers came with the bodies and not before, since most pass
+	WithBodiesFrom int64            // the first of those in the listing, from 1
+	Skipped        bool             // unchanged since the last run
+	Limited        bool             // a limit ended the listing
+	State          ledger.State     // Complete, Incomplete or NeverListed
+	Complete       bool             // State is Complete
+	Problem        error
 }
 
 // AllDropped returns the drops of all stages.

@@ -24,7 +24,9 @@ type store struct {
 	opened  int
 	writes  int
 	record  bool
-	doubled int // records of one id that don't say that they replace another
+
+	forgetful bool // it keeps no octets
+	doubled   int  // records of one id that don't say that they replace another
 
 	refuse  map[uint32]bool // Write says Message
 	killer  map[uint32]bool // the process dies at Write
@@ -106,7 +108,9 @@ func (ss *storeSession) write(m *message.Message) (sink.Receipt, error) {
 	case ss.s.full > 0 && ss.s.writes >= ss.s.full:
 		return sink.Receipt{}, fault.New(fault.Full, "no space left on device")
 	}
-	ss.held[key] = string(octets)
+	if !ss.s.forgetful {
+		ss.held[key] = string(octets)
+	}
 	return sink.Receipt{Path: m.ID.Hash(), Octets: int64(len(octets))}, nil
 }
 

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -55,7 +56,10 @@ type server struct {
 	calls    *gauge                                // of List and Fetch at once; may be shared
 
 	opened  atomic.Int64
+	lists   atomic.Int64 // listings, of pages or of ids
 	listed  atomic.Int64 // summaries
+	headers atomic.Int64 // of those, with their headers
+	brought atomic.Int64 // octets of bodies
 	fetched atomic.Int64 // bodies
 	needs   atomic.Uint32
 }
@@ -161,6 +165,7 @@ func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[mess
 			req.State(s.state(req.Mailbox))
 		}
 		s.needs.Or(uint32(req.Needs))
+		s.lists.Add(1)
 		uids := s.uids(req.Mailbox)
 		if req.Newest {
 			slices.Reverse(uids)
@@ -184,6 +189,9 @@ func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[mess
 				continue
 			}
 			s.listed.Add(1)
+			if req.Needs.Has(message.NeedHeaders) {
+				s.headers.Add(1)
+			}
 			if !yield(s.summary(req.Mailbox, uid, req.Needs), nil) {
 				return
 			}
@@ -218,7 +226,8 @@ func (s *session) summary(mailbox string, uid uint32, needs message.Needs) messa
 		sum.InternalDate = time.Unix(int64(uid), 0).UTC()
 	}
 	if needs.Has(message.NeedHeaders) {
-		sum.Header = message.NewHeader(octets)
+		head, _, _ := bytes.Cut(octets, []byte("\r\n\r\n"))
+		sum.Header = message.NewHeader(octets[:min(len(head)+4, len(octets))])
 	}
 	if needs.Has(message.NeedStructure) {
 		sum.Structure = &message.Part{Path: "1", MediaType: "text/plain"}
@@ -287,6 +296,7 @@ func (s *session) fetch(id message.ID, needs message.Needs) (source.Fetched, err
 		f.Message.Body = message.NewBody(io.MultiReader(strings.NewReader(string(octets[:len(octets)/2])), iotest.ErrReader(errDied)), int64(len(octets)), nil)
 	}
 	s.fetched.Add(1)
+	s.brought.Add(int64(len(octets)))
 	return f, nil
 }
 

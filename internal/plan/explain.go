@@ -101,6 +101,9 @@ func explainSource(b *strings.Builder, p *Plan, s *Source) {
 			fmt.Fprintf(b, "  then   %s, of those that aren't done and that no stage has dropped yet\n", more)
 		}
 	}
+	if p.Adapts(s) {
+		fmt.Fprintf(b, "         headers come with the bodies where a sample shows that most messages pass\n")
+	}
 	if p.Fetches() {
 		fmt.Fprintf(b, "  fetch  %s, of those that a sink gets\n", s.FetchNeeds)
 	} else {

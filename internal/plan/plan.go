@@ -5,6 +5,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -158,6 +159,34 @@ func (p *Plan) Settle() {
 		}
 		s.FetchNeeds = message.NeedBody | with&s.Provides&^(message.NeedHeaders|message.NeedStructure)
 	}
+}
+
+// Reads returns all that stages and routes read of a message.
+func (p *Plan) Reads() message.Needs {
+	n := p.Chain.NeededOverall()
+	for i := range p.Sinks {
+		if w := p.Sinks[i].When; w != nil {
+			n |= w.Needs()
+		}
+	}
+	return n
+}
+
+// Adapts reports whether headers that stages or routes read of the source may
+// come with the bodies, where most messages pass: nothing counts or compares
+// messages before their bodies are there, sizes tell what that costs, and no
+// record says whether the octets of a message that no sink got were read.
+func (p *Plan) Adapts(s *Source) bool {
+	reads, data, all, record := p.Reads(), false, false, false
+	for i := range p.Sinks {
+		sk := &p.Sinks[i]
+		record = record || sk.Prepared.Record
+		data = data || !sk.Prepared.Record
+		all = all || !sk.Prepared.Record && sk.When == nil
+	}
+	pure := !slices.ContainsFunc(p.Chain.Stages(), func(st *stages.Stage) bool { return !st.Pure() })
+	return pure && data && (all || !record) && reads.Has(message.NeedHeaders) && !reads.Has(message.NeedStructure) &&
+		s.Provides.Has(message.NeedHeaders|message.NeedSize)
 }
 
 // Conditions returns what the source's server may be asked in the place of

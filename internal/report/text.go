@@ -143,6 +143,9 @@ func line(s *engine.Sum) string {
 	} else if s.Recognised > 0 {
 		out += fmt.Sprintf("; %d recognised under new ids", s.Recognised)
 	}
+	if s.WithBodies > 0 {
+		out += fmt.Sprintf("; headers of %d came with the bodies, from message %d on", s.WithBodies, s.WithBodiesFrom)
+	}
 	if s.Finished > 0 {
 		out += fmt.Sprintf("; %d finished on the server", s.Finished)
 	}
