@@ -16,6 +16,7 @@ type After struct {
 	Delete    bool          `json:"delete" doc:"delete them for good"`
 	Only      string        `json:"only" enum:"written" default:"written" doc:"which messages: those that every sink that wanted them has written; what a stage dropped, a duplicate and a dead letter are never touched"`
 	OlderThan time.Duration `json:"older_than" doc:"only messages that the server has had for so long (POP3: by their Date header); one whose age nobody knows is not touched" example:"7d"`
+	Rehash    bool          `json:"rehash" doc:"before that, read the message's files back and hold them against the sinks' manifests; a message whose files aren't what was written stays on the server"`
 	Batch     int           `json:"batch" default:"200" min:"1" max:"10000" doc:"messages in one request"`
 }
 
@@ -42,7 +43,19 @@ func (a *After) Validate() error {
 func (s *Source) selection() ([]byte, error) {
 	all := map[string]any{"include": s.Mailboxes.Include, "exclude": s.Mailboxes.Exclude, "newest": s.Newest, "limit": s.Limit, "vars": s.Vars}
 	if s.After != nil {
-		all["after"] = s.After
+		a := s.After
+		all["after"] = selectedAfter{a.Flag, a.Move, a.Delete, a.Only, a.OlderThan, a.Batch}
 	}
 	return json.Marshal(all)
+}
+
+// selectedAfter is what of After says which messages are done: not how sure
+// one wants to be of their files.
+type selectedAfter struct {
+	Flag      string        `json:"flag"`
+	Move      string        `json:"move"`
+	Delete    bool          `json:"delete"`
+	Only      string        `json:"only"`
+	OlderThan time.Duration `json:"older_than"`
+	Batch     int           `json:"batch"`
 }

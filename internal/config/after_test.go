@@ -19,6 +19,7 @@ func TestAfter(t *testing.T) {
 		{`{flag: '\Seen'}`, &config.After{Flag: `\Seen`, Only: "written", Batch: 200}, nil},
 		{`{move: "Exported/2026", older_than: 7d, batch: 50}`, &config.After{Move: "Exported/2026", Only: "written", OlderThan: 7 * 24 * time.Hour, Batch: 50}, nil},
 		{`{delete: true, older_than: 1d12h, only: written}`, &config.After{Delete: true, Only: "written", OlderThan: 36 * time.Hour, Batch: 200}, nil},
+		{`{delete: true, rehash: true}`, &config.After{Delete: true, Only: "written", Rehash: true, Batch: 200}, nil},
 		{`{delete: true, move: X}`, nil, []string{"1:85: sources[0].after: exactly one of flag, move and delete says what is done"}},
 		{`{older_than: 7d}`, nil, []string{"1:85: sources[0].after: exactly one of flag, move and delete says what is done"}},
 		{`{flag: "Seen it"}`, nil, []string{`1:92: sources[0].after.flag: "Seen it" is no flag: expected one as in \Seen or $Exported`}},
@@ -56,6 +57,9 @@ func TestAfterIsPartOfTheSelection(t *testing.T) {
 		return s
 	}
 	none, moved, deleted := print(""), print(", after: {move: X}"), print(", after: {delete: true}")
+	if sure := print(", after: {move: X, rehash: true}"); sure != moved {
+		t.Errorf("rehash alone has mailboxes listed again: %s, %s", sure, moved)
+	}
 	if none == moved || moved == deleted || none != print("") {
 		t.Errorf("fingerprints: %s, %s, %s", none, moved, deleted)
 	}

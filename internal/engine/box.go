@@ -41,6 +41,8 @@ type box struct {
 
 	unfinished int64 // exported in this pass or before, and not yet finished on the server
 	finished   int64 // in this run
+	altered    int64 // exported, with files that aren't what was written
+	alteredBy  error // how the first of them isn't
 
 	problem error // why it is incomplete
 	fetched int64 // bodies that came, for the size of batches
@@ -76,7 +78,7 @@ func (b *box) restart() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.listed, b.todo, b.listedAll, b.limited, b.problem = 0, 0, false, false, nil
-	b.unfinished = 0
+	b.unfinished, b.altered, b.alteredBy = 0, 0, nil
 	for class, n := range b.passed.classes {
 		b.earlier.classes[class] += n
 	}
@@ -135,7 +137,7 @@ func (b *box) sum() Sum {
 		Mailbox: b.name, UIDValidity: b.uidValidity, Server: b.serverCount(), BlindSpots: b.blindSpots(), Listed: b.listed + gone,
 		Written: classes[ledger.Written], Dropped: drops, Duplicates: classes[ledger.Duplicate],
 		Unrouted: classes[ledger.Unrouted], DeadLetters: classes[ledger.Dead], Vanished: classes[ledger.Vanished],
-		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.problem,
+		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.trouble(),
 		Standing: b.tally()[ledger.Dead], Octets: b.octets, Finished: b.finished, Recognised: b.recognised, Former: b.former,
 		WithBodies: b.withBodies, WithBodiesFrom: b.withBodiesFrom,
 	}

@@ -217,6 +217,7 @@ func (e *Engine) prepare(ctx context.Context) error {
 			t.Checkpoint, t.Known = nil, false
 		}
 		o := &outlet{e: e, plan: p, index: i, target: t, checkpoint: t.Checkpoint}
+		o.files = e.openFiles(o)
 		o.changed.L = &o.mu
 		e.outlets = append(e.outlets, o)
 		e.targets = append(e.targets, t.ID)

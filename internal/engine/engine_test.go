@@ -27,6 +27,7 @@ type rig struct {
 	dir     string
 	servers map[string]*server
 	stores  map[string]*store
+	opens   map[string]func(sink.State) (engine.SinkSession, error) // of sinks that are no stores
 	stages  []stages.Config
 	plugins map[string]func(isolated bool) (stage.Stage, error)
 	specs   map[string]stage.Spec
@@ -73,6 +74,9 @@ func (r *rig) OpenStage(ctx context.Context, s *stages.Stage, isolated bool) (st
 }
 
 func (r *rig) OpenSink(_ context.Context, s *plan.Sink, st sink.State, _ bool) (engine.SinkSession, error) {
+	if open := r.opens[s.Name]; open != nil {
+		return open(st)
+	}
 	return r.stores[s.Name].open(st)
 }
 

@@ -196,6 +196,12 @@ func (f *finisher) batch() int {
 // server itself wouldn't show that it is done.
 func (f *finisher) finish(ctx context.Context, batch finishing) error {
 	b, ids := batch.box, batch.ids
+	if f.after.Rehash && !f.told {
+		var err error
+		if ids, err = f.rehash(ctx, batch); err != nil || len(ids) == 0 {
+			return err
+		}
+	}
 	if err := f.a.lanes.acquire(ctx); err != nil {
 		return err
 	}

@@ -132,8 +132,8 @@ func (b *box) standing(more *counts) ledger.Mailbox {
 	}
 	m.Fates[ledger.Pending] = pending
 	m.State = b.stands(pending)
-	if b.problem != nil {
-		m.Problem = b.problem.Error()
+	if err := b.trouble(); err != nil {
+		m.Problem = err.Error()
 	}
 	return m
 }
@@ -142,7 +142,7 @@ func (b *box) standing(more *counts) ledger.Mailbox {
 // held.
 func (b *box) stands(pending int64) ledger.State {
 	switch {
-	case b.problem != nil:
+	case b.problem != nil, b.altered > 0:
 		return ledger.Incomplete
 	case b.skipped, b.listedAll && pending == 0:
 		return ledger.Complete

@@ -272,7 +272,7 @@ func (j *Job) planSource(ctx context.Context, s *config.Source) (plan.Source, er
 	}
 	var after plan.After
 	if a := s.After; a != nil {
-		after = plan.After{Action: source.Action{Flag: a.Flag, Move: a.Move, Delete: a.Delete}, OlderThan: a.OlderThan, Batch: a.Batch}
+		after = plan.After{Action: source.Action{Flag: a.Flag, Move: a.Move, Delete: a.Delete}, OlderThan: a.OlderThan, Rehash: a.Rehash, Batch: a.Batch}
 	}
 	return plan.Source{
 		After: after,
@@ -320,7 +320,7 @@ func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
 		return plan.Sink{}, place(s.Config, err)
 	}
 	return plan.Sink{Name: s.Name, Plugin: s.Plugin, When: s.When, GoOn: s.Continue, Prepared: sink.Prepared{
-		Target: prepared.Target, Lanes: prepared.Lanes, Needs: prepared.Needs, Record: prepared.Record,
+		Target: prepared.Target, Lanes: prepared.Lanes, Needs: prepared.Needs, Record: prepared.Record, Manifest: prepared.Manifest,
 	}}, nil
 }
 

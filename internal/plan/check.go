@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -51,7 +52,33 @@ func (p *Plan) Check() error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.checkRehash()...)...)
+}
+
+// checkRehash finds sinks whose files can't be read back, where a source's
+// `after` wants that.
+func (p *Plan) checkRehash() (errs []error) {
+	at := slices.IndexFunc(p.Sources, func(s Source) bool { return s.After.Rehash })
+	if at < 0 {
+		return nil
+	}
+	s, files := &p.Sources[at], false
+	for i := range p.Sinks {
+		k := &p.Sinks[i]
+		if k.Prepared.Record {
+			continue // its lines tell of files; they are none
+		}
+		files = true
+		if !k.Prepared.Manifest {
+			errs = append(errs, fault.New(fault.Config, "`rehash` of source %s reads the messages' files back, and sink %s (plugin %s) keeps no manifest of its files", s.Name, k.Name, k.Plugin).
+				WithKey(fmt.Sprintf("sinks[%d]", i)).WithHint("take `rehash` out, or give that sink a pipeline of its own"))
+		}
+	}
+	if !files {
+		errs = append(errs, fault.New(fault.Config, "`rehash` of source %s reads the messages' files back, and no sink makes files of them", s.Name).
+			WithHint("take `rehash` out, or add a sink of files, as eml"))
+	}
+	return errs
 }
 
 // sharedTargets finds sinks that would write into one directory. Other targets,

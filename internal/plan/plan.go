@@ -87,6 +87,7 @@ func Among(m message.Mailbox, taken []message.Mailbox) (names []string) {
 type After struct {
 	Action    source.Action
 	OlderThan time.Duration // only of messages at least so old; 0: of all
+	Rehash    bool          // only where the files of the message are read back and are what was written
 	Batch     int           // messages in one request; 0: 200
 }
 
@@ -105,6 +106,9 @@ func (a After) String() string {
 	}
 	if a.OlderThan > 0 {
 		what += fmt.Sprintf(" that are older than %s", a.OlderThan)
+	}
+	if a.Rehash {
+		what += ", after reading their files back"
 	}
 	return what
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/source"
 )
 
 // What sources can list.
@@ -193,6 +194,44 @@ func TestTwoSinksInOneTarget(t *testing.T) {
 			}
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// Files are read back where their sinks keep a manifest; a plan that can't do
+// it is refused, with the sink's place in the file.
+func TestCheckRehash(t *testing.T) {
+	t.Parallel()
+	manifest := plan.Sink{Name: "files", Plugin: "eml", Prepared: sink.Prepared{Needs: message.NeedBody, Manifest: true}}
+	bucket := plan.Sink{Name: "far", Plugin: "bucket", Prepared: sink.Prepared{Needs: message.NeedBody}}
+	index := plan.Sink{Name: "index", Plugin: "json", Prepared: sink.Prepared{Record: true}}
+	for name, tt := range map[string]struct {
+		sinks []plan.Sink
+		key   string
+		want  string // "" can be done
+	}{
+		"files and an index": {[]plan.Sink{manifest, index}, "", ""},
+		"no manifest":        {[]plan.Sink{manifest, bucket}, "sinks[1]", "`rehash` of source alice reads the messages' files back, and sink far (plugin bucket) keeps no manifest of its files"},
+		"no files":           {[]plan.Sink{index}, "", "`rehash` of source alice reads the messages' files back, and no sink makes files of them"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := build(t, imap, nil, eml, "")
+			p.Sinks = tt.sinks
+			if errs := list(p.Check()); len(errs) != 0 {
+				t.Errorf("without rehash: %v", errs)
+			}
+			p.Sources[0].After = plan.After{Action: source.Action{Delete: true}, Rehash: true}
+			errs := list(p.Check())
+			if tt.want == "" {
+				if len(errs) != 0 {
+					t.Error(errs)
+				}
+				return
+			}
+			if f := fault.As(errs[0]); len(errs) != 1 || f.Class != fault.Config || f.Text != tt.want || f.Key != tt.key || f.Hint == "" {
+				t.Errorf("%v", errs)
 			}
 		})
 	}

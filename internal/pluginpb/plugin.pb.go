@@ -264,6 +264,7 @@ type PrepareResponse struct {
 	Record        bool                   `protobuf:"varint,5,opt,name=record,proto3" json:"record,omitempty"`                           // sinks: a record sink, no bodies
 	Changes       bool                   `protobuf:"varint,6,opt,name=changes,proto3" json:"changes,omitempty"`                         // stages: it changes octets
 	NeedsWhole    bool                   `protobuf:"varint,7,opt,name=needs_whole,json=needsWhole,proto3" json:"needs_whole,omitempty"` // stages: it reads the body at random
+	Manifest      bool                   `protobuf:"varint,8,opt,name=manifest,proto3" json:"manifest,omitempty"`                       // sinks: target is a directory with a manifest of what was written, which can be read back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -343,6 +344,13 @@ func (x *PrepareResponse) GetChanges() bool {
 func (x *PrepareResponse) GetNeedsWhole() bool {
 	if x != nil {
 		return x.NeedsWhole
+	}
+	return false
+}
+
+func (x *PrepareResponse) GetManifest() bool {
+	if x != nil {
+		return x.Manifest
 	}
 	return false
 }
@@ -896,7 +904,7 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\fcapabilities\x18\a \x03(\tR\fcapabilities\"<\n" +
 	"\x0ePrepareRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06config\x18\x02 \x01(\fR\x06config\"\xd9\x01\n" +
+	"\x06config\x18\x02 \x01(\fR\x06config\"\xf5\x01\n" +
 	"\x0fPrepareResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
@@ -905,7 +913,8 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x06record\x18\x05 \x01(\bR\x06record\x12\x18\n" +
 	"\achanges\x18\x06 \x01(\bR\achanges\x12\x1f\n" +
 	"\vneeds_whole\x18\a \x01(\bR\n" +
-	"needsWhole\"\xc6\x01\n" +
+	"needsWhole\x12\x1a\n" +
+	"\bmanifest\x18\b \x01(\bR\bmanifest\"\xc6\x01\n" +
 	"\vOpenRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\x12\x1b\n" +

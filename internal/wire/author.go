@@ -69,6 +69,7 @@ type Prepared struct {
 	Record     bool
 	Changes    bool
 	NeedsWhole bool
+	Manifest   bool
 }
 
 // Opening is what a session is opened with.

@@ -80,7 +80,7 @@ func (s *Server) Prepare(_ context.Context, req *pluginpb.PrepareRequest) (*plug
 	}
 	return &pluginpb.PrepareResponse{
 		Target: p.Target, Lanes: uint32(max(1, p.Lanes)), Needs: uint32(p.Needs),
-		Record: p.Record, Changes: p.Changes, NeedsWhole: p.NeedsWhole,
+		Record: p.Record, Changes: p.Changes, NeedsWhole: p.NeedsWhole, Manifest: p.Manifest,
 	}, nil
 }
 

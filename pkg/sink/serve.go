@@ -43,7 +43,7 @@ func author[C any](p Plugin[C], log *slog.Logger) (wire.Author, error) {
 			return wire.Prepared{}, err
 		}
 		r, err := p.Prepare(c)
-		return wire.Prepared{Target: r.Target, Lanes: r.Lanes, Needs: r.Needs, Record: r.Record}, err
+		return wire.Prepared{Target: r.Target, Lanes: r.Lanes, Needs: r.Needs, Record: r.Record, Manifest: r.Manifest}, err
 	}
 	a.Open = func(ctx context.Context, o wire.Opening) (*wire.Session, error) {
 		var config C

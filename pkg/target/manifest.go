@@ -92,17 +92,25 @@ const maxRow = 1 << 20
 // ManifestLines returns the lines of a directory target's manifest, those too
 // that aren't rows: for who looks for what is wrong. The error is of class
 // Full or Config and ends the sequence.
-func ManifestLines(root string) iter.Seq2[ManifestLine, error] {
+func ManifestLines(root string) iter.Seq2[ManifestLine, error] { return ManifestLinesFrom(root, 0) }
+
+// ManifestLinesFrom is ManifestLines for those from an offset on, which is the
+// end of a line: what came since it was read last. Their numbers count from
+// there.
+func ManifestLinesFrom(root string, offset int64) iter.Seq2[ManifestLine, error] {
 	return func(yield func(ManifestLine, error) bool) {
 		path := ManifestPath(root)
 		f, err := os.Open(path)
+		if err == nil && offset > 0 {
+			_, err = f.Seek(offset, io.SeekStart)
+		}
 		if err != nil {
 			yield(ManifestLine{}, DiskError(err, "read the manifest %s", path))
 			return
 		}
 		defer f.Close()
 		r := bufio.NewReaderSize(f, 256<<10)
-		var l ManifestLine
+		l := ManifestLine{End: offset}
 		for {
 			text, err := readLine(r)
 			if err == io.EOF && len(text) == 0 {

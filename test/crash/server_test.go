@@ -60,11 +60,12 @@ func TestKilledWhileFinishing(t *testing.T) {
 	for _, point := range []string{
 		"pipeline:engine.finish=1", "pipeline:engine.finish=4", "pipeline:engine.finished=1", "pipeline:engine.finished=3",
 		"pipeline:engine.after.commit=4", "pipeline-source-synthetic:source.finish=2", "pipeline-source-synthetic:source.finished=2",
+		"pipeline:engine.rehash=2", "pipeline:engine.rehashed=1", "pipeline:engine.rehashed=4",
 	} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			p := newPipeline(t)
-			p.write(strings.Replace(file, "refuse: 44}", fmt.Sprintf("refuse: 44, finished: %q}\n    after: {flag: $Done, batch: 20}", p.path("finished")), 1))
+			p.write(strings.Replace(file, "refuse: 44}", fmt.Sprintf("refuse: 44, finished: %q}\n    after: {flag: $Done, batch: 20, rehash: true}", p.path("finished")), 1))
 			dead := p.path("dead")
 			e := p.run([]string{"MAILHAUL_FAULTPOINT=" + point, "MAILHAUL_FAULTPOINT_ONCE=" + dead})
 			if _, err := os.Stat(dead); err != nil {

@@ -39,6 +39,7 @@ var importRules = []importRule{
 	{from: "internal/demo/...", why: "the demo server is somebody else's mail server, as far as the pipeline knows"},
 	{from: "internal/faultpoint", why: "a process that dies there needs nobody's help"},
 	{from: "internal/msgfile", why: "it reads what another program wrote, and must not share its mistakes"},
+	{from: "internal/readback", may: []string{"pkg/fault", "pkg/target", "pkg/message", "pkg/spec"}, why: "it reads files and their manifest, whoever asks"},
 	{from: "internal/relay/...", may: []string{"pkg/message", "pkg/fault"}, why: "it passes octets on, whoever reads them"},
 	{from: "internal/expression/...", may: []string{"pkg/..."}, why: "an expression reads one message"},
 	{from: "internal/config/...", may: []string{"pkg/...", "internal/expression", "internal/stages/..."}, why: "the file is checked offline, before anything starts"},

@@ -40,7 +40,7 @@ func Prepare(c Config) (sink.Prepared, error) {
 		return sink.Prepared{}, err
 	}
 	return sink.Prepared{
-		Target: path, Lanes: lanes,
+		Target: path, Lanes: lanes, Manifest: true,
 		Needs: message.NeedBody | message.NeedHeaders | message.NeedInternalDate | t.Needs(),
 	}, nil
 }
