@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	_ "modernc.org/sqlite" // the driver
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	disk "github.com/mailhaul/pipeline/pkg/target" // what is durable; target is a word of the ledger itself
 )
 
 // Ledger is an open ledger. Its methods may be called by many goroutines;
@@ -48,7 +50,7 @@ const maxConns = 4
 // when they aren't there. The ledger is locked until Close; a *LockedError
 // says who holds it.
 func Open(ctx context.Context, dir, name string) (*Ledger, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirs(dir); err != nil {
 		return nil, fault.Wrap(fault.Config, err, "make the state directory").(*fault.Error).
 			WithKey("state").WithHint("name a directory that can be written to with `state:`")
 	}
@@ -62,6 +64,25 @@ func Open(ctx context.Context, dir, name string) (*Ledger, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// makeDirs makes a directory and those above it, and their names durable: a
+// ledger whose folder goes with a power cut is no ledger (I3). SQLite sees to
+// the names in it.
+func makeDirs(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil
+	}
+	up := filepath.Dir(path)
+	if up != path {
+		if err := makeDirs(up); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return disk.SyncDir(up)
 }
 
 // View opens the ledger of the pipeline called name in dir for reading, beside

@@ -3,6 +3,7 @@ package crash
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -75,7 +76,7 @@ func (l left) lines(name, path string) error {
 // ledger adds what the ledger knows.
 func (p *pipeline) ledger(out left) error {
 	ctx := context.Background()
-	l, err := ledger.Open(ctx, p.path(".pipeline"), "crash")
+	l, err := p.openLedger()
 	if err != nil {
 		return err
 	}
@@ -120,6 +121,25 @@ func (p *pipeline) ledger(out left) error {
 		}
 	}
 	return nil
+}
+
+// openLedger opens a copy of the ledger: SQLite maps a file, and this process
+// may be serving the file system that it is on.
+func (p *pipeline) openLedger() (*ledger.Ledger, error) {
+	dir := p.t.TempDir()
+	for _, end := range []string{".db", ".db-wal"} {
+		b, err := os.ReadFile(p.path(filepath.Join(p.state, "crash"+end)))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "crash"+end), b, 0o600)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return ledger.Open(context.Background(), dir, "crash")
 }
 
 // names are the source's mailboxes.

@@ -21,6 +21,7 @@ import (
 // copies of others, and dead letters.
 const mixedFile = `version: 1
 name: crash
+state: var/state
 sources:
   - name: alice
     plugin: imap
@@ -78,6 +79,7 @@ func mixed(t *testing.T) *scenario {
 	return &scenario{
 		file:    fmt.Sprintf(mixedFile, server.IMAP, server.POP3),
 		sinks:   map[string]string{"archive": "out/eml", "outlook": "out/msg", "index": "out/index.jsonl"},
+		state:   "var/state",
 		listed:  func(mailbox string) int { return shares[mailbox] },
 		undated: "/bob/",
 		ids:     func(*pipeline) []box { return boxes },

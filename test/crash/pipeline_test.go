@@ -63,6 +63,7 @@ var half = strings.Replace(file, `  - name: work
 // scenario is a pipeline with the mail that its sources have.
 type scenario struct {
 	file    string
+	state   string                   // the folder of the ledger
 	sinks   map[string]string        // by name, where each writes
 	listed  func(mailbox string) int // what a source has, by the mailbox's name in the report
 	undated string                   // in the names of files whose time is when they were written: the server has none
@@ -79,6 +80,7 @@ type box struct {
 // made is the scenario of the source whose messages are made.
 var made = &scenario{
 	file:   file,
+	state:  ".pipeline",
 	sinks:  map[string]string{"archive": "out/all", "work": "out/work", "index": "out/index.jsonl"},
 	listed: func(string) int { return inEach },
 	ids: func(p *pipeline) (out []box) {
@@ -98,6 +100,7 @@ type pipeline struct {
 	*scenario
 	t        testing.TB
 	dir      string
+	temp     string // its temporary files
 	validity uint32 // of the mailboxes of messages that are made
 }
 
@@ -124,9 +127,9 @@ func (s *scenario) pipeline(t testing.TB) *pipeline {
 			os.RemoveAll(dir)
 		}
 	})
-	p := &pipeline{scenario: s, t: t, dir: dir, validity: 7}
+	p := &pipeline{scenario: s, t: t, dir: dir, temp: filepath.Join(dir, "tmp"), validity: 7}
 	p.write(s.file)
-	if err := os.Mkdir(p.path("tmp"), 0o700); err != nil {
+	if err := os.Mkdir(p.temp, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -173,13 +176,14 @@ type running struct {
 func (p *pipeline) start(environment []string, args ...string) *running {
 	p.t.Helper()
 	r := &running{p: p, began: time.Now()}
-	r.cmd = exec.Command(filepath.Join(binaries, "pipeline"), append([]string{"run"}, args...)...)
-	r.cmd.Dir = p.dir
+	// Not Cmd.Dir: to change there before the exec is to wait for a file system
+	// that this process may be serving, while it can't.
+	r.cmd = exec.Command("env", append([]string{"-C", p.dir, filepath.Join(binaries, "pipeline"), "run"}, args...)...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.errs
 	// Plugins that outlive a killed host hold its output: what they say then
 	// is nobody's business.
 	r.cmd.WaitDelay = 100 * time.Millisecond
-	r.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + p.path("tmp"), "PASSWORD=" + dovecot.Password,
+	r.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + p.temp, "PASSWORD=" + dovecot.Password,
 		"MAILHAUL_EPOCH_ITEMS=" + strconv.Itoa(epochItems)}, environment...)
 	if err := r.cmd.Start(); err != nil {
 		p.t.Fatal(err)
