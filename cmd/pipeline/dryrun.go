@@ -22,6 +22,9 @@ func (c *command) dryRun(ctx context.Context, j *job.Job) (err error) {
 	o := preview.Options{Plan: j.Plan, Now: time.Now(), Open: func(ctx context.Context, s *plan.Source) (source.Opened, error) {
 		return j.OpenSource(ctx, s, false)
 	}}
+	if err := j.CheckShard(); err != nil {
+		return err
+	}
 	l, err := ledger.View(ctx, j.File.State, j.File.Name)
 	switch {
 	case err == nil:

@@ -34,6 +34,7 @@ the run went on without it. Each has a key, by which it is named here.`,
 func (c *command) choiceFlags(cmd *cobra.Command, choice *status.Choice) {
 	cmd.Flags().StringArrayVar(&choice.Sources, "source", nil, "of this source; may be given more than once")
 	cmd.Flags().StringArrayVar(&choice.Reasons, "reason", nil, "for this reason; may be given more than once")
+	c.shardFlag(cmd)
 	c.completeFlag(cmd, "source", sourceNames)
 }
 
@@ -107,6 +108,7 @@ func (c *command) failedShowCommand() *cobra.Command {
 			return noLetters(left)
 		},
 	}
+	c.shardFlag(cmd)
 	cmd.Flags().BoolVar(&octets, "octets", false, "write what the server sent in the message's place, as it is")
 	return cmd
 }

@@ -52,6 +52,7 @@ lists and judges, and says how much would be exported.`,
 		},
 	}
 	cmd.Flags().BoolVar(&connect, "connect", false, "ask each server, too: how much there is, what it grants, and what it hides")
+	c.shardFlag(cmd)
 	return cmd
 }
 

@@ -40,7 +40,7 @@ func (c *command) prove(ctx context.Context, e ended) error {
 	}
 	r, err := report.Build(ctx, report.Input{
 		File: c.file, Version: version(), Plan: e.job.Plan, Result: e.result, Ledger: e.ledger,
-		Run: e.number, Began: e.began, Ended: time.Now(), Exit: e.code, Series: e.series,
+		Shard: e.job.Shard(), Run: e.number, Began: e.began, Ended: time.Now(), Exit: e.code, Series: e.series,
 	})
 	if err != nil {
 		return err

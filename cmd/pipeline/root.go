@@ -15,6 +15,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/job"
 	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/shard"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -31,7 +32,8 @@ type command struct {
 	file    string
 	plugins []string
 	debug   bool
-	ran     bool // cobra found nothing wrong with the command line
+	shard   string // as --shard has it
+	ran     bool   // cobra found nothing wrong with the command line
 	values  config.Values
 }
 
@@ -73,6 +75,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 		c.statusCommand(),
 		c.failedCommand(),
 		c.verifyCommand(),
+		c.reportCommand(),
 		c.custodyCommand(),
 		c.stateCommand(),
 	)
@@ -178,7 +181,16 @@ func (c *command) logger() *slog.Logger {
 
 // read reads the file; it starts nothing and evaluates nothing.
 func (c *command) read() (*job.Job, error) {
-	return job.Load(job.Options{File: c.file, Plugins: c.plugins, Values: c.values, Log: c.logger()})
+	s, err := shard.Parse(c.shard)
+	if err != nil {
+		return nil, err
+	}
+	return job.Load(job.Options{File: c.file, Plugins: c.plugins, Values: c.values, Log: c.logger(), Shard: s})
+}
+
+// shardFlag adds --shard to a verb that is about a part of the accounts.
+func (c *command) shardFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.shard, "shard", "", "of the accounts, only part `i/n`, from 0/n on; it has a state of its own (docs/reference/shards.md)")
 }
 
 // load reads the file and evaluates what a run must know first. It starts

@@ -60,6 +60,7 @@ Exit codes:
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print what happens as JSON, an object a line (docs/reference/events.md)")
 	cmd.Flags().BoolVar(&f.dry, "dry-run", false, "list and judge, and say what would be exported: fetch nothing, write nothing")
+	c.shardFlag(cmd)
 	c.completeFlag(cmd, "only", sourceNames)
 	c.completeFlag(cmd, "adopt", sinkNames)
 	c.completeFlag(cmd, "rewrite", sinkNames)
@@ -169,7 +170,11 @@ func (c *command) conclude(r *engine.Result, code int, err error) error {
 	case engine.ExitStopped:
 		fmt.Fprintln(c.err, "stopped: what is done stays done; run again to go on")
 	case engine.ExitLetters:
-		fmt.Fprintln(c.err, "done, with dead letters: see them with \"pipeline failed list\", try them again with \"pipeline failed retry\"")
+		part := ""
+		if c.shard != "" {
+			part = " --shard " + c.shard
+		}
+		fmt.Fprintf(c.err, "done, with dead letters: see them with \"pipeline failed list%s\", try them again with \"pipeline failed retry%s\"\n", part, part)
 	case engine.ExitIncomplete:
 		fmt.Fprintln(c.err, "incomplete: run again to go on with what is missing")
 	case engine.ExitParked:

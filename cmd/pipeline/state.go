@@ -19,7 +19,7 @@ func (c *command) stateCommand() *cobra.Command {
 		Short: "Carry a pipeline to another machine",
 		Args:  cobra.NoArgs,
 	}
-	group.AddCommand(&cobra.Command{
+	export := &cobra.Command{
 		Use:   "export FILE",
 		Short: "Write what the pipeline knows of its messages to one file",
 		Long: `Write what the pipeline knows of its messages to one file.
@@ -29,7 +29,8 @@ run "pipeline state import FILE" there: it goes on where it stopped here. Stored
 secrets aren't in it: log in there again.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.exportState(cmd.Context(), args[0]) },
-	}, &cobra.Command{
+	}
+	take := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Go on with a pipeline that was exported elsewhere",
 		Long: `Go on with a pipeline that was exported elsewhere.
@@ -38,7 +39,10 @@ Sinks are known by their names: what each wrote is looked for where the pipeline
 file says that it writes now. No ledger may be there yet.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.importState(cmd.Context(), args[0]) },
-	})
+	}
+	c.shardFlag(export)
+	c.shardFlag(take)
+	group.AddCommand(export, take)
 	return group
 }
 

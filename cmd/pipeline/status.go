@@ -56,6 +56,7 @@ or give --all to see the others.`,
 		},
 	}
 	cmd.ValidArgsFunction = c.completes(sourceNames)
+	c.shardFlag(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "show all mailboxes")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON (docs/reference/status.md)")
 	return cmd
@@ -69,6 +70,9 @@ func (c *command) peek(ctx context.Context) (*job.Job, string, error) {
 		return nil, "", err
 	}
 	state, err := j.State(ctx)
+	if err == nil {
+		err = j.CheckShard()
+	}
 	return j, state, err
 }
 
@@ -88,6 +92,9 @@ func known(s *status.Status, j *job.Job, name string) error {
 	}
 	if slices.Contains(names, name) {
 		return nil
+	}
+	if j.Shard().Divides() {
+		return j.Source(name) // which knows those of other shards
 	}
 	err := fault.New(fault.Config, "there is no source %q", name)
 	if near := spec.Nearest(name, names); near != "" {

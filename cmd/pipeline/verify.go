@@ -46,6 +46,7 @@ never run here; 4 nothing was found, but a server couldn't be asked.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.verify(cmd.Context(), f) },
 	}
 	cmd.Flags().StringVar(&f.sample, "sample", "100%", "the share of the files that are read again; all are looked for in any case")
+	c.shardFlag(cmd)
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "ask no server")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print what was found as JSON (docs/reference/verify.md)")
 	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "make the ledger anew from the sinks' manifests; the old one must be out of the way")
@@ -161,6 +162,9 @@ func (c *command) rebuild(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.closeJob(j)) }()
+	if err := j.CheckShard(); err != nil {
+		return err
+	}
 	r, err := verify.Rebuild(ctx, verify.RebuildOptions{Plan: j.Plan, Dir: j.File.State, Name: j.File.Name})
 	if err != nil {
 		return err

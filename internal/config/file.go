@@ -320,6 +320,10 @@ func (b *builder) references(key string, n *node) {
 	if t.has("store") && !strings.Contains(key, ".config") {
 		b.at(key, "${store:…} is for secrets in config: it isn't read here")
 	}
+	if t.has("shard") && !ofSink.MatchString(key) {
+		b.at(key, "${shard} is for the config of a sink: all else that a shard has is its own anyway")
+		return
+	}
 	source := ofSource.FindString(key)
 	table, foreach := b.tables[source]
 	if key == source+".name" && !foreach {
@@ -342,6 +346,7 @@ func (b *builder) references(key string, n *node) {
 var (
 	evaluated = regexp.MustCompile(`^(state$|sources\[\d+\]\.(name$|vars\.)|(sources|stages|sinks)\[\d+\]\.config[.\[])`)
 	ofSource  = regexp.MustCompile(`^sources\[\d+\]`)
+	ofSink    = regexp.MustCompile(`^sinks\[\d+\]\.config[.\[]`)
 )
 
 var varForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

@@ -227,7 +227,7 @@ func TestErrorsWithTheirPlaces(t *testing.T) {
 			`4:33: stages[0].filter: no source or stage gives the variable custodan; did you mean "custodian"?`}},
 		{"references", "version: 1\nname: ${env:X}\nsinks: [{name: b, plugin: eml, config: {a: ['${evn:X}', '${env:}', '${env:X', '${row:x}', '$${fine}', '${exec:}']}}]\nsources: [{name: a, plugin: imap, limit: '${env:N}'}]", []string{
 			`2:7: name: "${env:X}" isn't allowed: expected what matches [a-z0-9][a-z0-9._-]*`,
-			`3:45: sinks[0].config.a[0]: "${evn:X" is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command}, ${row:COLUMN} or ${store:NAME}; write $${ for a plain ${`,
+			`3:45: sinks[0].config.a[0]: "${evn:X" is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command}, ${row:COLUMN}, ${store:NAME} or ${shard}; write $${ for a plain ${`,
 			`3:57: sinks[0].config.a[1]: ${env:}: expected a name`,
 			`3:68: sinks[0].config.a[2]: the } of "${env:X" is missing`,
 			`3:79: sinks[0].config.a[3]: ${row:…} stands only in a source with foreach`,

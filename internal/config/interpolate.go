@@ -22,6 +22,9 @@ type Values struct {
 	// Exec runs a command, without a shell, and returns what it printed.
 	Exec func(ctx context.Context, argv []string) ([]byte, error)
 	Row  map[string]string // the columns of the row of a foreach; nil where there is none
+	// Shard is what ${shard} stands for: as in "0-of-3", empty in a run of all
+	// accounts.
+	Shard string
 	// ReadStore and WriteStore are the place of secrets that are renewed:
 	// ${store:NAME}. One that isn't there yet is empty.
 	ReadStore  func(name string) (string, error)
@@ -55,11 +58,11 @@ type part struct {
 
 // reference is one ${kind:argument}.
 type reference struct {
-	kind   string   // "env", "file", "exec", "row", "store"
+	kind   string   // "env", "file", "exec", "row", "store", "shard"
 	name   string   // env, row
 	path   template // file; store: the name
 	words  []template
-	preset *template // env and row: after :-
+	preset *template // env, row and shard: after :-
 	source string    // as it was written, for errors
 }
 
@@ -198,10 +201,19 @@ func (p *templateParser) reference() (*reference, error) {
 	if !ok || strings.Contains(kind, "}") {
 		kind = ""
 	}
+	if alone, _, _ := strings.Cut(p.s[p.i:], "}"); alone == "shard" || strings.HasPrefix(alone, "shard:") {
+		kind = "shard"
+	}
 	ref := &reference{kind: kind}
-	p.i += len(kind) + 1
+	p.i += len(kind)
 	var err error
+	if kind == "shard" {
+		err = p.preset(ref)
+	} else {
+		p.i++
+	}
 	switch kind {
+	case "shard":
 	case "env", "row":
 		err = p.named(ref)
 	case "file":
@@ -217,7 +229,7 @@ func (p *templateParser) reference() (*reference, error) {
 	case "exec":
 		err = p.command(ref)
 	default:
-		return nil, fmt.Errorf("%q is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command}, ${row:COLUMN} or ${store:NAME}; write $${ for a plain ${", snippet(p.s[start:]))
+		return nil, fmt.Errorf("%q is no reference: expected ${env:NAME}, ${env:NAME:-default}, ${file:path}, ${exec:command}, ${row:COLUMN}, ${store:NAME} or ${shard}; write $${ for a plain ${", snippet(p.s[start:]))
 	}
 	if err != nil {
 		return nil, err
@@ -243,11 +255,20 @@ func (p *templateParser) named(ref *reference) error {
 	if ref.name == "" || strings.ContainsAny(ref.name, refused) {
 		return fmt.Errorf("${%s:%s}: expected a name", ref.kind, ref.name)
 	}
+	return p.preset(ref)
+}
+
+// preset reads the default behind :-, if there is one.
+func (p *templateParser) preset(ref *reference) error {
 	if !strings.HasPrefix(p.s[p.i:], ":") {
 		return nil
 	}
 	if !strings.HasPrefix(p.s[p.i:], ":-") {
-		return fmt.Errorf("${%s:%s: what follows the name isn't understood: a default is written ${%s:%s:-default}", ref.kind, ref.name, ref.kind, ref.name)
+		words := ref.kind
+		if ref.name != "" {
+			words += ":" + ref.name
+		}
+		return fmt.Errorf("${%s: what follows the name isn't understood: a default is written ${%s:-default}", words, words)
 	}
 	p.i += 2
 	preset, err := p.parse("}")
@@ -345,6 +366,11 @@ func (r *reference) eval(ctx context.Context, v Values) (string, error) {
 			return "", fmt.Errorf("there is no column %s", r.name)
 		}
 		return s, nil
+	case "shard":
+		if v.Shard == "" && r.preset != nil {
+			return r.preset.eval(ctx, v)
+		}
+		return v.Shard, nil
 	case "file":
 		path, err := r.path.eval(ctx, v)
 		if err != nil {

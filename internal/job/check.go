@@ -85,6 +85,9 @@ func (j *Job) Check(ctx context.Context) error {
 			}
 		}
 	}
+	if j.shard.Divides() {
+		others = append(others, j.File.CheckDivided())
+	}
 	if len(all) > 0 {
 		all.Sort()
 		others = append([]error{all}, others...)

@@ -22,6 +22,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
 	"github.com/mailhaul/pipeline/internal/secrets"
+	"github.com/mailhaul/pipeline/internal/shard"
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -41,6 +42,8 @@ type Options struct {
 	// Mistaken loads a file with mistakes as well, as far as it can be read:
 	// for Check alone, which then tells of those and its own together.
 	Mistaken bool
+
+	Shard shard.Shard // of the accounts, those that fall to it; zero: all
 }
 
 // Job is a pipeline file with its plugins. Close must be called.
@@ -52,6 +55,9 @@ type Job struct {
 	values config.Values
 	host   *pluginhost.Host
 	ledger *ledger.Ledger // nil: nothing is remembered
+	shard  shard.Shard
+	others []string // sources that fall to other shards
+	base   string   // state directory of all shards together
 
 	described map[string]pluginhost.Description // by kind and name
 	schemas   map[string]*config.PluginSchema   // the same
@@ -77,7 +83,8 @@ func Load(o Options) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.File, j.wrong = f, wrong
+	j.File, j.wrong, j.shard, j.values.Shard = f, wrong, o.Shard, o.Shard.Name()
+	j.others = f.Divide(o.Shard)
 	return j, nil
 }
 
@@ -134,8 +141,11 @@ func (j *Job) settled() {
 	if !filepath.IsAbs(j.File.State) {
 		j.File.State = filepath.Join(j.folder, j.File.State)
 	}
+	j.base = j.File.State
+	j.File.State = j.shard.State(j.base)
 	// Beside the ledger, not in it: who may read a ledger may not log in (I9).
-	store := secrets.Store{Dir: filepath.Join(j.File.State, "secrets")}
+	// Of all shards: who logs in needn't know which one an account falls to.
+	store := secrets.Store{Dir: filepath.Join(j.base, "secrets")}
 	j.values.ReadStore, j.values.WriteStore = store.Read, store.Write
 }
 
@@ -144,6 +154,9 @@ func (j *Job) Spool() *message.Spool { return j.spool }
 
 // OpenLedger opens the ledger that the file names, and locks it.
 func (j *Job) OpenLedger(ctx context.Context) (*ledger.Ledger, error) {
+	if err := j.CheckShard(); err != nil {
+		return nil, err
+	}
 	l, err := ledger.Open(ctx, j.File.State, j.File.Name)
 	if err != nil {
 		return nil, err
@@ -156,6 +169,9 @@ func (j *Job) OpenLedger(ctx context.Context) (*ledger.Ledger, error) {
 // that never ran: without a ledger the error is a fault.Config, and none is
 // made.
 func (j *Job) ReopenLedger(ctx context.Context) (*ledger.Ledger, error) {
+	if err := j.CheckShard(); err != nil {
+		return nil, err
+	}
 	view, err := ledger.View(ctx, j.File.State, j.File.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.New(fault.Config, "pipeline %s has never run here: it has no ledger in %s", j.File.Name, j.File.State).
@@ -169,6 +185,13 @@ func (j *Job) ReopenLedger(ctx context.Context) (*ledger.Ledger, error) {
 	}
 	return j.OpenLedger(ctx)
 }
+
+// CheckShard returns an error when the pipeline was divided otherwise before.
+// Settle or State comes before it.
+func (j *Job) CheckShard() error { return j.shard.Check(j.base, j.File.Name) }
+
+// Shard is the part of the accounts that this job is about.
+func (j *Job) Shard() shard.Shard { return j.shard }
 
 // Close ends the plugins' processes and closes the ledger.
 func (j *Job) Close(ctx context.Context) error {
@@ -477,7 +500,13 @@ func (j *Job) Sources() []string {
 }
 
 // Source returns an error unless the file has a source of that name.
-func (j *Job) Source(name string) error { return named("source", name, j.Sources()) }
+func (j *Job) Source(name string) error {
+	if slices.Contains(j.others, name) {
+		return fault.New(fault.Config, "source %s isn't in shard %s", name, j.shard).
+			WithHint("it is in --shard %s", shard.Of(name, j.shard.Count))
+	}
+	return named("source", name, j.Sources())
+}
 
 // Only leaves out all sources but those, before Check.
 func (j *Job) Only(names []string) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/shard"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -24,8 +25,10 @@ const schemaVersion = 1
 type Report struct {
 	SchemaVersion int       `json:"schema_version"`
 	Pipeline      string    `json:"pipeline"`
-	Run           int64     `json:"run"`  // number of the run in its ledger
-	File          string    `json:"file"` // the pipeline file
+	Shard         string    `json:"shard,omitempty"` // the part of the accounts that it had, as in "0/3"; absent: all
+	Joined        []Part    `json:"parts,omitempty"` // the reports that it joins; absent: of one run
+	Run           int64     `json:"run"`             // number of the run in its ledger; the highest of the parts
+	File          string    `json:"file"`            // the pipeline file
 	Version       string    `json:"version"`
 	Began         time.Time `json:"began"`
 	Ended         time.Time `json:"ended"`
@@ -129,6 +132,7 @@ type Input struct {
 	Plan    *plan.Plan
 	Result  *engine.Result
 	Ledger  *ledger.Ledger
+	Shard   shard.Shard
 	Run     int64
 	Began   time.Time
 	Ended   time.Time
@@ -146,7 +150,7 @@ var outcomes = map[int]string{
 // are those of all runs that still stand.
 func Build(ctx context.Context, in Input) (*Report, error) {
 	r := &Report{
-		SchemaVersion: schemaVersion, Pipeline: in.Plan.Name, Run: in.Run, File: in.File, Version: in.Version,
+		SchemaVersion: schemaVersion, Pipeline: in.Plan.Name, Shard: in.Shard.String(), Run: in.Run, File: in.File, Version: in.Version,
 		Began: in.Began.UTC().Truncate(time.Millisecond), Ended: in.Ended.UTC().Truncate(time.Millisecond),
 		Exit: in.Exit, Outcome: outcomes[in.Exit], Total: newSum(), Accounts: []Account{}, Failures: []Failure{}, Timeline: in.Series, Sinks: []Sink{},
 	}
@@ -286,6 +290,9 @@ func (r *Report) fail(ctx context.Context, in Input) error {
 	if in.File != "" && in.File != "pipeline.yaml" {
 		config = " --config " + shellWord(in.File)
 	}
+	if in.Shard.Divides() {
+		config += " --shard " + in.Shard.String()
+	}
 	base := "pipeline run" + config
 	for i := range in.Result.Accounts {
 		a := &in.Result.Accounts[i]
@@ -314,10 +321,14 @@ func (r *Report) fail(ctx context.Context, in Input) error {
 	for _, f := range groups {
 		r.Failures = append(r.Failures, *f)
 	}
-	slices.SortFunc(r.Failures, func(a, b Failure) int {
+	sortFailures(r.Failures)
+	return nil
+}
+
+func sortFailures(all []Failure) {
+	slices.SortFunc(all, func(a, b Failure) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(b.Count, a.Count), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Reason, b.Reason))
 	})
-	return nil
 }
 
 // shellWord quotes a word for a shell, where that is needed.

@@ -108,7 +108,13 @@ func TestSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, r := range map[string]*Report{"built": built(t), "of many": sample(40), "of nothing": sample(0)} {
+	joined, err := Merge([]*Report{ofShard("0/3", engine.ExitDone, 0, "ann"), ofShard("2/3", engine.ExitLetters, 0, "bob")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shard := ofShard("0/3", engine.ExitDone, 0, "ann")
+	shard.Failures = []Failure{}
+	for name, r := range map[string]*Report{"built": built(t), "of many": sample(40), "of nothing": sample(0), "of a shard": shard, "joined": joined} {
 		var b bytes.Buffer
 		if err := JSON(&b, r); err != nil {
 			t.Fatal(err)
