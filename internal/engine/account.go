@@ -27,12 +27,14 @@ type account struct {
 	e    *Engine
 	plan *plan.Source
 
+	// Changed by the account's own goroutine, with mu held: others look on.
+	boxes    []*box
+	excluded []string
+
 	source source.Source // of the pass under way
 	lanes  *lanes
 	queue  *queue
 
-	boxes    []*box
-	excluded []string
 	index    int                // among the accounts of the run
 	claiming bool               // it lists only to claim
 	claimed  bool               // it has claimed all that it has
@@ -252,12 +254,17 @@ func (a *account) findMailboxes(ctx context.Context) error {
 			b = newBox(a, m)
 		}
 		b.index = len(boxes)
-		b.server, b.among = m.State, plan.Among(m, taken)
+		b.among = plan.Among(m, taken)
+		b.mu.Lock()
+		b.server = m.State
+		b.mu.Unlock()
 		boxes = append(boxes, b)
 	}
 	// Only now: what an earlier pass did must stay in the sum when this
 	// listing breaks off (I1).
+	a.mu.Lock()
 	a.boxes, a.excluded = boxes, excluded
+	a.mu.Unlock()
 	return nil
 }
 
@@ -312,12 +319,12 @@ func (a *account) settled(it *item) {
 		case slotWritten:
 			sl.state, sl.kept = slotKept, ledger.Fate{Target: a.e.targets[i], Class: ledger.Written, Receipt: sl.receipt}
 		case slotDead:
-			a.e.note(Event{Kind: DeadLetter, Source: a.plan.Name, Mailbox: it.box.name, Message: it.sum.ID.String(), Sink: sl.letter.Stage, Text: sl.letter.Text})
+			a.e.note(Event{Kind: DeadLetter, Source: a.plan.Name, Mailbox: it.box.name, Message: it.sum.ID.String(), Sink: sl.letter.Stage, Reason: sl.letter.Reason, Text: sl.letter.Text})
 			sl.state, sl.kept = slotKept, ledger.Fate{Target: a.e.targets[i], Class: ledger.Dead, Letter: sl.letter}
 		}
 	}
 	if it.final != nil && it.final.Class == ledger.Dead {
-		a.e.note(Event{Kind: DeadLetter, Source: a.plan.Name, Mailbox: it.box.name, Message: it.sum.ID.String(), Text: it.final.Letter.Text})
+		a.e.note(Event{Kind: DeadLetter, Source: a.plan.Name, Mailbox: it.box.name, Message: it.sum.ID.String(), Reason: it.final.Letter.Reason, Text: it.final.Letter.Text})
 	}
 	it.fresh = false
 	if it.worst() != ledger.Pending {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"maps"
 	"sync"
 
 	"github.com/mailhaul/pipeline/internal/ledger"
@@ -137,7 +138,7 @@ func (b *box) sum() Sum {
 		Mailbox: b.name, UIDValidity: b.uidValidity, Server: b.serverCount(), BlindSpots: b.blindSpots(), Listed: b.listed + gone,
 		Written: classes[ledger.Written], Dropped: drops, Duplicates: classes[ledger.Duplicate],
 		Unrouted: classes[ledger.Unrouted], DeadLetters: classes[ledger.Dead], Vanished: classes[ledger.Vanished],
-		Pending: b.pending(), Undecided: b.undecided, Skipped: b.skipped, Limited: b.limited, Problem: b.trouble(),
+		Pending: b.pending(), Undecided: maps.Clone(b.undecided), Skipped: b.skipped, Limited: b.limited, Problem: b.trouble(),
 		Standing: b.tally()[ledger.Dead], Octets: b.octets, Finished: b.finished, Recognised: b.recognised, Former: b.former,
 		WithBodies: b.withBodies, WithBodiesFrom: b.withBodiesFrom,
 	}

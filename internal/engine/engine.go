@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -58,61 +57,6 @@ func (o *Options) patience() time.Duration {
 
 // lanes is how many writes to one sink can be of use at once.
 func (o *Options) lanes() int { return 8 }
-
-// Stats are counters that a progress display reads while the run goes on.
-type Stats struct {
-	mu       sync.Mutex
-	accounts map[string]*Counters
-}
-
-// Counters are one account's.
-type Counters struct {
-	Expected atomic.Int64 // that the server counts in the mailboxes to be listed
-	Listed   atomic.Int64
-	Todo     atomic.Int64 // taken up, of Listed
-	Fetched  atomic.Int64
-	Octets   atomic.Int64
-	Settled  atomic.Int64
-}
-
-// Account returns the counters of a source, made when first asked for.
-func (s *Stats) Account(source string) *Counters {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.accounts == nil {
-		s.accounts = map[string]*Counters{}
-	}
-	c := s.accounts[source]
-	if c == nil {
-		c = &Counters{}
-		s.accounts[source] = c
-	}
-	return c
-}
-
-// Totals are the counters of all accounts together, as they now stand.
-type Totals struct{ Listed, Todo, Fetched, Octets, Settled int64 }
-
-// Totals adds the counters of all accounts up.
-func (s *Stats) Totals() (t Totals) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.accounts {
-		t.Listed += c.Listed.Load()
-		t.Todo += c.Todo.Load()
-		t.Fetched += c.Fetched.Load()
-		t.Octets += c.Octets.Load()
-		t.Settled += c.Settled.Load()
-	}
-	return t
-}
-
-// All returns the counters of all sources that have any yet.
-func (s *Stats) All() []*Counters {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.accounts))
-}
 
 // Engine is one run.
 type Engine struct {
@@ -241,6 +185,7 @@ func (e *Engine) prepare(ctx context.Context) error {
 		a.index = i
 		e.accounts = append(e.accounts, a)
 	}
+	e.opts.Stats.follow(e.accounts)
 	if s := e.plan.Chain.Dedupe(); s != nil {
 		round, err := e.ledger.NewClaims(ctx)
 		if err != nil {
@@ -364,11 +309,6 @@ func (e *Engine) sinkFailed(o *outlet, err error) {
 func (e *Engine) note(ev Event) { e.opts.Events(ev) }
 
 func (e *Engine) counters(a *account) *Counters { return e.opts.Stats.Account(a.plan.Name) }
-
-func (c *Counters) fetched(octets int64) {
-	c.Fetched.Add(1)
-	c.Octets.Add(max(octets, 0))
-}
 
 // enter lets an item into the epoch; its account sees to it that it is
 // committed.

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger"
@@ -124,7 +126,12 @@ func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 	if opts.Now == nil {
 		opts.Now = func() time.Time { return time.Unix(1e9, 0) }
 	}
+	if opts.Stats == nil {
+		opts.Stats = &engine.Stats{}
+	}
+	away := r.lookOn(opts.Stats, p.Sources)
 	res, err := engine.Run(ctx, stop, opts)
+	away(res)
 	if limit.Err() != nil {
 		r.t.Fatal("the run hung")
 	}
@@ -139,6 +146,48 @@ func (r *rig) runUntil(stop <-chan struct{}) *engine.Result {
 		}
 	}
 	return res
+}
+
+// lookOn asks all through the run where its mailboxes stand, as a page that
+// shows it does: each sum must be true at any moment (I1). What it returns ends
+// that, and holds what was seen last against the result.
+func (r *rig) lookOn(stats *engine.Stats, sources []plan.Source) func(*engine.Result) {
+	var onlooker sync.WaitGroup
+	ended := make(chan struct{})
+	onlooker.Go(func() {
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+			}
+			for i := range sources {
+				boxes, _ := stats.Mailboxes(sources[i].Name)
+				for j := range boxes {
+					if err := boxes[j].Check(); err != nil {
+						r.t.Errorf("I1, during the run: %v", err)
+					}
+				}
+			}
+		}
+	})
+	return func(res *engine.Result) {
+		r.t.Helper()
+		close(ended)
+		onlooker.Wait()
+		for i := range res.Accounts {
+			a := &res.Accounts[i]
+			boxes, excluded := stats.Mailboxes(a.Source)
+			if diff := cmp.Diff(a.Mailboxes, boxes, cmpopts.EquateErrors(), cmpopts.EquateEmpty()); diff != "" {
+				r.t.Errorf("what is seen of %s isn't its result: %s", a.Source, diff)
+			}
+			if diff := cmp.Diff(a.Excluded, excluded); diff != "" {
+				r.t.Error(diff)
+			}
+		}
+	}
 }
 
 // total adds up the mailboxes of a run.

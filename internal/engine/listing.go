@@ -289,7 +289,9 @@ func (a *account) sort(b *box, page []listed) (items []*item, exported []message
 	for i := range page {
 		l := &page[i]
 		if a.plan.Limit > 0 && a.counted >= a.plan.Limit {
+			b.mu.Lock()
 			b.limited = true
+			b.mu.Unlock()
 			return items, exported, true
 		}
 		a.counted++

@@ -145,8 +145,20 @@ type Event struct {
 	Stage   string
 	Message string // id as text
 	Text    string
+	Reason  string // of a DeadLetter, a short stable word
 	Count   int64
 	Octets  int64
 	Wait    time.Duration
 	Err     error
+}
+
+// Events returns what passes an event on to all of to, in their order. Each is
+// called by many goroutines, which may hold locks of the engine: it must not
+// wait, and not ask the engine anything.
+func Events(to ...func(Event)) func(Event) {
+	return func(e Event) {
+		for _, f := range to {
+			f(e)
+		}
+	}
 }
