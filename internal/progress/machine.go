@@ -138,7 +138,7 @@ func (d *Display) Finished(exit int, problems []error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.run.take(d.o.Now(), d.total())
+	d.run.take(d.o.Now(), total(d.o.Stats))
 	for _, err := range problems {
 		e := Event{Event: "problem"}
 		e.fault(err)

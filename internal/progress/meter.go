@@ -30,6 +30,15 @@ func (c *count) add(o count) {
 	c.octets += o.octets
 }
 
+// total adds up all accounts.
+func total(stats *engine.Stats) count {
+	var sum count
+	for _, c := range stats.All() {
+		sum.add(read(c))
+	}
+	return sum
+}
+
 // left returns how many messages are still to be exported: at least those that
 // are taken up, at most those too that the servers count and that aren't listed
 // yet, of which some may be done already, or be dropped.

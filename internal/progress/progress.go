@@ -120,20 +120,11 @@ func (d *Display) tick() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.o.Now()
-	d.run.take(now, d.total())
+	d.run.take(now, total(d.o.Stats))
 	for source, m := range d.open {
 		m.take(now, read(d.o.Stats.Account(source)))
 	}
 	d.view.tick()
-}
-
-// total adds up all accounts. d.mu is held.
-func (d *Display) total() count {
-	var sum count
-	for _, c := range d.o.Stats.All() {
-		sum.add(read(c))
-	}
-	return sum
 }
 
 // Event shows what a person wants to know at once.

@@ -17,6 +17,12 @@ import (
 //go:embed page.html
 var pageText string
 
+//go:embed style.css
+var styleText string
+
+// Style is the style sheet of the pages that people see of a run.
+func Style() string { return styleText }
+
 // pageTemplate is parsed once, when a page is first made.
 var pageTemplate = sync.OnceValues(func() (*template.Template, error) {
 	return template.New("page").Funcs(template.FuncMap{
@@ -29,6 +35,7 @@ var pageTemplate = sync.OnceValues(func() (*template.Template, error) {
 			}
 			return "", fmt.Errorf("%T is no number", v)
 		}, "things": things, "size": size, "clock": clock,
+		"style": func() template.CSS { return template.CSS(styleText) }, //nolint:gosec // a file of ours
 	}).Parse(pageText)
 })
 
@@ -50,8 +57,8 @@ type page struct {
 	Good     bool
 	States   []stateCount
 	Boxes    int
-	Parts    []part
-	Rate     chart
+	Parts    []Part
+	Rate     Chart
 	Sizes    []bar
 	Blind    []BlindSpot
 	Server   int64
@@ -67,12 +74,13 @@ type stateCount struct {
 	Count int
 }
 
-// part is one term of I1.
-type part struct {
-	Name  string
-	Class string
-	Count int64
-	X, W  float64 // of 1000
+// Part is one term of I1, as it is drawn.
+type Part struct {
+	Name  string  `json:"name"`
+	Class string  `json:"class"` // of the style sheet, behind "c-"
+	Count int64   `json:"count"`
+	X     float64 `json:"x"` // of 1000
+	W     float64 `json:"w"` // so, too
 }
 
 // bar is one bar of the sizes.
@@ -91,8 +99,8 @@ type row struct {
 	Until   string `json:"u,omitempty"`
 	Error   string `json:"e,omitempty"`
 	Hint    string `json:"h,omitempty"`
-	Numbers []any  `json:"n"` // listed, done before, written, dropped, duplicates, unrouted, dead letters, vanished, pending, server or null, octets
-	Boxes   []any  `json:"b"` // each: name, state, numbers, [blind spots], problem, notes
+	Numbers []any  `json:"n"` // see Numbers
+	Boxes   []any  `json:"b"` // see Boxes
 }
 
 func newPage(r *Report) *page {
@@ -124,23 +132,24 @@ func newPage(r *Report) *page {
 	if sec := r.Ended.Sub(r.Began).Seconds(); sec > 0 && r.Total.Octets > 0 {
 		p.PerSec = size(int64(float64(r.Total.Octets)/sec)) + "/s"
 	}
-	p.Parts = parts(&r.Total)
-	p.Rate = newChart(r.Timeline, r.Ended.Sub(r.Began))
+	p.Parts = Parts(&r.Total)
+	p.Rate = NewChart(r.Timeline, r.Ended.Sub(r.Began))
 	p.Sizes = bars(r)
 	return p
 }
 
-// parts are the terms of I1 in the order in which they are read.
-func parts(s *Sum) []part {
-	out := []part{{Name: "written", Class: "written", Count: s.Written}, {Name: "done before", Class: "before", Count: s.DoneBefore}}
+// Parts are the terms of I1 in the order in which they are read, without those
+// that are zero.
+func Parts(s *Sum) []Part {
+	out := []Part{{Name: "written", Class: "written", Count: s.Written}, {Name: "done before", Class: "before", Count: s.DoneBefore}}
 	for _, stage := range slices.Sorted(maps.Keys(s.Dropped)) {
-		out = append(out, part{Name: "dropped by " + stage, Class: "dropped", Count: s.Dropped[stage]})
+		out = append(out, Part{Name: "dropped by " + stage, Class: "dropped", Count: s.Dropped[stage]})
 	}
 	out = append(out,
-		part{Name: "duplicates", Class: "dup", Count: s.Duplicates}, part{Name: "unrouted", Class: "unrouted", Count: s.Unrouted},
-		part{Name: "dead letters", Class: "dead", Count: s.DeadLetters}, part{Name: "vanished", Class: "vanished", Count: s.Vanished},
-		part{Name: "pending", Class: "pending", Count: s.Pending})
-	out = slices.DeleteFunc(out, func(p part) bool { return p.Count == 0 })
+		Part{Name: "duplicates", Class: "dup", Count: s.Duplicates}, Part{Name: "unrouted", Class: "unrouted", Count: s.Unrouted},
+		Part{Name: "dead letters", Class: "dead", Count: s.DeadLetters}, Part{Name: "vanished", Class: "vanished", Count: s.Vanished},
+		Part{Name: "pending", Class: "pending", Count: s.Pending})
+	out = slices.DeleteFunc(out, func(p Part) bool { return p.Count == 0 })
 	x := 0.0
 	for i := range out {
 		out[i].X = x
@@ -200,7 +209,15 @@ func bars(r *Report) []bar {
 }
 
 func newRow(a *Account) row {
-	out := row{Source: a.Source, State: a.State, Until: a.Until, Error: a.Error, Hint: a.Hint, Numbers: numbers(&a.Sum), Boxes: []any{}}
+	out := row{Source: a.Source, State: a.State, Until: a.Until, Error: a.Error, Hint: a.Hint, Numbers: Numbers(&a.Sum), Boxes: Boxes(a)}
+	return out
+}
+
+// Boxes returns the mailboxes of an account as the script of a page takes them,
+// each: name, state, numbers, [blind spots], problem, notes; what is empty at the
+// end of one is left out.
+func Boxes(a *Account) []any {
+	out := []any{}
 	for i := range a.Mailboxes {
 		m := &a.Mailboxes[i]
 		note := ""
@@ -214,16 +231,19 @@ func newRow(a *Account) row {
 		if blind == nil {
 			blind = []string{}
 		}
-		box := []any{m.Name, m.State, numbers(&m.Sum), blind, m.Problem, note}
+		box := []any{m.Name, m.State, Numbers(&m.Sum), blind, m.Problem, note}
 		for len(box) > 3 && (box[len(box)-1] == "" || len(box) == 4 && len(blind) == 0) {
 			box = box[:len(box)-1]
 		}
-		out.Boxes = append(out.Boxes, box)
+		out = append(out, box)
 	}
 	return out
 }
 
-func numbers(s *Sum) []any {
+// Numbers returns a sum as the script of a page takes it: listed, done before,
+// written, dropped, duplicates, unrouted, dead letters, vanished, pending, the
+// server's count or nil, octets.
+func Numbers(s *Sum) []any {
 	var server any
 	if s.Server != nil {
 		server = *s.Server
@@ -231,21 +251,27 @@ func numbers(s *Sum) []any {
 	return []any{s.Listed, s.DoneBefore, s.Written, s.AllDropped(), s.Duplicates, s.Unrouted, s.DeadLetters, s.Vanished, s.Pending, server, s.Octets}
 }
 
-// chart is the throughput over time, as paths in a field of 1000 by 200.
-type chart struct {
-	Area, Line, Messages template.HTMLAttr
-	Top, TopMessages     string // what the upper edge stands for
-	Ticks                []tick
-	Shown                bool
+// Chart is the throughput over time, as SVG paths in a field of 1000 by 200.
+type Chart struct {
+	Area        string `json:"area"`
+	Line        string `json:"line"`
+	Messages    string `json:"messages"`
+	Top         string `json:"top"` // what the upper edge stands for, of the octets
+	TopMessages string `json:"top_messages"`
+	Ticks       []Tick `json:"ticks"`
+	Shown       bool   `json:"shown"`
 }
 
-type tick struct {
-	X    float64
-	Text string
+// Tick is a place on a chart's axis of time.
+type Tick struct {
+	X    float64 `json:"x"` // of 1000
+	Text string  `json:"text"`
 }
 
-func newChart(t Timeline, took time.Duration) chart {
-	var c chart
+// NewChart draws the timeline of a run that took so long. Where there is too
+// little to draw, it isn't Shown.
+func NewChart(t Timeline, took time.Duration) Chart {
+	var c Chart
 	if len(t.Octets) < 3 || t.Seconds <= 0 {
 		return c
 	}
@@ -254,15 +280,14 @@ func newChart(t Timeline, took time.Duration) chart {
 	if slices.Max(octets) == 0 && slices.Max(messages) == 0 {
 		return c
 	}
-	line := path(octets, topO)
-	c.Line = template.HTMLAttr(`d="` + line + `"`)                     //nolint:gosec // digits of ours
-	c.Area = template.HTMLAttr(`d="` + line + ` L1000 200 L0 200 Z"`)  //nolint:gosec // the same
-	c.Messages = template.HTMLAttr(`d="` + path(messages, topM) + `"`) //nolint:gosec // the same
+	c.Line = path(octets, topO)
+	c.Area = c.Line + " L1000 200 L0 200 Z"
+	c.Messages = path(messages, topM)
 	c.Top, c.TopMessages, c.Shown = size(int64(topO))+"/s", number(int64(topM))+" messages/s", true
 	whole := float64(len(octets)) * t.Seconds
 	step := niceTime(whole / 6)
 	for at := 0.0; at <= whole; at += step {
-		c.Ticks = append(c.Ticks, tick{1000 * at / whole, duration(time.Duration(at * float64(time.Second)))})
+		c.Ticks = append(c.Ticks, Tick{1000 * at / whole, duration(time.Duration(at * float64(time.Second)))})
 	}
 	return c
 }

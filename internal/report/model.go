@@ -146,13 +146,16 @@ var outcomes = map[int]string{
 	engine.ExitIncomplete: "incomplete", engine.ExitParked: "parked by a provider's limit",
 }
 
+// Outcome says in words how a run with such an exit code ended.
+func Outcome(exit int) string { return outcomes[exit] }
+
 // Build makes the report of a run. The dead letters come from the ledger: they
 // are those of all runs that still stand.
 func Build(ctx context.Context, in Input) (*Report, error) {
 	r := &Report{
 		SchemaVersion: schemaVersion, Pipeline: in.Plan.Name, Shard: in.Shard.String(), Run: in.Run, File: in.File, Version: in.Version,
 		Began: in.Began.UTC().Truncate(time.Millisecond), Ended: in.Ended.UTC().Truncate(time.Millisecond),
-		Exit: in.Exit, Outcome: outcomes[in.Exit], Total: newSum(), Accounts: []Account{}, Failures: []Failure{}, Timeline: in.Series, Sinks: []Sink{},
+		Exit: in.Exit, Outcome: Outcome(in.Exit), Total: NewSum(), Accounts: []Account{}, Failures: []Failure{}, Timeline: in.Series, Sinks: []Sink{},
 	}
 	if err := in.Result.Err; err != nil {
 		r.Error, r.Hint = err.Error(), hint(err)
@@ -175,16 +178,17 @@ func Build(ctx context.Context, in Input) (*Report, error) {
 		plugins[in.Plan.Sources[i].Name] = in.Plan.Sources[i].Plugin
 	}
 	for i := range in.Result.Accounts {
-		a := account(&in.Result.Accounts[i])
+		a := OfAccount(&in.Result.Accounts[i])
 		a.Plugin = plugins[a.Source]
-		r.Total.add(&a.Sum)
+		r.Total.Add(&a.Sum)
 		r.Accounts = append(r.Accounts, a)
 	}
 	err := r.fail(ctx, in)
 	return r, err
 }
 
-func newSum() Sum { return Sum{Dropped: map[string]int64{}, Undecided: map[string]int64{}} }
+// NewSum returns the sum of nothing.
+func NewSum() Sum { return Sum{Dropped: map[string]int64{}, Undecided: map[string]int64{}} }
 
 func hint(err error) string {
 	if f := fault.As(err); f != nil {
@@ -193,18 +197,20 @@ func hint(err error) string {
 	return ""
 }
 
-func account(in *engine.Account) Account {
-	a := Account{Source: in.Source, State: ledger.Complete.String(), Sum: newSum(), Mailboxes: []Mailbox{}}
+// OfAccount returns what became of an account, or of one at work what has so
+// far.
+func OfAccount(in *engine.Account) Account {
+	a := Account{Source: in.Source, State: ledger.Complete.String(), Sum: NewSum(), Mailboxes: []Mailbox{}}
 	for i := range in.Mailboxes {
 		m := mailbox(&in.Mailboxes[i])
-		a.Sum.add(&m.Sum)
+		a.Sum.Add(&m.Sum)
 		if m.State != ledger.Complete.String() {
 			a.State = ledger.Incomplete.String()
 		}
 		a.Mailboxes = append(a.Mailboxes, m)
 	}
 	for _, name := range in.Excluded {
-		a.Mailboxes = append(a.Mailboxes, Mailbox{Name: name, State: ledger.Excluded.String(), Sum: newSum()})
+		a.Mailboxes = append(a.Mailboxes, Mailbox{Name: name, State: ledger.Excluded.String(), Sum: NewSum()})
 	}
 	slices.SortStableFunc(a.Mailboxes, func(a, b Mailbox) int { return cmp.Compare(a.Name, b.Name) })
 	switch {
@@ -237,8 +243,8 @@ func mailbox(in *engine.Sum) Mailbox {
 	return m
 }
 
-// add adds up; a total of the servers' counts is known as far as they are.
-func (s *Sum) add(o *Sum) {
+// Add adds up; a total of the servers' counts is known as far as they are.
+func (s *Sum) Add(o *Sum) {
 	s.Listed += o.Listed
 	s.DoneBefore += o.DoneBefore
 	s.Written += o.Written

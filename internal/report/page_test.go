@@ -19,7 +19,7 @@ func sample(n int) *Report {
 	began := time.Date(2026, 11, 21, 1, 30, 0, 0, time.UTC)
 	r := &Report{
 		SchemaVersion: 1, Pipeline: "acme", Run: 12, File: "acme.yaml", Version: "v1.2.3", Began: began, Ended: began.Add(47*time.Minute + 12*time.Second),
-		Exit: 4, Outcome: "incomplete", Total: newSum(), Accounts: []Account{}, Failures: []Failure{}, Stages: []string{"recent", "once"},
+		Exit: 4, Outcome: "incomplete", Total: NewSum(), Accounts: []Account{}, Failures: []Failure{}, Stages: []string{"recent", "once"},
 		Sinks: []Sink{{"archive", "eml", "/srv/export/eml", ""}, {"outlook", "msg", "/srv/export/msg", `mailbox startsWith "Projects"`}},
 	}
 	r.Timeline.Seconds = 15
@@ -29,10 +29,10 @@ func sample(n int) *Report {
 	}
 	names := []string{"INBOX", "Archive/2024", "Sent", "Projects/Skerry Light & <Tides>", "手紙/灯台", strings.Repeat("A very long level/", 12)}
 	for i := range n {
-		a := Account{Source: fmt.Sprintf("user%04d", i), Plugin: "imap", State: "complete", Sum: newSum()}
+		a := Account{Source: fmt.Sprintf("user%04d", i), Plugin: "imap", State: "complete", Sum: NewSum()}
 		for j, name := range names {
 			listed := int64(100 + (i*37+j*911)%4000)
-			m := Mailbox{Name: name, UIDValidity: 1, State: "complete", Sum: newSum()}
+			m := Mailbox{Name: name, UIDValidity: 1, State: "complete", Sum: NewSum()}
 			m.Sum.Listed, m.Sum.Written, m.Sum.DoneBefore = listed, listed-60, 40
 			m.Sum.Dropped["recent"], m.Sum.Duplicates = 15, 5
 			m.Sum.Octets = listed * 41_000
@@ -49,18 +49,18 @@ func sample(n int) *Report {
 			case j == 3 && i%10 == 1:
 				m.Sum.Written, m.Sum.DeadLetters, m.Sum.Standing = m.Sum.Written-2, 2, 2
 			}
-			a.Sum.add(&m.Sum)
+			a.Sum.Add(&m.Sum)
 			a.Mailboxes = append(a.Mailboxes, m)
 		}
-		a.Mailboxes = append(a.Mailboxes, Mailbox{Name: "Trash", State: "excluded", Sum: newSum()})
+		a.Mailboxes = append(a.Mailboxes, Mailbox{Name: "Trash", State: "excluded", Sum: NewSum()})
 		switch {
 		case i%97 == 5:
-			a.State, a.Error, a.Hint, a.Mailboxes, a.Sum = "never listed", "log in to imap.example.com:993 as "+a.Source+": the server answered NO [AUTHENTICATIONFAILED]", "check the password", []Mailbox{}, newSum()
+			a.State, a.Error, a.Hint, a.Mailboxes, a.Sum = "never listed", "log in to imap.example.com:993 as "+a.Source+": the server answered NO [AUTHENTICATIONFAILED]", "check the password", []Mailbox{}, NewSum()
 		case i%131 == 11:
 			a.State, a.Until = "parked", "2026-11-21T16:40:00Z"
 			a.Error = "the server answered NO [OVERQUOTA] bandwidth limit"
 		}
-		r.Total.add(&a.Sum)
+		r.Total.Add(&a.Sum)
 		r.Accounts = append(r.Accounts, a)
 	}
 	if n > 20 {

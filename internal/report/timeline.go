@@ -1,6 +1,7 @@
 package report
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,8 @@ type Watch struct {
 	stats *engine.Stats
 	done  chan struct{}
 	wg    sync.WaitGroup
+
+	mu    sync.Mutex
 	track track
 }
 
@@ -47,7 +50,9 @@ func StartWatch(stats *engine.Stats) *Watch {
 			select {
 			case <-tick.C:
 				t := w.stats.Totals()
+				w.mu.Lock()
 				w.track.tick(t.Settled, t.Octets)
+				w.mu.Unlock()
 			case <-w.done:
 				return
 			}
@@ -56,10 +61,20 @@ func StartWatch(stats *engine.Stats) *Watch {
 	return w
 }
 
+// Timeline returns the timeline so far, without the span under way. Any
+// goroutine may ask.
+func (w *Watch) Timeline() Timeline {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return Timeline{Seconds: w.track.span.Seconds(), Messages: slices.Clone(w.track.messages), Octets: slices.Clone(w.track.octets)}
+}
+
 // Stop returns the timeline.
 func (w *Watch) Stop() Timeline {
 	close(w.done)
 	w.wg.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	t := w.stats.Totals()
 	w.track.close(t.Settled, t.Octets)
 	return Timeline{Seconds: w.track.span.Seconds(), Messages: w.track.messages, Octets: w.track.octets}
