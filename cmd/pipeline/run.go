@@ -28,6 +28,8 @@ type runFlags struct {
 	quiet       bool
 	json        bool
 	dry         bool
+	ui          string
+	uiRemote    bool
 }
 
 func (c *command) runCommand() *cobra.Command {
@@ -61,6 +63,8 @@ Exit codes:
 	cmd.Flags().BoolVar(&f.json, "json", false, "print what happens as JSON, an object a line (docs/reference/events.md)")
 	cmd.Flags().BoolVar(&f.dry, "dry-run", false, "list and judge, and say what would be exported: fetch nothing, write nothing")
 	c.shardFlag(cmd)
+	cmd.Flags().StringVar(&f.ui, "ui", "", "show the run as a page in a browser at this address, as in 127.0.0.1:8080 (docs/reference/watching.md)")
+	cmd.Flags().BoolVar(&f.uiRemote, "ui-remote", false, "let other machines open the page of --ui, with the token in the URL that is printed")
 	c.completeFlag(cmd, "only", sourceNames)
 	c.completeFlag(cmd, "adopt", sinkNames)
 	c.completeFlag(cmd, "rewrite", sinkNames)
@@ -97,6 +101,11 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 			return err
 		}
 	}
+	page, err := openPage(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer page.close()
 	if err := j.Only(f.only); err != nil {
 		return fault.Wrap(fault.Config, err, "--only")
 	}
@@ -138,12 +147,13 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	case c.terminal():
 		shown.Kind = progress.Bars
 	}
+	watch := report.StartWatch(stats)
+	page.show(c, j, number, began, stats, watch.Timeline) // its line stands above the bars
 	display := progress.New(out, shown)
-	opts.Events = display.Event
+	opts.Events = engine.Events(display.Event, page.event)
 	if shown.Kind == progress.Bars {
 		c.screen.through(display)
 	}
-	watch := report.StartWatch(stats)
 	result, err := engine.Run(ctx, stop, opts)
 	series := watch.Stop()
 	c.screen.through(c.err)
@@ -151,6 +161,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	result.Accounts = append(result.Accounts, j.BadRows()...)
 	code := result.Exit()
 	display.Finished(code, report.Troubles(result))
+	page.end(result, code)
 	if !f.quiet && !f.json && ctx.Err() == nil { // else most of what it counts was cut short
 		report.Text(c.out, result)
 	}

@@ -57,7 +57,7 @@ type page struct {
 	Good     bool
 	States   []stateCount
 	Boxes    int
-	Parts    []Part
+	Parts    []Term
 	Rate     Chart
 	Sizes    []bar
 	Blind    []BlindSpot
@@ -74,8 +74,8 @@ type stateCount struct {
 	Count int
 }
 
-// Part is one term of I1, as it is drawn.
-type Part struct {
+// Term is one term of I1, as it is drawn.
+type Term struct {
 	Name  string  `json:"name"`
 	Class string  `json:"class"` // of the style sheet, behind "c-"
 	Count int64   `json:"count"`
@@ -132,24 +132,24 @@ func newPage(r *Report) *page {
 	if sec := r.Ended.Sub(r.Began).Seconds(); sec > 0 && r.Total.Octets > 0 {
 		p.PerSec = size(int64(float64(r.Total.Octets)/sec)) + "/s"
 	}
-	p.Parts = Parts(&r.Total)
+	p.Parts = Terms(&r.Total)
 	p.Rate = NewChart(r.Timeline, r.Ended.Sub(r.Began))
 	p.Sizes = bars(r)
 	return p
 }
 
-// Parts are the terms of I1 in the order in which they are read, without those
+// Terms are the terms of I1 in the order in which they are read, without those
 // that are zero.
-func Parts(s *Sum) []Part {
-	out := []Part{{Name: "written", Class: "written", Count: s.Written}, {Name: "done before", Class: "before", Count: s.DoneBefore}}
+func Terms(s *Sum) []Term {
+	out := []Term{{Name: "written", Class: "written", Count: s.Written}, {Name: "done before", Class: "before", Count: s.DoneBefore}}
 	for _, stage := range slices.Sorted(maps.Keys(s.Dropped)) {
-		out = append(out, Part{Name: "dropped by " + stage, Class: "dropped", Count: s.Dropped[stage]})
+		out = append(out, Term{Name: "dropped by " + stage, Class: "dropped", Count: s.Dropped[stage]})
 	}
 	out = append(out,
-		Part{Name: "duplicates", Class: "dup", Count: s.Duplicates}, Part{Name: "unrouted", Class: "unrouted", Count: s.Unrouted},
-		Part{Name: "dead letters", Class: "dead", Count: s.DeadLetters}, Part{Name: "vanished", Class: "vanished", Count: s.Vanished},
-		Part{Name: "pending", Class: "pending", Count: s.Pending})
-	out = slices.DeleteFunc(out, func(p Part) bool { return p.Count == 0 })
+		Term{Name: "duplicates", Class: "dup", Count: s.Duplicates}, Term{Name: "unrouted", Class: "unrouted", Count: s.Unrouted},
+		Term{Name: "dead letters", Class: "dead", Count: s.DeadLetters}, Term{Name: "vanished", Class: "vanished", Count: s.Vanished},
+		Term{Name: "pending", Class: "pending", Count: s.Pending})
+	out = slices.DeleteFunc(out, func(p Term) bool { return p.Count == 0 })
 	x := 0.0
 	for i := range out {
 		out[i].X = x

@@ -87,7 +87,7 @@ func Merge(reports []*Report) (*Report, error) {
 	first := reports[0]
 	out := &Report{
 		SchemaVersion: schemaVersion, Pipeline: first.Pipeline, File: first.File, Version: first.Version,
-		Began: first.Began, Ended: first.Ended, Total: newSum(), Accounts: []Account{}, Failures: []Failure{}, Sinks: []Sink{},
+		Began: first.Began, Ended: first.Ended, Total: NewSum(), Accounts: []Account{}, Failures: []Failure{}, Sinks: []Sink{},
 	}
 	have, count := map[int]bool{}, 0
 	owner := map[string]string{} // of each account
@@ -117,7 +117,7 @@ func Merge(reports []*Report) (*Report, error) {
 					WithHint("join reports of runs that have different accounts, as those of shards")
 			}
 			owner[a.Source] = who
-			out.Total.add(&a.Sum)
+			out.Total.Add(&a.Sum)
 			out.Accounts = append(out.Accounts, a)
 		}
 		out.Run = max(out.Run, r.Run)

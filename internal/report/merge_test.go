@@ -21,14 +21,14 @@ func ofShard(shard string, exit, after int, accounts ...string) *Report {
 	began := time.Date(2026, 11, 21, 1, 0, after, 0, time.UTC)
 	r := &Report{
 		SchemaVersion: schemaVersion, Pipeline: "acme", Shard: shard, Run: 3, File: "pipeline.yaml", Version: "v1",
-		Began: began, Ended: began.Add(time.Minute), Exit: exit, Outcome: outcomes[exit], Total: newSum(),
+		Began: began, Ended: began.Add(time.Minute), Exit: exit, Outcome: outcomes[exit], Total: NewSum(),
 		Timeline: Timeline{Seconds: 1, Messages: []int64{1, 2}, Octets: []int64{10, 20}},
 		Sinks:    []Sink{{Name: "archive", Plugin: "eml", Target: "/x/" + strings.ReplaceAll(shard, "/", "-of-")}},
 	}
 	for _, name := range accounts {
-		sum := newSum()
+		sum := NewSum()
 		sum.Listed, sum.Written, sum.Dropped["old"] = 3, 2, 1
-		r.Total.add(&sum)
+		r.Total.Add(&sum)
 		r.Accounts = append(r.Accounts, Account{Source: name, State: "complete", Sum: sum, Mailboxes: []Mailbox{}})
 	}
 	return r

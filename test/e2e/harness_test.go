@@ -162,10 +162,28 @@ func (o outcome) String() string {
 type running struct {
 	t        *testing.T
 	cmd      *exec.Cmd
-	out, err bytes.Buffer
+	out, err output
 	began    time.Time
 	watched  chan map[string]int64
 	ended    chan struct{}
+}
+
+// output is what a command writes, to be read while it goes on.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // start starts the command. It dies with the test.
