@@ -8,6 +8,7 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/config"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
+	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
 // Check holds every plugin's config against the schema that the plugin
@@ -26,6 +27,7 @@ func (j *Job) Check(ctx context.Context) error {
 			others = append(others, err)
 		}
 	}
+	var disk error              // the ledger's, where answers are kept: no plugin's fault, nor the file's
 	absent := map[string]bool{} // plugins: 3,000 sources may name one
 	schema := func(kind pluginhost.Kind, plugin, key string) *config.PluginSchema {
 		name := kind.String() + " " + plugin
@@ -33,7 +35,11 @@ func (j *Job) Check(ctx context.Context) error {
 			return nil
 		}
 		s, err := j.schema(ctx, kind, plugin)
-		if err != nil {
+		switch {
+		case fault.Is(err, fault.Full):
+			disk = err
+			absent[name] = true
+		case err != nil:
 			others = append(others, j.File.Place(key+".plugin", err))
 			absent[name] = true
 		}
@@ -84,6 +90,9 @@ func (j *Job) Check(ctx context.Context) error {
 				take(check(c, sc))
 			}
 		}
+	}
+	if disk != nil {
+		return disk
 	}
 	if j.shard.Divides() {
 		others = append(others, j.File.CheckDivided())

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -19,6 +22,22 @@ type damage struct {
 func (d *damage) Error() string { return d.what + " can't be read: " + d.err.Error() }
 func (d *damage) Unwrap() error { return d.err }
 
+const roomHint = "make room where the ledger is, and see whether its disk is well; nothing that was committed is lost"
+
+// full returns what the disk says to a new file beside the ledger, nil where
+// it has room for one: SQLite doesn't tell why it couldn't make its own.
+func (l *Ledger) full() error {
+	f, err := os.CreateTemp(filepath.Dir(l.path), ".room")
+	if err == nil {
+		_, err = f.Write(make([]byte, 4096))
+		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	if err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || contains(err, "read-only") {
+		return nil
+	}
+	return err
+}
+
 // wrap classes SQLite's errors by their words; the driver's numbers would tie
 // us to one driver.
 func (l *Ledger) wrap(err error, tried string) error {
@@ -32,7 +51,7 @@ func (l *Ledger) wrap(err error, tried string) error {
 		return fmt.Errorf("ledger %s: %s: %w", l.path, tried, err) // nobody's fault
 	case contains(err, "disk is full", "no space left", "disk I/O error"):
 		return fault.As(fault.Wrap(fault.Full, err, "ledger %s: %s", l.path, tried)).
-			WithHint("make room where the ledger is, and see whether its disk is well; nothing that was committed is lost")
+			WithHint(roomHint)
 	case errors.As(err, &bad), errors.Is(err, sql.ErrNoRows),
 		contains(err, "malformed", "not a database", "no such table", "no such column", "Scan error",
 			// Nothing is inserted that wasn't looked for before, under the lock.
@@ -40,6 +59,9 @@ func (l *Ledger) wrap(err error, tried string) error {
 		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
 			WithHint("the file is damaged: move it away; pipeline verify --rebuild makes a new one of what was exported")
 	case contains(err, "readonly", "unable to open"):
+		if why := l.full(); why != nil {
+			return fault.As(fault.Wrap(fault.Full, why, "ledger %s: %s", l.path, tried)).WithHint(roomHint)
+		}
 		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
 			WithHint("the state directory must be writable")
 	}
