@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/internal/stages/filter"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
@@ -41,26 +43,44 @@ func (n nowhere) Put(_ context.Context, m *message.Message, done func(sink.Recei
 // BenchmarkRun is what the engine and the ledger themselves cost a message:
 // source and sink are in the same process and do next to nothing.
 func BenchmarkRun(b *testing.B) {
-	s := newServer(b.N, "INBOX")
+	b.ReportAllocs()
+	b.SetBytes(benchSize)
+	runOver(b, b.N, b.ResetTimer)
+}
+
+const benchSize = 4096
+
+// runOver runs a pipeline over n messages of benchSize octets; begins is called
+// when all stands ready.
+func runOver(tb testing.TB, n int, begins func(), filters ...string) {
+	tb.Helper()
+	s := newServer(n, "INBOX")
 	octets := s.octets("INBOX", 4096)
-	for len(octets) < 4096 {
+	for len(octets) < benchSize {
 		octets = append(octets, "0123456789abcdef0123456789abcdef0123456789abcdef\r\n"...)
 	}
+	octets = octets[:benchSize]
 	s.octets = func(string, uint32) []byte { return octets }
-	l, err := ledger.Open(b.Context(), b.TempDir(), "bench")
+	l, err := ledger.Open(tb.Context(), tb.TempDir(), "bench")
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer l.Close()
-	p := &plan.Plan{Chain: stages.NewChain(nil), Concurrency: 1,
+	var chain []*stages.Stage
+	for i, text := range filters {
+		st, err := stages.Build(stages.Config{Name: fmt.Sprint("f", i), Filter: &text}, filter.Options{})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		chain = append(chain, st)
+	}
+	p := &plan.Plan{Chain: stages.NewChain(chain), Concurrency: 1,
 		Sources: []plan.Source{{Name: "src", Selects: func(message.Mailbox) bool { return true }, Provides: serverProvides}},
 		Sinks:   []plan.Sink{{Name: "files", Prepared: sink.Prepared{Target: "/files", Lanes: 4, Needs: message.NeedBody}}}}
 	p.Settle()
-	b.ReportAllocs()
-	b.SetBytes(int64(len(octets)))
-	b.ResetTimer()
-	res, err := engine.Run(b.Context(), make(chan struct{}), engine.Options{Plan: p, Ledger: l, Plugins: nowhere{s}})
-	if err != nil || total(res).Written != int64(b.N) {
-		b.Fatalf("%v: %+v", err, total(res))
+	begins()
+	res, err := engine.Run(tb.Context(), make(chan struct{}), engine.Options{Plan: p, Ledger: l, Plugins: nowhere{s}})
+	if err != nil || total(res).Written != int64(n) {
+		tb.Fatalf("%v: %+v", err, total(res))
 	}
 }

@@ -41,7 +41,7 @@ func bodyOf(size int, stream bool) func() *message.Body {
 
 type onlyReader struct{ io.Reader }
 
-func fast(b *testing.B, a wire.Author) *remote.Conn {
+func fast(b testing.TB, a wire.Author) *remote.Conn {
 	return connectWith(b, a, wire.NewPool(), wire.NewPool(), func(c net.Conn) net.Conn { return c })
 }
 
@@ -72,65 +72,84 @@ func cpu(b *testing.B) time.Duration {
 func BenchmarkFetch(b *testing.B) {
 	for _, l := range loads {
 		b.Run(l.name, func(b *testing.B) {
-			body := bodyOf(l.size, l.stream)
-			o, err := fast(b, sourceOf(wire.Session{Fetch: bodies(func(message.ID) *message.Body { return body() })})).
-				OpenSource(b.Context(), remote.Spec{})
+			fetch := fetcher(b, bodyOf(l.size, l.stream))
+			stop := measure(b, l.size)
+			fetch(b.N)
+			stop()
+		})
+	}
+}
+
+// fetcher returns what fetches n messages over the wire and reads them.
+func fetcher(b testing.TB, body func() *message.Body) func(n int) {
+	o, err := fast(b, sourceOf(wire.Session{Fetch: bodies(func(message.ID) *message.Body { return body() })})).
+		OpenSource(b.Context(), remote.Spec{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func(want int) {
+		n := 0
+		for f, err := range o.Source.Fetch(b.Context(), source.FetchRequest{Mailbox: "INBOX", IDs: uids(want, 1000)}) {
+			if err == nil {
+				_, err = f.Message.Body.WriteTo(io.Discard)
+			}
 			if err != nil {
 				b.Fatal(err)
 			}
-			stop := measure(b, l.size)
-			n := 0
-			for f, err := range o.Source.Fetch(b.Context(), source.FetchRequest{Mailbox: "INBOX", IDs: uids(b.N, 1000)}) {
-				if err == nil {
-					_, err = f.Message.Body.WriteTo(io.Discard)
-				}
-				if err != nil {
-					b.Fatal(err)
-				}
-				n++
-			}
-			stop()
-			if n != b.N {
-				b.Fatalf("%d messages of %d", n, b.N)
-			}
-		})
+			n++
+		}
+		if n != want {
+			b.Fatalf("%d messages of %d", n, want)
+		}
 	}
 }
 
 func BenchmarkWrite(b *testing.B) {
 	for _, l := range loads {
 		b.Run(l.name, func(b *testing.B) {
-			body := bodyOf(l.size, l.stream)
-			s := openSinkOn(b, fast(b, sinkOf(wire.Session{Write: func(_ context.Context, m *message.Message) (string, int64, error) {
-				n, err := m.Body.WriteTo(io.Discard)
-				return "a/b/c.eml", n, err
-			}})))
-			lane := openLane(b, s)
-			var failed error
-			answered := 0
+			put, end := putter(b, l.size, bodyOf(l.size, l.stream))
 			stop := measure(b, l.size)
-			for i := range b.N {
-				err := lane.Put(b.Context(), withUID(i, body()), func(r sink.Receipt, err error) {
-					answered++
-					if err == nil && r.Octets != int64(l.size) {
-						err = fmt.Errorf("%d octets written", r.Octets)
-					}
-					if err != nil {
-						failed = err
-					}
-				})
-				if err != nil {
-					b.Fatal(err)
-				}
-			}
-			if err := lane.Close(); err != nil || failed != nil {
-				b.Fatal(err, failed)
-			}
+			put(b.N)
+			end()
 			stop()
-			if answered != b.N {
-				b.Fatalf("%d messages of %d", answered, b.N)
-			}
 		})
+	}
+}
+
+// putter returns what writes n messages over the wire, and what waits for all
+// answers.
+func putter(b testing.TB, size int, body func() *message.Body) (put func(n int), end func()) {
+	s := openSinkOn(b, fast(b, sinkOf(wire.Session{Write: func(_ context.Context, m *message.Message) (string, int64, error) {
+		n, err := m.Body.WriteTo(io.Discard)
+		return "a/b/c.eml", n, err
+	}})))
+	lane := openLane(b, s)
+	var failed error
+	answered, sent := 0, 0
+	put = func(n int) {
+		for range n {
+			sent++
+			err := lane.Put(b.Context(), withUID(sent, body()), func(r sink.Receipt, err error) {
+				answered++
+				if err == nil && r.Octets != int64(size) {
+					err = fmt.Errorf("%d octets written", r.Octets)
+				}
+				if err != nil {
+					failed = err
+				}
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	return put, func() {
+		if err := lane.Close(); err != nil || failed != nil {
+			b.Fatal(err, failed)
+		}
+		if answered != sent {
+			b.Fatalf("%d messages of %d", answered, sent)
+		}
 	}
 }
 

@@ -122,7 +122,7 @@ func cpu(b *testing.B) func() {
 	return func() { b.ReportMetric(float64((used()-start).Microseconds())/1000/float64(b.N), "cpu-ms/op") }
 }
 
-func fetchAll(b *testing.B, s *Source, ids []message.ID, lanes int) int64 {
+func fetchAll(b testing.TB, s *Source, ids []message.ID, lanes int) int64 {
 	total, errs := make(chan int64, lanes), make(chan error, lanes)
 	for lane := range lanes {
 		part := ids[len(ids)*lane/lanes : len(ids)*(lane+1)/lanes]
