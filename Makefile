@@ -49,8 +49,8 @@ test: deps ## Run all tests, installing what they need
 race: ## Run the packages' tests under the race detector
 	MAILHAUL_CORPUS= $(GO) test -race -timeout $(TIMEOUT) $(RACE)
 
-crash: ## Kill processes at every point and in 500 pipelines at random; make test takes a sample
-	MAILHAUL_CRASHES=$(CRASHES) $(GO) test -count=1 -timeout 2h -v -run 'Mixed' ./test/crash
+crash: ## Kills, signals, full and failing disks, power cuts, leaping clocks: every point and CRASHES (500) moments; make test takes a sample
+	MAILHAUL_CRASHES=$(CRASHES) $(GO) test -count=1 -timeout 4h -v -tags clock -run 'Mixed' ./test/crash
 
 judge: ## Have four readers of others judge the .msg of every mail; CI takes a sample
 	.ci/judge all
@@ -58,6 +58,7 @@ judge: ## Have four readers of others judge the .msg of every mail; CI takes a s
 lint: deps $(TOOLS)/golangci-lint format modules generated api ## Check format, vet, linters, modules, generated code, rules
 	$(GO) vet ./...
 	$(GO) vet -tags judge ./plugins/pipeline-sink-msg/...
+	$(GO) vet -tags clock ./test/crash
 	$(foreach dir,$(EXAMPLES),$(GO) -C $(dir) vet ./... &&) true
 	$(TOOLS)/golangci-lint run ./...
 	$(GO) test -count=1 ./test/rules/...

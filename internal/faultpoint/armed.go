@@ -15,13 +15,17 @@ import (
 // Variable says where to die: "pipeline:engine.committed=3" is the third time
 // that a process of the executable pipeline passes the point of that name; the
 // executable is a pattern as in filepath.Match. VariableOnce names a file: the
-// first process to make it dies, the others and the next one go on.
+// first process to make it writes its number into it and dies, the others and
+// the next one go on.
+// VariableSignal is the number of the signal that it sends itself instead of
+// SIGKILL, and how often, as in "15" or "15,2"; it then goes on, if it can.
 // VariableEpoch is how many messages an epoch has at most: with few of them a
 // short run passes each point often.
 const (
-	Variable      = "MAILHAUL_FAULTPOINT"
-	VariableOnce  = "MAILHAUL_FAULTPOINT_ONCE"
-	VariableEpoch = "MAILHAUL_EPOCH_ITEMS"
+	Variable       = "MAILHAUL_FAULTPOINT"
+	VariableOnce   = "MAILHAUL_FAULTPOINT_ONCE"
+	VariableSignal = "MAILHAUL_FAULTPOINT_SIGNAL"
+	VariableEpoch  = "MAILHAUL_EPOCH_ITEMS"
 )
 
 type place struct {
@@ -49,11 +53,22 @@ func Hit(name string) {
 		return
 	}
 	if once := os.Getenv(VariableOnce); once != "" {
-		f, err := os.OpenFile(once, os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := os.OpenFile(once, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return
 		}
-		f.Close()
+		_, err = f.WriteString(strconv.Itoa(os.Getpid()))
+		if cerr := f.Close(); err != nil || cerr != nil {
+			return
+		}
+	}
+	signal, times, _ := strings.Cut(os.Getenv(VariableSignal), ",")
+	if n, err := strconv.Atoi(signal); err == nil {
+		often, _ := strconv.Atoi(times) // 0, and so once, when left out
+		for range max(often, 1) {
+			_ = syscall.Kill(os.Getpid(), syscall.Signal(n))
+		}
+		return
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
@@ -70,7 +85,7 @@ func EpochItems(usual int) int {
 // Environ returns what of the environment a child process needs.
 func Environ() []string {
 	var out []string
-	for _, name := range []string{Variable, VariableOnce} {
+	for _, name := range []string{Variable, VariableOnce, VariableSignal} {
 		if v, ok := os.LookupEnv(name); ok {
 			out = append(out, name+"="+v)
 		}

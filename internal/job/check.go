@@ -40,7 +40,11 @@ func (j *Job) Check(ctx context.Context) error {
 			disk = err
 			absent[name] = true
 		case err != nil:
-			others = append(others, j.File.Place(key+".plugin", err))
+			placed := fault.As(j.File.Place(key+".plugin", err))
+			if fault.Is(err, fault.Crashed) {
+				placed.Class = fault.Crashed // it may live the next time: the file isn't wrong
+			}
+			others = append(others, placed)
 			absent[name] = true
 		}
 		return s

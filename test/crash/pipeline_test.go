@@ -101,6 +101,7 @@ type pipeline struct {
 	t        testing.TB
 	dir      string
 	temp     string // its temporary files
+	binaries string // the folder of the executables
 	validity uint32 // of the mailboxes of messages that are made
 }
 
@@ -127,7 +128,7 @@ func (s *scenario) pipeline(t testing.TB) *pipeline {
 			os.RemoveAll(dir)
 		}
 	})
-	p := &pipeline{scenario: s, t: t, dir: dir, temp: filepath.Join(dir, "tmp"), validity: 7}
+	p := &pipeline{scenario: s, t: t, dir: dir, temp: filepath.Join(dir, "tmp"), binaries: binaries, validity: 7}
 	p.write(s.file)
 	if err := os.Mkdir(p.temp, 0o700); err != nil {
 		t.Fatal(err)
@@ -178,7 +179,7 @@ func (p *pipeline) start(environment []string, args ...string) *running {
 	r := &running{p: p, began: time.Now()}
 	// Not Cmd.Dir: to change there before the exec is to wait for a file system
 	// that this process may be serving, while it can't.
-	r.cmd = exec.Command("env", append([]string{"-C", p.dir, filepath.Join(binaries, "pipeline"), "run"}, args...)...)
+	r.cmd = exec.Command("env", append([]string{"-C", p.dir, filepath.Join(p.binaries, "pipeline"), "run"}, args...)...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.errs
 	// Plugins that outlive a killed host hold its output: what they say then
 	// is nobody's business.

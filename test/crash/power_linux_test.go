@@ -62,7 +62,7 @@ func TestMixedPowerCut(t *testing.T) {
 	t.Parallel()
 	s := mixed(t)
 	want, _ := s.reference(t)
-	n := number(t, crashesVariable, 6)
+	n := number(t, crashesVariable, 4)
 	commit := max(60/max(n, 1), 1) // of so many commits there is one cut
 
 	p, d, unmount := s.onDisk(t)

@@ -18,7 +18,7 @@ import (
 // the environment says otherwise.
 const (
 	crashes         = 100
-	mixedCrashes    = 6
+	mixedCrashes    = 4
 	crashesVariable = "MAILHAUL_CRASHES"
 	seedVariable    = "MAILHAUL_CRASH_SEED"
 )
