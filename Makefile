@@ -26,8 +26,10 @@ FUZZTIME ?= 1m
 CRASHES  ?= 500
 BENCH    ?= .
 ROUNDS   ?= 5
+GROWTH   ?= 10000 100000 1000000
+BASE     ?= HEAD~1
 
-.PHONY: help build demo test race crash judge lint format modules generated bench microbench fuzz proto deps tools clean api cross dist
+.PHONY: help build demo test race crash judge lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -84,8 +86,19 @@ bench: ## Compare whole exports with other programs, into bin/bench.md
 	@mkdir -p $(BIN)
 	BENCH_ROUNDS=$(ROUNDS) BENCH_RESULT=$(CURDIR)/$(BIN)/bench.md $(GO) test -count=1 -timeout 3h -v ./bench
 
+# Its million of files wants 5 GB in BENCH_OUT.
+growth: ## Export 10,000, 100,000 and 1,000,000 messages: time, memory, ledger
+	GROWTH='$(GROWTH)' $(GO) test -count=1 -timeout 2h -v -run '^TestGrowth$$' ./bench
+
 microbench: ## Run the Go benchmarks of all packages
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 1h ./...
+
+# Wire, plan and stages, ledger, MIME, names, MSG: what a message passes.
+HOT = ./internal/wire/remote ./internal/stages ./internal/expression ./internal/ledger ./internal/engine ./pkg/message ./pkg/naming \
+	./plugins/pipeline-sink-msg/internal/convert ./plugins/pipeline-sink-msg/internal/msg ./plugins/pipeline-sink-eml/internal/eml
+
+compare: $(TOOLS)/benchstat ## Run the hot paths' benchmarks at BASE (HEAD~1) and here, with benchstat
+	.ci/compare $(TOOLS)/benchstat '$(BASE)' '$(BENCH)' $(ROUNDS) '$(HOT)'
 
 fuzz: ## Run every fuzz target for FUZZTIME (1m)
 	FUZZTIME=$(FUZZTIME) .ci/fuzz

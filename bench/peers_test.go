@@ -41,7 +41,8 @@ func TestPeers(t *testing.T) {
 		workloads[w.Name] = w
 	}
 	server := serve(t, workloads, tables)
-	b := bed{bin: build(t), server: server}
+	b := bed{server: server, bin: build(t, "../cmd/pipeline", "../plugins/pipeline-source-imap", "../plugins/pipeline-source-pop3",
+		"../plugins/pipeline-sink-eml", "../plugins/pipeline-sink-json", "./drain")}
 	pid := serverProcess(t, server)
 
 	var result bytes.Buffer
@@ -140,12 +141,11 @@ func messagesIn(t *testing.T, dir string) int {
 	return n
 }
 
-// build builds the command, the plugins and the drain as a release is built.
-func build(t *testing.T) string {
+// build builds programs as a release is built.
+func build(t *testing.T, packages ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, what := range []string{"../cmd/pipeline", "../plugins/pipeline-source-imap", "../plugins/pipeline-source-pop3",
-		"../plugins/pipeline-sink-eml", "../plugins/pipeline-sink-json", "./drain"} {
+	for _, what := range packages {
 		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", what)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
