@@ -39,6 +39,7 @@ type account struct {
 	version int64 // of the board, at the last change
 	due     bool  // it is to be looked at
 	left    bool  // a row of a table that makes no account
+	final   bool  // the report's word is known
 
 	problems    int // of mailboxes
 	hadProblems bool
@@ -119,11 +120,14 @@ func (a *account) result(r report.Account, reason string) {
 	case r.Error != "":
 		a.phase, a.reason = failed, reason
 	}
-	a.stands = r.State
+	a.stands, a.final = r.State, true
 }
 
 // state is the word for where it is.
 func (a *account) state() string {
+	if a.final {
+		return a.stands
+	}
 	switch a.phase {
 	case waiting:
 		return "waiting"
@@ -134,9 +138,6 @@ func (a *account) state() string {
 	case parked:
 		return "parked"
 	case failed:
-		if a.stands == "never listed" {
-			return a.stands
-		}
 		return "failed"
 	}
 	if a.stands == "" || a.died {

@@ -123,10 +123,11 @@
 
   function elapsed() {
     if (!run) return;
-    const to = end ? end.at : Date.now() + skew;
+    const to = end ? end.at : (source ? Date.now() : heard) + skew;
     say($("about"), "Run " + run.number + " · began " + clock(run.began) + (end ? " · ended " + clock(end.at) : "") + " · " + span(to - run.began));
   }
   function head() {
+    document.body.classList.toggle("running", state !== "ended"); // what is pending is no trouble yet
     say($("name"), run.pipeline);
     const words = state === "ended" ? end.text : !source ? "no answer" : state;
     say($("badge"), words);

@@ -192,7 +192,7 @@ func (b *Browser) Open(address string, o Options) *Page {
 	}
 	var target struct{ TargetID string }
 	var attached struct{ SessionID string }
-	b.must(b.call("", "Target.createTarget", map[string]any{"url": "about:blank"}, &target))
+	b.must(b.call("", "Target.createTarget", map[string]any{"url": "about:blank", "newWindow": true}, &target))
 	b.must(b.call("", "Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached))
 	p := &Page{b: b, session: attached.SessionID}
 	b.mu.Lock()
@@ -206,7 +206,7 @@ func (b *Browser) Open(address string, o Options) *Page {
 		method string
 		params map[string]any
 	}{
-		{"Page.enable", nil}, {"Runtime.enable", nil}, {"Log.enable", nil}, {"Network.enable", nil}, {"Performance.enable", nil},
+		{"Page.enable", nil}, {"Emulation.setFocusEmulationEnabled", map[string]any{"enabled": true}}, {"Runtime.enable", nil}, {"Log.enable", nil}, {"Network.enable", nil}, {"Performance.enable", nil},
 		{"Emulation.setDeviceMetricsOverride", map[string]any{"width": o.Width, "height": o.Height, "deviceScaleFactor": 1, "mobile": false}},
 		{"Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}}},
 	} {
@@ -351,9 +351,9 @@ func (p *Page) Wide() string {
 	return p.Text(`(function () {
   for (const e of document.querySelectorAll("main *")) {
     if (e.closest(".scroll, svg, .cmd, .ticks, .plot")) continue;
-    if (e.getBoundingClientRect().right > innerWidth + 1) return e.tagName + "#" + e.id + "." + e.className + ": " + e.textContent.slice(0, 60);
+    if (e.getBoundingClientRect().right > document.documentElement.clientWidth + 1) return e.tagName + "#" + e.id + "." + e.className + ": " + e.textContent.slice(0, 60);
   }
-  return document.documentElement.scrollWidth > innerWidth + 1 ? "the page" : "";
+  return document.documentElement.scrollWidth > document.documentElement.clientWidth + 1 ? "the page" : "";
 })()`)
 }
 
@@ -375,8 +375,11 @@ func (p *Page) Metrics() map[string]float64 {
 	return out
 }
 
-// Picture writes what is to be seen of the whole page into the folder that
-// MAILHAUL_PICTURES names; without one it does nothing.
+// tallest is the height of a picture of a long page.
+const tallest = 1800.0
+
+// Picture writes what is to be seen of the page, also below the window, into the
+// folder that MAILHAUL_PICTURES names; without one it does nothing.
 func (p *Page) Picture(name string) {
 	p.b.tb.Helper()
 	folder := os.Getenv("MAILHAUL_PICTURES")
@@ -384,7 +387,12 @@ func (p *Page) Picture(name string) {
 		return
 	}
 	var r struct{ Data string }
-	p.Do("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true}, &r)
+	var seen struct {
+		CSSContentSize struct{ Width, Height float64 }
+	}
+	p.Do("Page.getLayoutMetrics", nil, &seen)
+	clip := map[string]any{"x": 0, "y": 0, "width": seen.CSSContentSize.Width, "height": min(seen.CSSContentSize.Height, tallest), "scale": 1}
+	p.Do("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true, "clip": clip}, &r)
 	data, err := base64.StdEncoding.DecodeString(r.Data)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(folder, strings.ReplaceAll(name, "/", "-")+".png"), data, 0o600)

@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mailhaul/pipeline/test/browser"
 	"github.com/mailhaul/pipeline/test/dovecot"
 )
 
 // TestThousandsOfAccounts runs 3,000 accounts of one table against one server
 // that has 200 of them. The others are wrong in assorted ways: each is one line
-// and stops nobody (I6), and all are sessions of one process.
+// and stops nobody (I6), and all are sessions of one process. A page shows them
+// all while they run.
 func TestThousandsOfAccounts(t *testing.T) {
 	t.Parallel()
 	const right, all = 200, 3000
@@ -73,6 +75,7 @@ service imap {
 	j := newJob(t, `version: 1
 name: mail
 state: state
+report: {json: report.json}
 concurrency: {sources: 100}
 sources:
   - name: ${row:name}
@@ -112,7 +115,10 @@ sinks:
 		}
 	}
 
-	running := j.start("run")
+	b := browser.Start(t)
+	running := j.start("run", "--ui", "127.0.0.1:0")
+	address := running.page()
+	wide := b.Open(address, browser.Options{Width: 1440, Height: 900})
 	processes := map[int]bool{}
 	watched := make(chan struct{})
 	go func() {
@@ -130,8 +136,10 @@ sinks:
 			}
 		}
 	}()
+	narrow := b.Open(address, browser.Options{Width: 360, Height: 740, Dark: true})
 	o := running.wait()
 	<-watched
+	pageOfThousands(t, j, address, wide, narrow)
 	t.Logf("the run: %v", o.took.Round(time.Millisecond))
 	if o.code != 4 {
 		t.Errorf("exit code %d, want 4", o.code)

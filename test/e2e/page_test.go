@@ -138,3 +138,79 @@ func TestPageOfARun(t *testing.T) {
 	}
 	p.Picture("one-ended")
 }
+
+// pageOfThousands looks at pages that were open when a run of thousands of
+// accounts ended: the report's numbers, what failed by name with what to do,
+// found without a mouse, in a window of a telephone as in a wide one.
+func pageOfThousands(t *testing.T, j *job, address string, wide, narrow *browser.Page) {
+	t.Helper()
+	report := j.report()
+	states := map[string]int{}
+	failed := -1
+	for i, a := range report.Accounts {
+		states[a.State]++
+		if failed < 0 && a.Hint != "" {
+			failed = i
+		}
+	}
+	for name, p := range map[string]*browser.Page{"wide": wide, "narrow": narrow} {
+		p.Until("the end is shown", `document.getElementById("badge").textContent === "incomplete"`)
+		for id, want := range map[string]string{
+			"t-listed": fmt.Sprint(report.Total.Listed), "t-written": fmt.Sprint(report.Total.Written), "t-pending": fmt.Sprint(report.Total.Pending),
+			"banner": "The run has ended: incomplete. Its exit code is 4.",
+		} {
+			if got := p.Text(fmt.Sprintf(`document.getElementById(%q).textContent`, id)); got != want {
+				t.Errorf("%s: %s says %q, want %q", name, id, got, want)
+			}
+		}
+		shown := p.Text(`Array.from(document.getElementById("state").options).map((o) => o.textContent).join("; ")`)
+		for state, n := range states {
+			if want := fmt.Sprintf("%s (%d)", state, n); !strings.Contains(shown, want) {
+				t.Errorf("%s: %q isn't among the states: %s", name, want, shown)
+			}
+		}
+		if rows := p.Text(`document.querySelectorAll("tr.account").length`); rows != "100" {
+			t.Errorf("%s: %s rows are made of %d accounts, want 100 until more are asked for", name, rows, len(report.Accounts))
+		}
+		if first := p.Text(`document.querySelector("tr.account td").className`); first == "s-complete" {
+			t.Errorf("%s: what failed isn't first", name)
+		}
+		clean(t, p, address)
+		m := p.Metrics()
+		t.Logf("%s: %.2f s of script, %.2f s of the page's thread in all, %.1f MB, %.0f nodes", name, m["ScriptDuration"], m["TaskDuration"], m["JSHeapUsedSize"]/1e6, m["Nodes"])
+		if m["JSHeapUsedSize"] > 100e6 || m["Nodes"] > 30_000 {
+			t.Errorf("%s: %d accounts cost %.1f MB and %.0f nodes", name, len(report.Accounts), m["JSHeapUsedSize"]/1e6, m["Nodes"])
+		}
+		p.Picture("thousands-" + name)
+	}
+	if ink := narrow.Text(`getComputedStyle(document.body).color`); ink != "rgb(231, 232, 234)" {
+		t.Errorf("in the dark the ink is %s", ink)
+	}
+	if failed < 0 {
+		t.Fatal("no account failed with a hint")
+	}
+	// Without a mouse: Tab to the search, type a name, Tab to the row, open it.
+	a := report.Accounts[failed]
+	wide.Eval(`document.activeElement.blur()`, nil)
+	for range 10 {
+		if wide.Press("Tab"); wide.Text(`document.activeElement.id`) == "find" {
+			break
+		}
+	}
+	wide.Press(strings.Split(a.Source, "")...)
+	wide.Until("the account is found", fmt.Sprintf(`Array.from(document.querySelectorAll("tr.account button")).every((b) => b.textContent.includes(%q))`, a.Source))
+	seen := wide.Text(`document.querySelector("tbody").textContent`)
+	for _, want := range []string{a.Source, a.Error, a.Hint} {
+		if !strings.Contains(seen, want) {
+			t.Errorf("%q isn't in the row: %s", want, seen)
+		}
+	}
+	for range 10 {
+		if wide.Press("Tab"); wide.Text(`document.activeElement.textContent`) == a.Source {
+			break
+		}
+	}
+	wide.Press("Enter")
+	wide.Until("the row is open", `document.activeElement.getAttribute("aria-expanded") === "true"`)
+	wide.Picture("thousands-found")
+}
