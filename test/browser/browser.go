@@ -206,7 +206,7 @@ func (b *Browser) Open(address string, o Options) *Page {
 		method string
 		params map[string]any
 	}{
-		{"Page.enable", nil}, {"Emulation.setFocusEmulationEnabled", map[string]any{"enabled": true}}, {"Runtime.enable", nil}, {"Log.enable", nil}, {"Network.enable", nil}, {"Performance.enable", nil},
+		{"Page.enable", nil}, {"Emulation.setFocusEmulationEnabled", map[string]any{"enabled": true}}, {"Runtime.enable", nil}, {"Log.enable", nil}, {"Network.enable", nil}, {"Performance.enable", map[string]any{"timeDomain": "threadTicks"}},
 		{"Emulation.setDeviceMetricsOverride", map[string]any{"width": o.Width, "height": o.Height, "deviceScaleFactor": 1, "mobile": false}},
 		{"Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}}},
 	} {
@@ -357,8 +357,9 @@ func (p *Page) Wide() string {
 })()`)
 }
 
-// Metrics returns what the browser measures of the page: ScriptDuration and
-// TaskDuration in seconds, JSHeapUsedSize in octets, Nodes and others.
+// Metrics returns what the browser measures of the page, after it has thrown
+// away what nobody holds: ScriptDuration and TaskDuration in seconds of
+// processor, JSHeapUsedSize in octets, Nodes and others.
 func (p *Page) Metrics() map[string]float64 {
 	p.b.tb.Helper()
 	var r struct {
@@ -367,6 +368,7 @@ func (p *Page) Metrics() map[string]float64 {
 			Value float64
 		}
 	}
+	p.Do("HeapProfiler.collectGarbage", nil, nil)
 	p.Do("Performance.getMetrics", nil, &r)
 	out := map[string]float64{}
 	for _, m := range r.Metrics {
