@@ -14,6 +14,7 @@ type host struct {
 
 	mu      sync.Mutex
 	ready   chan struct{} // closed when the host has attached
+	left    chan struct{} // closed when it is gone
 	stream  pluginpb.Plugin_AttachServer
 	number  uint64
 	pending map[uint64]chan *pluginpb.HostAnswer
@@ -25,11 +26,17 @@ func newHost(gone func()) *host {
 
 func (h *host) attach(stream pluginpb.Plugin_AttachServer) error {
 	h.mu.Lock()
-	if h.stream != nil {
+	for h.stream != nil { // the end of the last host isn't yet dealt with
+		left := h.left
 		h.mu.Unlock()
-		return fault.New(fault.Bug, "the host attached twice")
+		select {
+		case <-left:
+		case <-stream.Context().Done():
+			return context.Cause(stream.Context())
+		}
+		h.mu.Lock()
 	}
-	h.stream = stream
+	h.stream, h.left = stream, make(chan struct{})
 	close(h.ready)
 	h.mu.Unlock()
 	for {
@@ -55,6 +62,7 @@ func (h *host) detach() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stream, h.ready = nil, make(chan struct{})
+	close(h.left)
 }
 
 func (h *host) secret(ctx context.Context, session uint64, ref string) (string, error) {

@@ -175,5 +175,19 @@ func (s *Server) close(session *Session) (err error) {
 	return session.Close()
 }
 
+// CloseAll closes the sessions that a host left open when it was killed. No
+// call may be running, and none may begin meanwhile.
+func (s *Server) CloseAll() {
+	s.mu.Lock()
+	left := s.sessions
+	s.sessions = map[uint64]*Session{}
+	s.mu.Unlock()
+	for number, session := range left {
+		if err := s.close(session); err != nil {
+			s.log.Warn("close a session whose host is gone", "session", number, "error", err)
+		}
+	}
+}
+
 // Attach implements pluginpb.PluginServer.
 func (s *Server) Attach(stream pluginpb.Plugin_AttachServer) error { return s.host.attach(stream) }

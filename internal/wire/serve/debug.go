@@ -41,8 +41,11 @@ func debug(author wire.Author, log *slog.Logger, out, errs io.Writer) int {
 		"export %s='%s'\n\nCtrl-C ends it.\n", executable, author.Version, os.Getpid(), wire.EnvReattach, reattach)
 
 	buffers := wire.NewPool()
-	server := grpc.NewServer(wire.ServerOptions(wire.Options{Buffers: buffers})...)
-	wire.NewServer(author, log, buffers, nil).Register(server)
+	calls := newCalls()
+	server := grpc.NewServer(append(wire.ServerOptions(wire.Options{Buffers: buffers}), calls.options()...)...)
+	var served *wire.Server
+	served = wire.NewServer(author, log, buffers, func() { calls.clear(served.CloseAll) })
+	served.Register(server)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
