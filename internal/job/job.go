@@ -449,8 +449,15 @@ func (j *Job) prepared(ctx context.Context, kind pluginhost.Kind, session plugin
 	})
 }
 
+// answered is what a build of a plugin said, as the ledger keeps it.
+type answered struct {
+	Build  string          `json:"build"`
+	Answer json.RawMessage `json:"answer"`
+}
+
 // remember keeps a plugin's answer in the ledger, for as long as its
-// executable is the same.
+// executable is the same: another build's answer takes its place. Of a plugin
+// that was attached to nothing is kept, as it may differ each time.
 func remember[T any](ctx context.Context, j *Job, key string, kind pluginhost.Kind, name string, ask func() (T, error)) (T, error) {
 	var answer T
 	if j.ledger == nil {
@@ -460,12 +467,16 @@ func remember[T any](ctx context.Context, j *Job, key string, kind pluginhost.Ki
 	if err != nil {
 		return answer, err
 	}
-	key = fmt.Sprintf("%s %s %d %d", key, id.Path, id.Size, id.Modified.UnixNano())
+	if id == (pluginhost.Identity{Path: id.Path}) {
+		return ask()
+	}
+	build := fmt.Sprintf("%s %d %d", id.Path, id.Size, id.Modified.UnixNano())
 	held, err := j.ledger.Recall(ctx, key)
 	if err != nil {
 		return answer, err
 	}
-	if held != nil && json.Unmarshal(held, &answer) == nil {
+	var was answered
+	if held != nil && json.Unmarshal(held, &was) == nil && was.Build == build && json.Unmarshal(was.Answer, &answer) == nil {
 		return answer, nil
 	}
 	if answer, err = ask(); fault.Is(err, fault.Crashed) {
@@ -474,7 +485,11 @@ func remember[T any](ctx context.Context, j *Job, key string, kind pluginhost.Ki
 	if err != nil {
 		return answer, err
 	}
-	if held, err = json.Marshal(answer); err != nil {
+	text, err := json.Marshal(answer)
+	if err == nil {
+		held, err = json.Marshal(answered{build, text})
+	}
+	if err != nil {
 		return answer, err
 	}
 	return answer, j.ledger.Remember(ctx, key, held)

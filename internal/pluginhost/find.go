@@ -36,7 +36,8 @@ type Found struct {
 }
 
 // Identity tells one build of a plugin from another: what its Describe said
-// may be kept as long as it is the same.
+// may be kept as long as it is the same. A plugin that was attached to has
+// none but its name: it may differ each time.
 type Identity struct {
 	Path     string
 	Size     int64
@@ -203,7 +204,7 @@ func (h *Host) Identity(kind Kind, name string) (Identity, error) {
 		return Identity{}, err
 	}
 	if _, ok := h.attached[found.file()]; ok {
-		return Identity{Path: found.Path, Modified: time.Now()}, nil // it may differ at every start
+		return Identity{Path: found.Path}, nil
 	}
 	info, err := os.Stat(found.Path)
 	if err != nil {
