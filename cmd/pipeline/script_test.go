@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/mailhaul/pipeline/test/dovecot"
+	"github.com/mailhaul/pipeline/test/leak"
 )
 
 var update = flag.Bool("update", false, "rewrite what the scripts expect")
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 type tests struct{ *testing.M }
 
 func (m tests) Run() int {
-	code := m.M.Run()
+	code := leak.Main(m.M)
 	if dir, err := plugins(); err == nil {
 		os.RemoveAll(dir)
 	}

@@ -50,10 +50,11 @@ func (s *store) contents() map[string]string {
 
 // storeSession is one process of a sink.
 type storeSession struct {
-	s    *store
-	mu   sync.Mutex
-	held map[string]string // durable and not yet flushed
-	dead bool
+	s     *store
+	mu    sync.Mutex
+	held  map[string]string // durable and not yet flushed
+	dead  bool
+	lanes []*storeLane
 }
 
 func (s *store) open(st sink.State) (engine.SinkSession, error) {
@@ -152,7 +153,16 @@ func (ss *storeSession) Committed(_ context.Context, c sink.Checkpoint) error {
 	return nil
 }
 
-func (ss *storeSession) Close() error { return nil }
+// Close ends what lanes are left, as a process that has died does.
+func (ss *storeSession) Close() error {
+	ss.mu.Lock()
+	lanes := ss.lanes
+	ss.mu.Unlock()
+	for _, l := range lanes {
+		l.end()
+	}
+	return nil
+}
 
 // Lane answers from a goroutine of its own, as the wire does.
 func (ss *storeSession) Lane(context.Context) (engine.Lane, error) {
@@ -162,6 +172,9 @@ func (ss *storeSession) Lane(context.Context) (engine.Lane, error) {
 			f()
 		}
 	})
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.lanes = append(ss.lanes, l)
 	return l, nil
 }
 
@@ -169,20 +182,37 @@ type storeLane struct {
 	ss      *storeSession
 	answers chan func()
 	wg      sync.WaitGroup
-	once    sync.Once
+
+	mu   sync.Mutex
+	over bool
 }
 
 func (l *storeLane) Put(ctx context.Context, m *message.Message, done func(sink.Receipt, error)) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // as the wire's lanes do
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return errDied
+	}
 	r, err := l.ss.write(m)
 	l.answers <- func() { done(r, err) }
 	return nil
 }
 
+// end lets the lane's goroutine answer what is under way, and end.
+func (l *storeLane) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over {
+		l.over = true
+		close(l.answers)
+	}
+}
+
 func (l *storeLane) Close() error {
-	l.once.Do(func() { close(l.answers) })
+	l.end()
 	l.wg.Wait()
 	if l.ss.dead {
 		return errDied

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/test/leak"
 )
 
 // In a child process, childDir names the ledger's folder.
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 // commitForEver goes on where the ledger stands, and prints the number of

@@ -17,6 +17,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/pkg/spec"
 	"github.com/mailhaul/pipeline/pkg/stage"
+	"github.com/mailhaul/pipeline/test/leak"
 )
 
 // TestMain is also the plugins: the tests link this program under the names
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 	case name == "host":
 		hostMain()
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 type sourceConfig struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/pkg/stage"
+	"github.com/mailhaul/pipeline/test/leak"
 )
 
 // TestMain is also the plugins: the tests link this program under their names,
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 	case "pipeline-stage-stamp":
 		stage.Serve(stamp(broken))
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 // misbehave breaks what a session's Open may do to its process.
