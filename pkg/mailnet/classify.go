@@ -70,7 +70,7 @@ func Classify(err error, tried string) error {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return away("the server or a firewall in between is silent; timeouts can be made longer", "no answer in time")
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return away("", "the connection was cut")
+		return away("run again to go on; if it happens each time, look at what stands in between: a firewall, a proxy, a limit of the server", "the connection was cut")
 	}
 	return away("", "%s", err.Error())
 }
