@@ -24,12 +24,14 @@ RACE = $(shell $(GO) list ./... | grep -v -e /test/ -e /pluginpb$$ -e /bench -e 
 TIMEOUT  ?= 10m
 FUZZTIME ?= 1m
 CRASHES  ?= 500
+PLACES   ?= 24
+SOAK     ?= 1h
 BENCH    ?= .
 ROUNDS   ?= 5
 GROWTH   ?= 10000 100000 1000000
 BASE     ?= HEAD~1
 
-.PHONY: help build demo test race crash judge lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
+.PHONY: help build demo test race crash network soak judge lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -53,6 +55,12 @@ race: ## Run the packages' tests under the race detector
 
 crash: ## Kills, signals, full and failing disks, power cuts, leaping clocks: every point and CRASHES (500) moments; make test takes a sample
 	MAILHAUL_CRASHES=$(CRASHES) $(GO) test -count=1 -timeout 4h -v -tags clock -run 'Mixed' ./test/crash
+
+network: ## Break the way to a server at PLACES (24) of each protocol; make test does it at one
+	MAILHAUL_NETWORK=$(PLACES) $(GO) test -count=1 -timeout 1h -v -run NetworkFaults ./test/e2e
+
+soak: ## Run pipelines over and over for SOAK (1h) while mail comes and goes; make test does it eight times
+	MAILHAUL_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -v -run Soak ./test/soak
 
 judge: ## Have four readers of others judge the .msg of every mail; CI takes a sample
 	.ci/judge all

@@ -3,11 +3,22 @@
 package wireproxy
 
 import (
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+)
+
+// Way is how a connection breaks.
+type Way int
+
+// The ways.
+const (
+	Close   Way = iota // both sides are closed, as by a server that ends
+	Reset              // the client's side is reset (RST), as by a firewall or a crashed server
+	Silence            // half-open: the server is gone, and the client isn't told
 )
 
 // Proxy forwards connections to a server. Its methods may be called at any
@@ -23,7 +34,8 @@ type Proxy struct {
 	mu   sync.Mutex
 	open map[net.Conn]bool
 	tap  func(fromServer bool, p []byte)
-	cut  func(connection int) int64
+	fail func(connection int) (after int64, how Way)
+	bits bool
 	lag  time.Duration
 	rate float64
 }
@@ -86,9 +98,22 @@ func (p *Proxy) CutAll() {
 // Cut cuts connections after so many octets from the server: f is asked for
 // each, numbered from 1; 0 is at once, -1 never.
 func (p *Proxy) Cut(f func(connection int) int64) {
+	p.Break(func(connection int) (int64, Way) { return f(connection), Close })
+}
+
+// Break breaks connections after so many octets from the server, as Cut does,
+// each in its way. nil breaks none.
+func (p *Proxy) Break(f func(connection int) (after int64, how Way)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cut = f
+	p.fail = f
+}
+
+// Singly passes octets on one at a time, each in a write of its own.
+func (p *Proxy) Singly(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bits = on
 }
 
 // Delay holds each piece from the server back for so long.
@@ -112,6 +137,17 @@ func (p *Proxy) Tap(f func(fromServer bool, octets []byte)) {
 	p.tap = f
 }
 
+// Heal takes all that was asked for back, and ends the connections that suffer
+// from it.
+func (p *Proxy) Heal() {
+	p.Stall(false)
+	p.Refuse(false)
+	p.mu.Lock()
+	p.fail, p.bits, p.lag, p.rate = nil, false, 0, 0
+	p.mu.Unlock()
+	p.CutAll()
+}
+
 func (p *Proxy) serve(client net.Conn, target string) {
 	n := p.connections.Add(1)
 	if p.refusing.Load() {
@@ -125,8 +161,13 @@ func (p *Proxy) serve(client net.Conn, target string) {
 	}
 	p.mu.Lock()
 	p.open[client], p.open[server] = true, true
-	tap, cut, lag, rate := p.tap, p.cut, p.lag, p.rate
+	w := way{tap: p.tap, lag: p.lag, rate: p.rate, singly: p.bits, limit: -1, fromServer: true}
+	fail := p.fail
 	p.mu.Unlock()
+	how := Close
+	if fail != nil {
+		w.limit, how = fail(int(n))
+	}
 	end := func() {
 		client.Close()
 		server.Close()
@@ -135,41 +176,78 @@ func (p *Proxy) serve(client net.Conn, target string) {
 		delete(p.open, server)
 		p.mu.Unlock()
 	}
-	limit := int64(-1)
-	if cut != nil {
-		limit = cut(int(n))
-	}
+	up := make(chan struct{})
 	go func() {
-		defer end()
-		p.copy(server, client, &p.up, -1, 0, 0, tap, false)
+		defer close(up)
+		p.copy(server, client, &p.up, way{tap: w.tap, singly: w.singly, limit: -1})
+		if how == Silence {
+			server.Close() // the client's side may have to stay open
+		} else {
+			end()
+		}
 	}()
-	defer end()
-	p.copy(client, server, &p.down, limit, lag, rate, tap, true)
+	broken := p.copy(client, server, &p.down, w)
+	switch {
+	case broken && how == Reset:
+		// An error leaves the client's side to be closed: a break as well.
+		_ = client.(*net.TCPConn).SetLinger(0)
+	case broken && how == Silence:
+		server.Close()
+		<-up
+		// Nothing is read or written any more, until the client closes.
+		_, _ = io.Copy(io.Discard, client)
+	}
+	end()
 }
 
-func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, limit int64, lag time.Duration, rate float64, tap func(bool, []byte), fromServer bool) {
+// way is what becomes of the octets that one side of a connection sends.
+type way struct {
+	tap        func(bool, []byte)
+	lag        time.Duration
+	rate       float64
+	singly     bool
+	limit      int64 // -1: none
+	fromServer bool
+}
+
+// copy passes octets on, and reports whether it ended at the limit.
+func (p *Proxy) copy(to, from net.Conn, count *atomic.Int64, w way) (broken bool) {
 	buf := make([]byte, 64<<10)
-	for limit != 0 {
+	for w.limit != 0 {
 		n, err := from.Read(buf)
-		if fromServer {
+		if w.fromServer {
 			for p.stalled.Load() {
 				time.Sleep(5 * time.Millisecond)
 			}
-			time.Sleep(lag)
+			time.Sleep(w.lag)
 		}
-		if limit > 0 {
-			n = int(min(int64(n), limit))
-			limit -= int64(n)
+		if w.limit > 0 {
+			n = int(min(int64(n), w.limit))
+			w.limit -= int64(n)
 		}
 		count.Add(int64(n))
-		if rate > 0 {
-			time.Sleep(time.Duration(float64(n) / rate * float64(time.Second)))
+		if w.rate > 0 {
+			time.Sleep(time.Duration(float64(n) / w.rate * float64(time.Second)))
 		}
-		if tap != nil && n > 0 {
-			tap(fromServer, buf[:n])
+		if w.tap != nil && n > 0 {
+			w.tap(w.fromServer, buf[:n])
 		}
-		if _, werr := to.Write(buf[:n]); werr != nil || err != nil {
-			return
+		if werr := write(to, buf[:n], w.singly); werr != nil || err != nil {
+			return false
 		}
 	}
+	return true
+}
+
+func write(to net.Conn, octets []byte, singly bool) error {
+	if !singly {
+		_, err := to.Write(octets)
+		return err
+	}
+	for i := range octets {
+		if _, err := to.Write(octets[i : i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
