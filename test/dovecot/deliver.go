@@ -50,6 +50,36 @@ func (s *Server) MakeMailbox(user, mailbox string) {
 	}
 }
 
+// Rename renames a mailbox, as a user of the server would. Its messages keep
+// their UIDs. A folder of the old name may be made anew.
+func (s *Server) Rename(user, from, to string) {
+	s.tb.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Doveadm("mailbox", "rename", "-u", user, from, to)
+	s.forget(user, from)
+}
+
+// Remove removes a mailbox with all that is in it. One of the same name that
+// is made later has another UIDVALIDITY.
+func (s *Server) Remove(user, mailbox string) {
+	s.tb.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Doveadm("mailbox", "delete", "-u", user, mailbox)
+	s.forget(user, mailbox)
+}
+
+// forget forgets what was known of a mailbox's folder, and of those below it.
+func (s *Server) forget(user, mailbox string) {
+	for key, dir := range s.folders {
+		if name, ok := strings.CutPrefix(key, user+"\x00"); ok && (name == mailbox || strings.HasPrefix(name, mailbox+"/")) {
+			delete(s.folders, key)
+			delete(s.words, dir)
+		}
+	}
+}
+
 func (s *Server) folder(user, mailbox string) (string, error) {
 	key := user + "\x00" + mailbox
 	if dir, ok := s.folders[key]; ok {
