@@ -35,7 +35,8 @@ func (c *command) verifyCommand() *cobra.Command {
 
 Every file is read and hashed again. What is missing, changed or extra is told
 for each mailbox, each message by its subject, date, sender and id. Nothing is
-changed, but with --rebuild: it makes a lost ledger anew from the manifests.
+changed, but with --rebuild: it makes a lost or damaged ledger anew from the
+manifests.
 
 Exit codes: 0 all holds; 1 something doesn't; 2 a mistake in the file, or it has
 never run here; 4 nothing was found, but a server couldn't be asked.`,
@@ -49,7 +50,7 @@ never run here; 4 nothing was found, but a server couldn't be asked.`,
 	c.shardFlag(cmd)
 	cmd.Flags().BoolVar(&f.offline, "offline", false, "ask no server")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print what was found as JSON (docs/reference/verify.md)")
-	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "make the ledger anew from the sinks' manifests; the old one must be out of the way")
+	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "make the ledger anew from the sinks' manifests; a damaged one is kept aside")
 	return cmd
 }
 
@@ -168,6 +169,9 @@ func (c *command) rebuild(ctx context.Context) (err error) {
 	r, err := verify.Rebuild(ctx, verify.RebuildOptions{Plan: j.Plan, Dir: j.File.State, Name: j.File.Name})
 	if err != nil {
 		return err
+	}
+	if r.Aside != "" {
+		fmt.Fprintf(c.err, "warning: the ledger was damaged; it is kept as %s\n", r.Aside)
 	}
 	for _, left := range r.Left {
 		fmt.Fprintf(c.err, "warning: %s\n", left)

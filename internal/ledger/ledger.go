@@ -31,6 +31,7 @@ type Ledger struct {
 	lock     *os.File
 	path     string
 	pipeline string
+	whole    bool // it was opened for writing, and nothing was wrong with it
 
 	mu sync.Mutex // one writer at a time: SQLite has one, and waiting here is cheaper
 
@@ -117,10 +118,19 @@ func (l *Ledger) connect(q url.Values) error {
 	return nil
 }
 
+func (l *Ledger) dir() string { return filepath.Dir(l.path) }
+
 func (l *Ledger) open(ctx context.Context) error {
+	broken, err := l.checkSeal()
+	if err != nil {
+		return disk.DiskError(err, "ledger %s: check its seal", l.path)
+	}
+	if broken != nil && broken.found.Size == 0 { // which SQLite would take for a new one
+		return l.wrap(&damage{"the file", broken}, "open")
+	}
 	// FULL: a commit survives a power cut, not only a crash (I3). Damage is
 	// to be an error, not a wrong answer: cell_size_check.
-	err := l.connect(url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}})
+	err = l.connect(url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}})
 	if err != nil {
 		return err
 	}
@@ -134,7 +144,14 @@ func (l *Ledger) open(ctx context.Context) error {
 			return err
 		}
 	}
-	return l.known(ctx)
+	if err := l.known(ctx); err != nil {
+		return err
+	}
+	if err := l.unseal(ctx, broken); err != nil {
+		return err
+	}
+	l.whole = true
+	return nil
 }
 
 // known makes sure that the file is a ledger that this program knows, and
@@ -176,11 +193,21 @@ func (l *Ledger) create(ctx context.Context) error {
 	})
 }
 
-// Close closes the ledger and gives up its lock.
+// Close closes the ledger, seals it, and gives up its lock.
 func (l *Ledger) Close() error {
 	var err error
 	if l.db != nil {
+		s, unsealed := seal{}, errors.New("it isn't whole")
+		if l.whole {
+			s, unsealed = l.stamp(context.Background())
+		}
 		err = l.db.Close()
+		if err == nil && unsealed == nil {
+			// Without a seal the next Open sees less, and loses nothing: on a
+			// full disk there is none.
+			_ = l.seal(s)
+		}
+		l.whole = false
 	}
 	if l.lock == nil {
 		return err // a View

@@ -11,7 +11,52 @@ import (
 	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	disk "github.com/mailhaul/pipeline/pkg/target"
 )
+
+// damaged marks an error that says that the file is damaged.
+type damaged struct{ error }
+
+func (d damaged) Unwrap() error { return d.error }
+
+// PutAside looks whether the ledger of the pipeline called name in dir is
+// damaged, and if it is, renames its files, which stay for who wants to look
+// into them. It returns the new name; empty where the ledger isn't damaged, or
+// there is none.
+func PutAside(ctx context.Context, dir, name string) (aside string, err error) {
+	path := filepath.Join(dir, name+".db")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	l, err := Open(ctx, dir, name)
+	if err == nil {
+		var says string
+		err = l.wrap(l.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&says), "check")
+		if err == nil && says != "ok" {
+			err = l.wrap(&damage{"the file", errors.New(says)}, "check")
+		}
+		l.whole = err == nil
+		if cerr := l.Close(); err == nil {
+			err = cerr
+		}
+	}
+	if !errors.As(err, &damaged{}) {
+		return "", err
+	}
+	// Its lock is given up: whoever opens it now finds what this found.
+	for n := 1; aside == ""; n++ {
+		try := fmt.Sprintf("%s.damaged-%d", path, n)
+		if _, err := os.Stat(try); errors.Is(err, fs.ErrNotExist) {
+			aside = try
+		}
+	}
+	for _, end := range []string{sealEnd, "-wal", "-shm", ""} {
+		if err := os.Rename(path+end, aside+end); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", disk.DiskError(err, "put the damaged ledger %s aside", path)
+		}
+	}
+	return aside, disk.DiskError(disk.SyncDir(dir), "put the damaged ledger %s aside", path)
+}
 
 // damage says that what stands in the ledger can't be what was written.
 type damage struct {
@@ -56,8 +101,8 @@ func (l *Ledger) wrap(err error, tried string) error {
 		contains(err, "malformed", "not a database", "no such table", "no such column", "Scan error",
 			// Nothing is inserted that wasn't looked for before, under the lock.
 			"UNIQUE constraint failed"):
-		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
-			WithHint("the file is damaged: move it away; pipeline verify --rebuild makes a new one of what was exported")
+		return fault.As(fault.Wrap(fault.Config, damaged{err}, "ledger %s: %s", l.path, tried)).WithKey("state").
+			WithHint("the file is damaged: pipeline verify --rebuild keeps it aside, and makes a new one of what was exported")
 	case contains(err, "readonly", "unable to open"):
 		if why := l.full(); why != nil {
 			return fault.As(fault.Wrap(fault.Full, why, "ledger %s: %s", l.path, tried)).WithHint(roomHint)

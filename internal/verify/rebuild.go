@@ -31,6 +31,7 @@ type Rebuilt struct {
 	Messages int64
 	Sinks    []RebuiltSink
 	Left     []string // what couldn't be taken, and why
+	Aside    string   // where the damaged ledger is kept; empty: there was none
 	Dedupe   bool     // the pipeline compares messages, and some couldn't be read for that
 }
 
@@ -81,6 +82,10 @@ type readBack struct {
 // are of class Config where the user must do something first.
 func Rebuild(ctx context.Context, o RebuildOptions) (*Rebuilt, error) {
 	final := filepath.Join(o.Dir, o.Name+".db")
+	aside, err := ledger.PutAside(ctx, o.Dir, o.Name)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(final); err == nil {
 		return nil, fault.New(fault.Config, "there is a ledger: %s", final).WithKey("state").
 			WithHint("move it away first, with %s-wal and %s-shm where they are there", final, final)
@@ -93,7 +98,7 @@ func Rebuild(ctx context.Context, o RebuildOptions) (*Rebuilt, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &rebuilder{o: o, ledger: l, result: &Rebuilt{}, index: map[string]indexLine{}, items: map[message.ID]*rebuilt{}}
+	b := &rebuilder{o: o, ledger: l, result: &Rebuilt{Aside: aside}, index: map[string]indexLine{}, items: map[message.ID]*rebuilt{}}
 	err = b.rebuild(ctx)
 	err = errors.Join(err, l.Close())
 	if err == nil {
@@ -112,7 +117,7 @@ func Rebuild(ctx context.Context, o RebuildOptions) (*Rebuilt, error) {
 
 // removeLedger removes the files of a ledger that isn't in use.
 func removeLedger(dir, name string) error {
-	for _, end := range []string{".db", ".db-wal", ".db-shm", ".lock"} {
+	for _, end := range []string{".db", ".db-wal", ".db-shm", ".db.sum", ".lock"} {
 		if err := os.Remove(filepath.Join(dir, name+end)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return target.DiskError(err, "clean up in %s", dir)
 		}

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,6 +140,44 @@ func TestRebuildBesidesAttachments(t *testing.T) {
 		t.Errorf("%d files of attachments, want the one: %v", len(got), got)
 	}
 	needs(t, j.run(0, "verify").out, "all holds: 1 message")
+}
+
+// TestDamagedLedger flips a bit of a ledger, and cuts it off: the next run says so
+// and touches nothing, --rebuild keeps it aside and makes a new one, and the run
+// after that writes nothing again (I2).
+func TestDamagedLedger(t *testing.T) {
+	t.Parallel()
+	server := dovecot.Start(t, dovecot.Options{})
+	deliver(server, 30, 2000)
+	j := newJob(t, file{address: server.IMAP}.String())
+	j.run(0, "run")
+	path := j.path("state/mail.db")
+	before := everything(t, j.path("export"))
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := slices.Clone(whole)
+	flipped[len(flipped)/2] ^= 1
+	for name, bad := range map[string][]byte{"a flipped bit": flipped, "cut off": whole[:len(whole)*2/3], "emptied": {}} {
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		oneClearError(t, j.run(2, "run"), "verify --rebuild", "ledger", path)
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, bad) {
+			t.Errorf("%s: the damaged ledger was changed: %v", name, err)
+		}
+		o := j.run(0, "verify", "--rebuild")
+		needs(t, o.err, "the ledger was damaged; it is kept as "+path+".damaged-")
+		needs(t, j.run(0, "verify").out, "all holds: 30 messages")
+		needs(t, j.run(0, "run").out, " 0 written")
+		if diff := cmp.Diff(before, everything(t, j.path("export"))); diff != "" {
+			t.Errorf("%s: the run wrote again: %s", name, diff)
+		}
+		if whole, err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestVerifyKnowsNewIDs: a message that the server gave a new id, or that was
