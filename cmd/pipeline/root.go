@@ -35,6 +35,7 @@ type command struct {
 	shard   string // as --shard has it
 	ran     bool   // cobra found nothing wrong with the command line
 	values  config.Values
+	profile string // folder for profiles, absolute; empty: none
 }
 
 // exit is an error that is already told: only its code is left to give.
@@ -185,7 +186,7 @@ func (c *command) read() (*job.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return job.Load(job.Options{File: c.file, Plugins: c.plugins, Values: c.values, Log: c.logger(), Shard: s})
+	return job.Load(job.Options{File: c.file, Plugins: c.plugins, Values: c.values, Log: c.logger(), Shard: s, Profile: c.profile})
 }
 
 // shardFlag adds --shard to a verb that is about a part of the accounts.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/profile"
 	"github.com/mailhaul/pipeline/internal/progress"
 	"github.com/mailhaul/pipeline/internal/report"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -30,6 +32,7 @@ type runFlags struct {
 	dry         bool
 	ui          string
 	uiRemote    bool
+	pprof       string
 }
 
 func (c *command) runCommand() *cobra.Command {
@@ -65,6 +68,7 @@ Exit codes:
 	c.shardFlag(cmd)
 	cmd.Flags().StringVar(&f.ui, "ui", "", "show the run as a page in a browser at this address, as in 127.0.0.1:8080 (docs/reference/watching.md)")
 	cmd.Flags().BoolVar(&f.uiRemote, "ui-remote", false, "let other machines open the page of --ui, with the token in the URL that is printed")
+	cmd.Flags().StringVar(&f.pprof, "pprof", "", "write CPU and heap profiles of the command and each plugin process to this `folder` (docs/speed.md)")
 	c.completeFlag(cmd, "only", sourceNames)
 	c.completeFlag(cmd, "adopt", sinkNames)
 	c.completeFlag(cmd, "rewrite", sinkNames)
@@ -87,6 +91,13 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	}
 	if f.json && f.quiet {
 		return fault.New(fault.Config, "--json and --quiet: one of them")
+	}
+	if f.pprof != "" {
+		end, err := c.record(f.pprof)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, end()) }() // last: the plugins end before
 	}
 	ctx, stop, release := c.signals(ctx)
 	defer release()
@@ -170,6 +181,18 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 		noted = nil // one full disk is told once
 	}
 	return errors.Join(noted, c.prove(ctx, ended{j, l, number, began, result, series, code}), c.conclude(result, code, err))
+}
+
+// record begins to record where the time of the command goes, and has plugins
+// do so.
+func (c *command) record(folder string) (end func() error, err error) {
+	if c.profile, err = filepath.Abs(folder); err == nil {
+		end, err = profile.Start(c.profile, "pipeline")
+	}
+	if err != nil {
+		return nil, fault.New(fault.Config, "--pprof: %w", err).WithHint("name a folder that can be written to")
+	}
+	return end, nil
 }
 
 // conclude says how the run ended and what to do about it.

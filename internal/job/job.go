@@ -38,6 +38,7 @@ type Options struct {
 	Plugins []string // folders to look for plugins in, before the usual places
 	Values  config.Values
 	Log     *slog.Logger
+	Profile string // folder for profiles of the plugins, absolute; empty: none
 
 	// Mistaken loads a file with mistakes as well, as far as it can be read:
 	// for Check alone, which then tells of those and its own together.
@@ -91,7 +92,7 @@ func Load(o Options) (*Job, error) {
 // newJob returns a job without a file. Plugins work in the folder.
 func newJob(o Options, folder string) (*Job, error) {
 	ho := pluginhost.FromEnvironment(o.Plugins)
-	ho.Log, ho.WorkDir = o.Log, folder
+	ho.Log, ho.WorkDir, ho.Profile = o.Log, folder, o.Profile
 	pins, err := lockfile.Read(folder)
 	if err != nil {
 		return nil, err

@@ -34,6 +34,7 @@ type Options struct {
 	SocketDir    string        // where the folder of sockets is made; empty: chosen, short
 	Window       int32         // see wire.Options
 	StartTimeout time.Duration // 0: 15 s
+	Profile      string        // folder for the plugins' profiles, absolute; empty: none
 
 	// Pins are the sha256 sums, in hex, of the executables that may be
 	// started, by their names without folder and extension; nil: any.
@@ -128,6 +129,9 @@ func New(o Options) (*Host, error) {
 		wire.EnvWatch+"=1",
 		wire.EnvLogLevel+"="+strings.ToLower(level(o.Log).String()),
 		wire.EnvWindow+"="+strconv.Itoa(int(o.Window)))
+	if o.Profile != "" {
+		h.env = append(h.env, wire.EnvProfile+"="+o.Profile)
+	}
 	return h, nil
 }
 

@@ -18,6 +18,9 @@ const (
 	// EnvWatch says that the plugin's standard input is a pipe that the host
 	// alone holds: its end means that the host is gone.
 	EnvWatch = "MAILHAUL_WATCH_STDIN"
+	// EnvProfile names a folder for profiles of where the plugin's CPU time and
+	// memory went, an absolute path; a plugin may ignore it.
+	EnvProfile = "MAILHAUL_PPROF"
 	// EnvReattach is the host's: plugins that run already, as `serve --debug`
 	// prints it.
 	EnvReattach = "MAILHAUL_REATTACH"

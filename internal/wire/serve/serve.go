@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+	"github.com/mailhaul/pipeline/internal/profile"
 	"github.com/mailhaul/pipeline/internal/wire"
 	"google.golang.org/grpc"
 )
@@ -36,8 +37,12 @@ func Main(author wire.Author, log *slog.Logger, invalid error) {
 	if os.Getenv(wire.EnvWatch) != "" {
 		go watch(os.Stdin)
 	}
+	end := func() { os.Exit(0) }
+	if dir := os.Getenv(wire.EnvProfile); dir != "" {
+		end = profiled(dir, author, log)
+	}
 	buffers := wire.NewPool()
-	server := wire.NewServer(author, log, buffers, func() { os.Exit(0) })
+	server := wire.NewServer(author, log, buffers, end)
 	window, _ := strconv.ParseInt(os.Getenv(wire.EnvWindow), 10, 32) // 0, the default, when unset
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: plugin.HandshakeConfig{MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue},
@@ -51,7 +56,24 @@ func Main(author wire.Author, log *slog.Logger, invalid error) {
 		},
 		Logger: hclog.NewNullLogger(),
 	})
-	os.Exit(0)
+	end()
+}
+
+// profiled records where the time of the process goes, and returns what ends
+// it in place of os.Exit. A plugin that can't record serves all the same.
+func profiled(dir string, author wire.Author, log *slog.Logger) (end func()) {
+	name := fmt.Sprintf("pipeline-%s-%s-%d", author.Kind, author.Name, os.Getpid())
+	stop, err := profile.Start(dir, name)
+	if err != nil {
+		log.Warn("no profile is recorded", "error", err)
+		return func() { os.Exit(0) }
+	}
+	return func() {
+		if err := stop(); err != nil {
+			log.Warn("the profile isn't whole", "error", err)
+		}
+		os.Exit(0)
+	}
 }
 
 // Log returns the plugin's logger: lines of JSON on the standard error that
