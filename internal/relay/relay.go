@@ -40,6 +40,7 @@ type Relay struct {
 	err     error    // why no more will come: io.EOF or the source's error
 	file    *os.File // holds [0, base) once spilling
 	spilled int64    // octets in the file
+	free    [][]byte // chunks that every reader has read, to be filled again
 	readers []*Reader
 }
 
@@ -61,7 +62,7 @@ func (r *Relay) Readers() []*Reader { return r.readers }
 // spool's. All readers see the same end.
 func (r *Relay) Pump(src io.Reader, see func([]byte)) error {
 	for {
-		chunk := make([]byte, chunkSize)
+		chunk := r.chunk()
 		n, err := fill(src, chunk)
 		if n > 0 {
 			see(chunk[:n])
@@ -77,6 +78,19 @@ func (r *Relay) Pump(src io.Reader, see func([]byte)) error {
 			return err
 		}
 	}
+}
+
+// chunk returns memory for the next piece.
+func (r *Relay) chunk() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trim()
+	if n := len(r.free); n > 0 {
+		c := r.free[n-1]
+		r.free = r.free[:n-1]
+		return c
+	}
+	return make([]byte, chunkSize)
 }
 
 // fill reads until chunk is full or src ends. It is not io.ReadFull, which
@@ -128,9 +142,17 @@ func (r *Relay) trim() {
 		}
 	}
 	for len(r.window) > 0 && r.base+int64(len(r.window[0])) <= low && r.file == nil {
-		r.base += int64(len(r.window[0]))
-		r.window = r.window[1:]
+		r.drop()
 	}
+}
+
+// drop takes the first chunk out of the window. Nobody holds it: readers copy
+// out of it under the lock.
+func (r *Relay) drop() {
+	chunk := r.window[0]
+	r.base += int64(len(chunk))
+	r.window = r.window[1:]
+	r.free = append(r.free, chunk[:cap(chunk)])
 }
 
 // wait gives the readers their time to make room in the window.
@@ -166,8 +188,7 @@ func (r *Relay) spill() error {
 	if _, err := r.file.WriteAt(chunk, r.base); err != nil {
 		return message.SpoolError(err)
 	}
-	r.base += int64(len(chunk))
-	r.window = r.window[1:]
+	r.drop()
 	return nil
 }
 
