@@ -6,8 +6,13 @@ import (
 	"context"
 	"os"
 	_ "time/tzdata" // `timezone:` works on machines without a zone database
+
+	"github.com/mailhaul/pipeline/internal/headroom"
 )
 
 func main() {
-	os.Exit(execute(context.Background(), os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+	room := headroom.New()
+	code := execute(context.Background(), os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	room.Keep()
+	os.Exit(code)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+	"github.com/mailhaul/pipeline/internal/headroom"
 	"github.com/mailhaul/pipeline/internal/profile"
 	"github.com/mailhaul/pipeline/internal/wire"
 	"google.golang.org/grpc"
@@ -37,6 +38,7 @@ func Main(author wire.Author, log *slog.Logger, invalid error) {
 	if os.Getenv(wire.EnvWatch) != "" {
 		go watch(os.Stdin)
 	}
+	room := headroom.New()
 	end := func() { os.Exit(0) }
 	if dir := os.Getenv(wire.EnvProfile); dir != "" {
 		end = profiled(dir, author, log)
@@ -56,6 +58,7 @@ func Main(author wire.Author, log *slog.Logger, invalid error) {
 		},
 		Logger: hclog.NewNullLogger(),
 	})
+	room.Keep()
 	end()
 }
 
