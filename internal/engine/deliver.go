@@ -137,7 +137,7 @@ func (w *worker) pass(it *item, body *message.Body) error {
 	}
 	routed := w.e.route(it)
 	for _, i := range routed {
-		w.put(it, i, message.BodyOf(data))
+		w.put(it, i, message.BodyOf(data).WithSHA256(func() []byte { return it.sha256 }))
 	}
 	if w.e.measures(it) {
 		w.e.measure(it, bytes.NewReader(data))
@@ -199,12 +199,15 @@ func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error
 	}
 	r := relay.New(readers, w.e.opts.Spool, w.e.opts.patience())
 	defer r.Close()
+	hash, octets := sha256.New(), int64(0)
+	// Nothing is written to the hash any more when a reader has come to the end.
+	sum := func() []byte { return hash.Sum(nil) }
 	var wg sync.WaitGroup
 	for n, i := range routed {
 		rd := r.Readers()[n]
 		wg.Go(func() {
 			defer rd.Close() // a sink that gave up must not hold the others back
-			w.put(it, i, message.NewBody(rd, body.Size(), w.e.opts.Spool))
+			w.put(it, i, message.NewBody(rd, body.Size(), w.e.opts.Spool).WithSHA256(sum))
 		})
 	}
 	if measured {
@@ -214,7 +217,6 @@ func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error
 			w.e.measure(it, rd)
 		})
 	}
-	hash, octets := sha256.New(), int64(0)
 	from := &guarded{Reader: io.MultiReader(bytes.NewReader(head), body), size: body.Size(), it: it}
 	err = r.Pump(from, func(b []byte) {
 		hash.Write(b)

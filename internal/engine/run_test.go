@@ -23,6 +23,9 @@ func TestARunWritesEverythingOnce(t *testing.T) {
 	res := r.run()
 	r.wantExit(res, engine.ExitDone)
 	r.wantAll("files", nil)
+	if n := r.stores["files"].summed; n != 3000 {
+		t.Errorf("the sink was told the sums of %d bodies, want 3000: the others are hashed twice", n)
+	}
 	if n := len(r.stores["index"].contents()); n != 3000 {
 		t.Errorf("%d records, want 3000", n)
 	}

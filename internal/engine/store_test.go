@@ -1,7 +1,9 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"maps"
@@ -23,6 +25,7 @@ type store struct {
 	flushes int
 	opened  int
 	writes  int
+	summed  int // bodies of which the host told the sum
 	record  bool
 
 	forgetful bool // it keeps no octets
@@ -102,6 +105,14 @@ func (ss *storeSession) write(m *message.Message) (sink.Receipt, error) {
 	octets, err := io.ReadAll(m.Body)
 	if err != nil {
 		return sink.Receipt{}, err
+	}
+	// What the host says of the octets must be true of those that came, also
+	// where stages have changed them.
+	if sum := sha256.Sum256(octets); m.Body.Summed() {
+		ss.s.summed++
+		if !bytes.Equal(m.Body.SHA256(), sum[:]) {
+			return sink.Receipt{}, fault.New(fault.Bug, "the body of %d octets came with the sum %x", len(octets), m.Body.SHA256())
+		}
 	}
 	switch {
 	case ss.s.refuse[m.ID.UID]:

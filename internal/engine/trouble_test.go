@@ -248,6 +248,9 @@ func TestALargeBodyPassesToSeveralSinks(t *testing.T) {
 	r.wantExit(r.run(), engine.ExitDone)
 	r.wantAll("files", nil)
 	r.wantAll("second", nil)
+	if n := r.stores["second"].summed; n != 3 {
+		t.Errorf("the sink was told the sums of %d bodies, want 3: the others are hashed twice", n)
+	}
 }
 
 // TestASourcesDeathIsItsOwn: a pass that ends early is counted once, though a

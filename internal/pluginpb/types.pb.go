@@ -1062,12 +1062,13 @@ func (x *Frame) GetData() []byte {
 // with begin, body and end.
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Begin         *Begin                 `protobuf:"bytes,1,opt,name=begin,proto3" json:"begin,omitempty"`  // a message begins; the one before it has ended
-	Body          uint32                 `protobuf:"varint,2,opt,name=body,proto3" json:"body,omitempty"`   // the next n octets of data belong to the current message
-	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`     // the current message is whole
-	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`  // the current message ends here and isn't whole, or can't be had
-	Lanes         uint32                 `protobuf:"varint,5,opt,name=lanes,proto3" json:"lanes,omitempty"` // from a source: so many calls of List and Fetch may run from now on
-	Pull          uint32                 `protobuf:"varint,6,opt,name=pull,proto3" json:"pull,omitempty"`   // from a source: so many more batches of ids are wanted
+	Begin         *Begin                 `protobuf:"bytes,1,opt,name=begin,proto3" json:"begin,omitempty"`   // a message begins; the one before it has ended
+	Body          uint32                 `protobuf:"varint,2,opt,name=body,proto3" json:"body,omitempty"`    // the next n octets of data belong to the current message
+	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`      // the current message is whole
+	Error         *Error                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`   // the current message ends here and isn't whole, or can't be had
+	Lanes         uint32                 `protobuf:"varint,5,opt,name=lanes,proto3" json:"lanes,omitempty"`  // from a source: so many calls of List and Fetch may run from now on
+	Pull          uint32                 `protobuf:"varint,6,opt,name=pull,proto3" json:"pull,omitempty"`    // from a source: so many more batches of ids are wanted
+	Sha256        []byte                 `protobuf:"bytes,7,opt,name=sha256,proto3" json:"sha256,omitempty"` // with end, where begin said summed: of all octets of the message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1144,6 +1145,13 @@ func (x *Event) GetPull() uint32 {
 	return 0
 }
 
+func (x *Event) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 // Begin is the head of a message.
 type Begin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1155,6 +1163,7 @@ type Begin struct {
 	Record        *Record                `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`                        // to record sinks
 	Instead       []byte                 `protobuf:"bytes,8,opt,name=instead,proto3" json:"instead,omitempty"`                      // with no message: what the server sent in its place, at most 64 KiB; kept with the dead letter
 	Verdict       uint32                 `protobuf:"varint,7,opt,name=verdict,proto3" json:"verdict,omitempty"`                     // from a stage: 1 keep, 2 drop, 3 undecided
+	Summed        bool                   `protobuf:"varint,9,opt,name=summed,proto3" json:"summed,omitempty"`                       // to sinks: the end tells the SHA-256 of the octets, which needn't be computed again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1243,6 +1252,13 @@ func (x *Begin) GetVerdict() uint32 {
 		return x.Verdict
 	}
 	return 0
+}
+
+func (x *Begin) GetSummed() bool {
+	if x != nil {
+		return x.Summed
+	}
+	return false
 }
 
 var File_mailhaul_plugin_v1_types_proto protoreflect.FileDescriptor
@@ -1356,14 +1372,15 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\x06events\x18\x02 \x03(\v2\x19.mailhaul.plugin.v1.EventR\x06events\x12/\n" +
 	"\x05error\x18\x03 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x18\n" +
 	"\asession\x18\x04 \x01(\x04R\asession\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\xb9\x01\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"\xd1\x01\n" +
 	"\x05Event\x12/\n" +
 	"\x05begin\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.BeginR\x05begin\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\rR\x04body\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12/\n" +
 	"\x05error\x18\x04 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x14\n" +
 	"\x05lanes\x18\x05 \x01(\rR\x05lanes\x12\x12\n" +
-	"\x04pull\x18\x06 \x01(\rR\x04pull\"\xa4\x02\n" +
+	"\x04pull\x18\x06 \x01(\rR\x04pull\x12\x16\n" +
+	"\x06sha256\x18\a \x01(\fR\x06sha256\"\xbc\x02\n" +
 	"\x05Begin\x12&\n" +
 	"\x02id\x18\x01 \x01(\v2\x16.mailhaul.plugin.v1.IDR\x02id\x125\n" +
 	"\asummary\x18\x02 \x01(\v2\x1b.mailhaul.plugin.v1.SummaryR\asummary\x12\x19\n" +
@@ -1372,7 +1389,8 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\tassembled\x18\x05 \x01(\bR\tassembled\x122\n" +
 	"\x06record\x18\x06 \x01(\v2\x1a.mailhaul.plugin.v1.RecordR\x06record\x12\x18\n" +
 	"\ainstead\x18\b \x01(\fR\ainstead\x12\x18\n" +
-	"\averdict\x18\a \x01(\rR\averdict*\xbd\x01\n" +
+	"\averdict\x18\a \x01(\rR\averdict\x12\x16\n" +
+	"\x06summed\x18\t \x01(\bR\x06summed*\xbd\x01\n" +
 	"\x05Class\x12\x11\n" +
 	"\rCLASS_UNKNOWN\x10\x00\x12\x10\n" +
 	"\fCLASS_CONFIG\x10\x01\x12\x0e\n" +

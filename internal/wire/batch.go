@@ -16,6 +16,7 @@ type batcher[T any] struct {
 	items   []T
 	spare   []T
 	weight  int
+	due     bool // what there is goes out as soon as the stream can take it
 	closed  bool
 	err     error
 	done    chan struct{}
@@ -33,14 +34,18 @@ func (b *batcher[T]) run() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
-		for len(b.items) == 0 && !b.closed {
+		for !b.due && !b.closed {
 			b.changed.Wait()
 		}
 		if len(b.items) == 0 {
-			return
+			if b.closed {
+				return
+			}
+			b.due = false
+			continue
 		}
 		items := b.items
-		b.items, b.spare, b.weight = b.spare[:0], nil, 0
+		b.items, b.spare, b.weight, b.due = b.spare[:0], nil, 0, false
 		b.changed.Broadcast()
 		b.mu.Unlock()
 		err := b.send(items)
@@ -55,20 +60,47 @@ func (b *batcher[T]) run() {
 	}
 }
 
-// put adds an item; weight is about what it takes on the wire.
+// put adds an item and has it sent; weight is about what it takes on the wire.
 func (b *batcher[T]) put(item T, weight int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	err := b.append(item, weight)
+	b.hurry()
+	return err
+}
+
+// add is put for an item that may wait for others, at the longest until flush.
+func (b *batcher[T]) add(item T, weight int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.append(item, weight)
+}
+
+// flush has everything sent that add has left waiting. It doesn't wait for it.
+func (b *batcher[T]) flush() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hurry()
+}
+
+func (b *batcher[T]) append(item T, weight int) error {
 	for b.weight > 0 && b.weight+weight > maxBatch && b.err == nil {
+		b.hurry()
 		b.changed.Wait()
 	}
-	if b.err != nil {
-		return b.err
+	if b.err == nil {
+		b.items = append(b.items, item)
+		b.weight += weight
 	}
-	b.items = append(b.items, item)
-	b.weight += weight
-	b.changed.Broadcast()
-	return nil
+	return b.err
+}
+
+// hurry wakes the sender, once for each time that it has something to do.
+func (b *batcher[T]) hurry() {
+	if !b.due && len(b.items) > 0 {
+		b.due = true
+		b.changed.Broadcast()
+	}
 }
 
 // close sends what is left and waits for it.

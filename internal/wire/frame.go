@@ -40,6 +40,7 @@ const (
 	fieldFail  protowire.Number = 4
 	fieldLanes protowire.Number = 5
 	fieldPull  protowire.Number = 6
+	fieldSum   protowire.Number = 7
 )
 
 // Frame is a pluginpb.Frame that is being put together. Its data lies in
@@ -53,14 +54,21 @@ type Frame struct {
 	tail    *[]byte // the buffer that small bodies are copied into; not yet in data
 	size    int     // octets of data, with tail
 	crc     uint32
+	urgent  bool // to be sent as soon as the stream can take it
+}
+
+// ready reports whether the frame needn't wait for more.
+func (f *Frame) ready() bool {
+	return f.urgent || f.size >= fullEnough || len(f.events) >= maxEvents/2
 }
 
 func (f *Frame) empty() bool {
 	return len(f.events) == 0 && f.err == nil && f.session == 0
 }
 
-// event adds an event. begin is an encoded pluginpb.Begin, nil for none.
-func (f *Frame) event(begin []byte, body int, end bool, fail []byte) {
+// event adds an event. begin is an encoded pluginpb.Begin, sum the SHA-256 of
+// the message that ends; nil for none.
+func (f *Frame) event(begin []byte, body int, end bool, sum, fail []byte) {
 	n := 0
 	if begin != nil {
 		n += protowire.SizeTag(fieldBegin) + protowire.SizeBytes(len(begin))
@@ -73,6 +81,9 @@ func (f *Frame) event(begin []byte, body int, end bool, fail []byte) {
 	}
 	if fail != nil {
 		n += protowire.SizeTag(fieldFail) + protowire.SizeBytes(len(fail))
+	}
+	if sum != nil {
+		n += protowire.SizeTag(fieldSum) + protowire.SizeBytes(len(sum))
 	}
 	b := protowire.AppendTag(f.events, fieldEvents, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(n))
@@ -91,6 +102,10 @@ func (f *Frame) event(begin []byte, body int, end bool, fail []byte) {
 	if fail != nil {
 		b = protowire.AppendTag(b, fieldFail, protowire.BytesType)
 		b = protowire.AppendBytes(b, fail)
+	}
+	if sum != nil {
+		b = protowire.AppendTag(b, fieldSum, protowire.BytesType)
+		b = protowire.AppendBytes(b, sum)
 	}
 	f.events = b
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"io"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
@@ -109,19 +110,30 @@ func (r *Reader) begin(e *pluginpb.Event) (Item, error) {
 		}
 		return Item{}, r.broken("a message without a body doesn't end where it begins")
 	}
-	s := &stream{r: r, size: b.GetBodySize(), left: int(e.Body)}
+	s := &stream{r: r, size: b.GetBodySize(), left: int(e.Body), summed: b.GetSummed()}
 	if e.Error != nil {
 		r.data.bytes(s.left)
 		return Item{Begin: b, Err: r.error(e.Error)}, nil
 	}
 	if !e.End {
 		r.open = s
-		return Item{Begin: b, Body: message.NewBody(s, s.size, r.Spool)}, nil
+		body := message.NewBody(s, s.size, r.Spool)
+		if s.summed {
+			body.WithSHA256(func() []byte { return s.sum })
+		}
+		return Item{Begin: b, Body: body}, nil
 	}
 	if s.size >= 0 && s.size != int64(e.Body) {
 		return Item{}, r.broken("a body of %d octets ends after %d", s.size, e.Body)
 	}
-	return Item{Begin: b, Body: message.BodyOf(r.small(int(e.Body)))}, nil
+	body := message.BodyOf(r.small(int(e.Body)))
+	if s.summed {
+		if len(e.Sha256) != sha256.Size {
+			return Item{}, r.broken("a sum of %d octets", len(e.Sha256))
+		}
+		body.WithSHA256(func() []byte { return e.Sha256 })
+	}
+	return Item{Begin: b, Body: body}, nil
 }
 
 // small returns the next n octets in one piece, never nil.
@@ -225,6 +237,9 @@ type stream struct {
 	left int   // octets of the current event
 	end  bool  // the current event is the last
 	err  error // what Read returns when left is 0
+
+	summed bool   // the end tells the sum of all octets
+	sum    []byte // which is this
 }
 
 // Read reads the next octets. The end is io.EOF only when the whole body
@@ -316,6 +331,12 @@ func (s *stream) advance() error {
 		return s.r.error(e.Error)
 	}
 	s.left, s.end = int(e.Body), e.End
+	if s.summed && e.End {
+		if len(e.Sha256) != sha256.Size {
+			return s.r.broken("a sum of %d octets", len(e.Sha256))
+		}
+		s.sum = e.Sha256
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/pluginpb"
@@ -25,8 +26,13 @@ func (s *Server) Write(stream pluginpb.Sink_WriteServer) error {
 	return nil
 }
 
+// holdResults is how long a result waits for others while its frame is worked
+// off: a slow sink's are not held up.
+const holdResults = 5 * time.Millisecond
+
 func (s *Server) lane(stream pluginpb.Sink_WriteServer, out *batcher[*pluginpb.Result]) error {
 	r := &Reader{Peer: "the host", Recv: func(in *Inbound) error {
+		out.flush() // the answers to one frame share a batch: none waits for the next frame
 		faultpoint.Hit("sink.frame")
 		return stream.RecvMsg(in)
 	}}
@@ -40,6 +46,7 @@ func (s *Server) lane(stream pluginpb.Sink_WriteServer, out *batcher[*pluginpb.R
 		return err
 	}
 	r.Spool = session.spool
+	sent := time.Now()
 	for {
 		item, err := r.Next()
 		if err == io.EOF {
@@ -54,7 +61,11 @@ func (s *Server) lane(stream pluginpb.Sink_WriteServer, out *batcher[*pluginpb.R
 		faultpoint.Hit("sink.written")
 		m.Body.Release()
 		result := &pluginpb.Result{Path: path, Octets: octets, Error: ErrorToPB(err)}
-		if out.put(result, 32+len(path)) != nil {
+		send := out.add
+		if now := time.Now(); now.Sub(sent) >= holdResults {
+			send, sent = out.put, now
+		}
+		if send(result, 32+len(path)) != nil {
 			return nil // the stream's own error, which out has kept
 		}
 	}

@@ -3,6 +3,7 @@ package wire
 import (
 	"io"
 	"sync"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -14,6 +15,15 @@ import (
 // copyLimit is the largest piece of a body that is copied into a shared
 // buffer; a larger one goes into the frame with the buffer it was read into.
 const copyLimit = 64 << 10
+
+// A frame with less data than fullEnough leaves at most every pace: a stream
+// that is busy would else send one for each message, and a frame costs both
+// sides far more than a small message does. What comes after a pause leaves at
+// once.
+const (
+	pace       = time.Millisecond
+	fullEnough = 64 << 10
+)
 
 // maxWaiting is how many full frames wait for the stream before the writer's
 // caller does.
@@ -35,7 +45,10 @@ type Writer struct {
 	changed sync.Cond
 	cur     *Frame
 	waiting []*Frame
-	spare   []byte // events of a frame that was sent
+	spare   []byte      // events of a frame that was sent
+	sent    time.Time   // when the last frame was
+	timer   *time.Timer // ends a wait for the pace
+	paced   bool        // the sender waits for it
 	closed  bool
 	err     error
 	done    chan struct{}
@@ -55,9 +68,10 @@ func (w *Writer) run() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
-		for len(w.waiting) == 0 && w.cur.empty() && !w.closed && w.err == nil {
+		for w.err == nil && len(w.waiting) == 0 && !w.closed && (w.cur.empty() || w.pacing()) {
 			w.changed.Wait()
 		}
+		w.paced = false
 		if w.err != nil {
 			return
 		}
@@ -76,7 +90,7 @@ func (w *Writer) run() {
 		w.mu.Unlock()
 		err := w.send(f)
 		w.mu.Lock()
-		w.spare = f.events
+		w.spare, w.sent = f.events, time.Now()
 		if err != nil && w.err == nil {
 			w.err = err
 			w.changed.Broadcast()
@@ -84,10 +98,33 @@ func (w *Writer) run() {
 	}
 }
 
+// pacing reports whether the current frame is to wait for more. A timer ends
+// the wait.
+func (w *Writer) pacing() bool {
+	if w.cur.ready() {
+		return false
+	}
+	left := pace - time.Since(w.sent)
+	if left <= 0 {
+		return false
+	}
+	w.paced = true
+	if w.timer == nil {
+		w.timer = time.AfterFunc(left, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.changed.Broadcast()
+		})
+	} else {
+		w.timer.Reset(left)
+	}
+	return true
+}
+
 // Session says which session the stream is for; before anything else.
 func (w *Writer) Session(session uint64) {
 	w.mu.Lock()
-	w.cur.session = session
+	w.cur.session, w.cur.urgent = session, true
 	w.changed.Broadcast()
 	w.mu.Unlock()
 }
@@ -101,6 +138,7 @@ func (w *Writer) Pull(n int) { w.signal(fieldPull, n) }
 func (w *Writer) signal(field protowire.Number, n int) {
 	w.mu.Lock()
 	w.cur.signal(field, uint32(n))
+	w.cur.urgent = true
 	w.changed.Broadcast()
 	w.mu.Unlock()
 }
@@ -114,7 +152,7 @@ func (w *Writer) Refuse(begin *pluginpb.Begin, cause error) error {
 	if err := w.encode(begin); err != nil {
 		return err
 	}
-	return w.append(w.begin, nil, false, fail)
+	return w.append(w.begin, nil, false, nil, fail)
 }
 
 // Head returns what Put sends ahead of m's body. An id of the mailbox home is
@@ -132,49 +170,49 @@ func Head(m *message.Message, home string) *pluginpb.Begin {
 // of the stream, which has ended.
 func (w *Writer) Put(begin *pluginpb.Begin, body *message.Body) (broken, err error) {
 	if body != nil {
-		begin.HasBody, begin.BodySize = true, body.Size()
+		begin.HasBody, begin.BodySize, begin.Summed = true, body.Size(), body.Summed()
 	}
 	if err := w.encode(begin); err != nil {
 		return nil, err
 	}
 	if body == nil {
-		return nil, w.append(w.begin, nil, true, nil)
+		return nil, w.append(w.begin, nil, true, nil, nil)
 	}
 	if b, ok := body.Bytes(); ok {
-		return nil, w.memory(b)
+		return nil, w.memory(b, body.SHA256())
 	}
 	head := w.begin
 	for {
 		n, err := w.fill(body)
 		if err == nil {
-			if err := w.append(head, w.read(n), false, nil); err != nil {
+			if err := w.append(head, w.read(n), false, nil, nil); err != nil {
 				return nil, err
 			}
 			head = nil
 			continue
 		}
 		if err == io.EOF {
-			return nil, w.append(head, w.read(n), true, nil)
+			return nil, w.append(head, w.read(n), true, body.SHA256(), nil)
 		}
 		fail, mErr := proto.Marshal(ErrorToPB(err))
 		if mErr != nil {
 			return nil, mErr
 		}
-		return err, w.append(head, nil, false, fail)
+		return err, w.append(head, nil, false, nil, fail)
 	}
 }
 
 // memory sends a body that is in memory, of the message encoded in begin. The
 // memory isn't ours to keep, so that all of it is copied.
-func (w *Writer) memory(b []byte) error {
+func (w *Writer) memory(b, sum []byte) error {
 	head := w.begin
 	for len(b) > MaxFrame {
-		if err := w.append(head, b[:MaxFrame], false, nil); err != nil {
+		if err := w.append(head, b[:MaxFrame], false, nil, nil); err != nil {
 			return err
 		}
 		head, b = nil, b[MaxFrame:]
 	}
-	return w.append(head, b, true, nil)
+	return w.append(head, b, true, sum, nil)
 }
 
 func (w *Writer) encode(begin *pluginpb.Begin) (err error) {
@@ -202,7 +240,7 @@ func (w *Writer) read(n int) []byte { return (*w.scratch)[:n] }
 // append adds one event with its data to the current frame, or to the next
 // when it doesn't fit. data that starts scratch is given away when it is
 // large, else copied.
-func (w *Writer) append(begin, data []byte, end bool, fail []byte) error {
+func (w *Writer) append(begin, data []byte, end bool, sum, fail []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.cur.size+len(data) > MaxFrame || len(w.cur.events)+len(begin) > maxEvents && !w.cur.empty() {
@@ -224,8 +262,10 @@ func (w *Writer) append(begin, data []byte, end bool, fail []byte) error {
 	} else {
 		w.cur.write(data, w.buffers)
 	}
-	w.cur.event(begin, len(data), end, fail)
-	w.changed.Broadcast()
+	w.cur.event(begin, len(data), end, sum, fail)
+	if !w.paced || w.cur.ready() || len(w.waiting) > 0 {
+		w.changed.Broadcast()
+	}
 	return nil
 }
 
@@ -240,6 +280,9 @@ func (w *Writer) Close(cause error) error {
 	w.changed.Broadcast()
 	w.mu.Unlock()
 	<-w.done
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 	if w.scratch != nil {
 		w.buffers.Put(w.scratch)
 		w.scratch = nil

@@ -17,6 +17,7 @@ type Body struct {
 	spool *Spool
 	mem   []byte
 	whole *Whole
+	sum   func() []byte
 }
 
 // NewBody returns a body that reads from r. size is the exact number of
@@ -37,6 +38,29 @@ func (b *Body) Read(p []byte) (int, error) { return b.r.Read(p) }
 
 // WriteTo writes what is left to w, with no copy when the body is in memory.
 func (b *Body) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, b.r) }
+
+// WithSHA256 gives the body the sum of its octets, and returns it. sum is
+// called when all of them were read, at any time where they are in memory; it
+// returns 32 octets, which nobody changes. The host does this for sinks, which
+// then needn't hash what they store as it came (I4).
+func (b *Body) WithSHA256(sum func() []byte) *Body {
+	b.sum = sum
+	return b
+}
+
+// Summed reports whether SHA256 will tell the sum: it may be asked before the
+// body is read.
+func (b *Body) Summed() bool { return b.sum != nil }
+
+// SHA256 returns the sum of all octets as the host computed it, when they have
+// been read to their end without an error; nil when the body isn't Summed.
+// Don't change it.
+func (b *Body) SHA256() []byte {
+	if b.sum == nil {
+		return nil
+	}
+	return b.sum()
+}
 
 // Size returns the exact number of octets, or -1 when it isn't known yet.
 func (b *Body) Size() int64 { return b.size }

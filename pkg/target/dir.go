@@ -138,6 +138,7 @@ type File struct {
 	temp string
 	size int64
 	sum  hash.Hash
+	body *message.Body // whose sum is taken, not computed; nil: none
 	buf  []byte
 }
 
@@ -147,7 +148,7 @@ func (d *Dir) Create() (*File, error) {
 	if f == nil {
 		f = &File{dir: d, sum: sha256.New()}
 	}
-	f.temp, f.size = strconv.FormatUint(d.next.Add(1), 36), 0
+	f.temp, f.size, f.body = strconv.FormatUint(d.next.Add(1), 36), 0, nil
 	f.sum.Reset()
 	var err error
 	if f.h, err = d.disk.create(f.temp); err != nil {
@@ -156,12 +157,25 @@ func (d *Dir) Create() (*File, error) {
 	return f, nil
 }
 
+// CreateFor begins a file that gets all octets of a body as they come, and no
+// others. Where the host has told their sum it stands in the manifest, and they
+// aren't hashed again.
+func (d *Dir) CreateFor(b *message.Body) (*File, error) {
+	f, err := d.Create()
+	if err == nil && b.Summed() {
+		f.body = b
+	}
+	return f, err
+}
+
 // Write appends octets.
 func (f *File) Write(p []byte) (int, error) {
 	if err := f.dir.disk.write(f.h, p); err != nil {
 		return 0, DiskError(err, "write a message of at least %d octets to the target %s", f.size+int64(len(p)), f.dir.root)
 	}
-	f.sum.Write(p)
+	if f.body == nil {
+		f.sum.Write(p)
+	}
 	f.size += int64(len(p))
 	return len(p), nil
 }
@@ -200,6 +214,7 @@ func (f *File) Discard() {
 	// What stays behind is cleaned at the next Open.
 	_ = d.disk.closeFile(f.h)
 	_ = d.disk.remove(f.temp)
+	f.body = nil
 	d.free.Put(f)
 }
 
@@ -219,7 +234,12 @@ func (f *File) PlacePart(id message.ID, part, name string, modified time.Time) e
 		f.Discard()
 		return fault.New(fault.Bug, "the name %q leaves the target %s", name, d.root)
 	}
-	err := d.disk.closeFile(f.h)
+	sum, err := f.digest()
+	if err != nil {
+		f.Discard()
+		return err
+	}
+	err = d.disk.closeFile(f.h)
 	if err == nil && !modified.IsZero() {
 		err = d.setTime(f.temp, modified)
 	}
@@ -231,14 +251,27 @@ func (f *File) PlacePart(id message.ID, part, name string, modified time.Time) e
 		d.free.Put(f)
 		return NameError(err, "write %s in the target %s", name, d.root)
 	}
-	var sum [sha256.Size]byte
-	f.sum.Sum(sum[:0])
 	size := f.size
 	d.free.Put(f)
 	if err := d.manifest.add(&id, part, name, size, &sum); err != nil {
 		return err
 	}
 	return d.note(name)
+}
+
+// digest returns the sum of what was written.
+func (f *File) digest() (sum [sha256.Size]byte, err error) {
+	if f.body == nil {
+		f.sum.Sum(sum[:0])
+		return sum, nil
+	}
+	given, size := f.body.SHA256(), f.body.Size()
+	f.body = nil
+	if len(given) != len(sum) || size >= 0 && size != f.size {
+		return sum, fault.New(fault.Bug, "a file of %d octets was to get a body of %d, with a sum of %d octets", f.size, size, len(given))
+	}
+	copy(sum[:], given)
+	return sum, nil
 }
 
 // setTime leaves the time alone that no file system holds: a mail may claim

@@ -418,3 +418,61 @@ func TestUnfinishedFilesAreRemoved(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+// TestASumIsTaken: where the host tells the sum of a body it stands in the
+// manifest; a sum that is none, or octets that aren't the body's, are refused.
+func TestASumIsTaken(t *testing.T) {
+	t.Parallel()
+	const octets = "From: a\r\n\r\nb\r\n"
+	own := sha256.Sum256([]byte(octets))
+	told := sha256.Sum256([]byte("what the host computed"))
+	as := func(sum []byte) *message.Body {
+		return message.BodyOf([]byte(octets)).WithSHA256(func() []byte { return sum })
+	}
+	for _, c := range []struct {
+		name  string
+		body  *message.Body
+		write string
+		want  []byte // nil: an error
+	}{
+		{"none is told", message.BodyOf([]byte(octets)), octets, own[:]},
+		{"one is told", as(told[:]), octets, told[:]},
+		{"it is too short", as(told[:20]), octets, nil},
+		{"it is missing", as(nil), octets, nil},
+		{"not all octets are written", as(told[:]), octets[1:], nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			d := open(t, root, acme, nil)
+			defer shut(t, d)
+			f, err := d.CreateFor(c.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.Write([]byte(c.write)); err != nil {
+				t.Fatal(err)
+			}
+			err = f.Place(id(1), "a.eml", time.Time{})
+			if c.want == nil {
+				if !fault.Is(err, fault.Bug) {
+					t.Errorf("Place says %v", err)
+				}
+				if _, err := os.Stat(filepath.Join(root, "a.eml")); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("the file is there: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The next file of the same memory must hash again.
+			place(t, d, 2, "b.eml", octets)
+			flush(t, d)
+			got := rows(t, root)
+			if len(got) != 2 || got[0].SHA256 != hex.EncodeToString(c.want) || got[1].SHA256 != hex.EncodeToString(own[:]) {
+				t.Errorf("the manifest has %+v, want the sums %x and %x", got, c.want, own)
+			}
+		})
+	}
+}

@@ -1,7 +1,9 @@
 package remote_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -66,7 +68,18 @@ func TestPutBodies(t *testing.T) {
 		if next%5 == 0 { // not read at all
 			return fmt.Sprint(next), int64(n), nil
 		}
-		return fmt.Sprint(next), int64(n), same(m.Body, next, n)
+		if err := same(m.Body, next, n); err != nil {
+			return "", 0, err
+		}
+		var want []byte
+		if next%3 == 0 {
+			sum := sha256.Sum256(patternOf(next, n))
+			want = sum[:]
+		}
+		if got := m.Body.SHA256(); m.Body.Summed() != (want != nil) || !bytes.Equal(got, want) {
+			return "", 0, fmt.Errorf("the host's sum of %d octets is %x, want %x", n, got, want)
+		}
+		return fmt.Sprint(next), int64(n), nil
 	}})
 	l := openLane(t, s)
 	answered := 0
@@ -75,6 +88,9 @@ func TestPutBodies(t *testing.T) {
 		body := message.BodyOf(patternOf(i, n))
 		if i%2 == 0 {
 			body = message.NewBody(&pattern{seed: i, n: n}, []int64{-1, int64(n)}[i/2%2], nil)
+		}
+		if i%3 == 0 {
+			body.WithSHA256(func() []byte { sum := sha256.Sum256(patternOf(i, n)); return sum[:] })
 		}
 		err := l.Put(t.Context(), withUID(i, body), func(r sink.Receipt, err error) {
 			answered++

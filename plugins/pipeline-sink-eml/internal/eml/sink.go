@@ -53,7 +53,7 @@ func (s *files) Write(_ context.Context, m *message.Message) (sink.Receipt, erro
 		named.Header = message.NewHeader(header)
 		sum, body = &named, rest
 	}
-	f, err := s.dir.Create()
+	f, err := s.dir.CreateFor(m.Body)
 	if err != nil {
 		return sink.Receipt{}, err
 	}
