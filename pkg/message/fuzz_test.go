@@ -48,6 +48,11 @@ func FuzzDate(f *testing.F) {
 		f.Add(tc.in)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		if usual, ok := usualDate(s); ok {
+			if any, ok := anyDate(s); !ok || any.Format(time.RFC3339) != usual.Format(time.RFC3339) {
+				t.Errorf("of %q the short way makes %s, the long way %s", s, usual, any)
+			}
+		}
 		d, ok := ParseDate(s)
 		if !ok {
 			return

@@ -10,12 +10,63 @@ import (
 // years, no weekday, odd order and separators. A date without a zone is UTC.
 // It is false when there is no day in it.
 func ParseDate(s string) (time.Time, bool) {
+	if t, ok := usualDate(s); ok {
+		return t, true
+	}
+	return anyDate(s)
+}
+
+func anyDate(s string) (time.Time, bool) {
 	d := dateParser{day: -1, year: -1}
 	d.hour, d.min, d.sec = -1, 0, 0
 	for _, tok := range dateTokens(s) {
 		d.token(tok)
 	}
 	return d.time()
+}
+
+// usualDate reads what nearly all mail has, "Mon, 2 Jan 2006 15:04:05 -0700"
+// with or without the weekday, as anyDate does: it stands in the name of every
+// file. It is false for everything else.
+func usualDate(s string) (time.Time, bool) {
+	if len(s) > 5 && s[3] == ',' && s[4] == ' ' {
+		for _, c := range []byte(s[:3]) {
+			if c|0x20 < 'a' || c|0x20 > 'z' {
+				return time.Time{}, false
+			}
+		}
+		if monthOf(s[:3]) != 0 {
+			return time.Time{}, false
+		}
+		s = s[5:]
+	}
+	n := digits(s)
+	if n < 1 || n > 2 || len(s) != n+len(" Jan 2006 15:04:05 -0700") {
+		return time.Time{}, false
+	}
+	day := atoi(s[:n])
+	s = s[n:]
+	two := func(at int) (int, bool) { return atoi(s[at : at+2]), digits(s[at:at+2]) == 2 }
+	month := monthOf(s[1:4])
+	year := atoi(s[5:9])
+	hour, ok1 := two(10)
+	minute, ok2 := two(13)
+	second, ok3 := two(16)
+	east, ok4 := two(20)
+	odd, ok5 := two(22)
+	if s[0] != ' ' || s[4] != ' ' || s[9] != ' ' || s[12] != ':' || s[15] != ':' || s[18] != ' ' || s[19] != '+' && s[19] != '-' ||
+		digits(s[5:9]) != 4 || !ok1 || !ok2 || !ok3 || !ok4 || !ok5 ||
+		month == 0 || day < 1 || day > 28 || year < 1000 || hour > 23 || minute > 59 || second > 59 || east > 23 || odd > 59 {
+		return time.Time{}, false
+	}
+	loc := time.UTC
+	if zone := east*3600 + odd*60; zone != 0 {
+		if s[19] == '-' {
+			zone = -zone
+		}
+		loc = time.FixedZone("", zone)
+	}
+	return time.Date(year, month, day, hour, minute, second, 0, loc), true
 }
 
 type dateParser struct {
@@ -286,16 +337,19 @@ var zones = map[string]int{
 	"NST": -350,
 }
 
+const months = "janfebmaraprmayjunjulaugsepoctnovdec"
+
 // monthOf reads a month's English name from its first three letters.
 func monthOf(t string) time.Month {
 	if len(t) < 3 {
 		return 0
 	}
-	for m := time.January; m <= time.December; m++ {
-		if strings.EqualFold(t[:3], m.String()[:3]) {
-			// "Mars" and "Market" are not told apart; only letters of the
-			// full name or a break may follow.
-			return m
+	// "Mars" and "Market" are not told apart; only letters of the full name
+	// or a break may follow.
+	at := [3]byte{t[0] | 0x20, t[1] | 0x20, t[2] | 0x20}
+	for i := 0; i < len(months); i += 3 {
+		if months[i] == at[0] && months[i+1] == at[1] && months[i+2] == at[2] {
+			return time.Month(i/3 + 1)
 		}
 	}
 	return 0

@@ -231,6 +231,31 @@ var dateCases = []struct{ name, in, want string }{
 	{"empty", "", ""},
 }
 
+// TestUsualDate: the short way reads what mail has as a rule, and gives what the
+// long way does.
+func TestUsualDate(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{
+		"Mon, 02 Jan 2006 15:04:05 -0700", "Mon, 2 Jan 2006 15:04:05 -0700", "2 Jan 2006 15:04:05 +0000",
+		"fri, 28 FEB 1997 00:00:00 -0000", "Sun, 01 Dec 2024 23:59:59 +1245",
+	} {
+		usual, ok := usualDate(s)
+		if long, _ := anyDate(s); !ok || usual.Format(time.RFC3339) != long.Format(time.RFC3339) {
+			t.Errorf("of %q the short way makes %v, %s, the long way %s", s, ok, usual, long)
+		}
+	}
+	for _, s := range []string{
+		"", "Mon, 31 Jun 2006 15:04:05 -0700", "Mon, 02 Jan 06 15:04:05 -0700", "Mon, 02 Jan 2006 24:04:05 -0700",
+		"Mon, 02 Jan 2006 15:04:60 -0700", "Mon, 02 Jan 2006 15:04:05 GMT", "May, 02 Jan 2006 15:04:05 -0700",
+		"Mon, 02 Jan 2006 15:04:05 -0700 (MST)", "Mon, 02 Jan 2006 15:04:05 -9900", "Mon, 02 Xyz 2006 15:04:05 -0700",
+		"Mo1, 02 Jan 2006 15:04:05 -0700", "Mon,  2 Jan 2006 15:04:05 -0700", "Mon, 02 Jan 2006 15:4:05 -00700",
+	} {
+		if d, ok := usualDate(s); ok {
+			t.Errorf("the short way reads %q as %s: it isn't usual", s, d)
+		}
+	}
+}
+
 func TestParseDate(t *testing.T) {
 	t.Parallel()
 	for _, tc := range dateCases {

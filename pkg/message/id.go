@@ -28,28 +28,39 @@ type ID struct {
 // Key returns the canonical text of the id: what hashes, file names and
 // deduplication are made of. It never changes between versions.
 func (id ID) Key() string {
-	var b strings.Builder
-	b.WriteString(strconv.Quote(id.Source))
-	b.WriteByte(' ')
-	b.WriteString(strconv.Quote(id.Mailbox))
+	return string(id.appendKey(nil))
+}
+
+// appendKey is on the way of every message.
+func (id ID) appendKey(b []byte) []byte {
+	b = strconv.AppendQuote(b, id.Source)
+	b = append(b, ' ')
+	b = strconv.AppendQuote(b, id.Mailbox)
+	b = append(b, ' ')
 	if id.UID != 0 {
-		fmt.Fprintf(&b, " %d %d", id.UIDValidity, id.UID)
-		return b.String()
+		b = strconv.AppendUint(b, uint64(id.UIDValidity), 10)
+		b = append(b, ' ')
+		return strconv.AppendUint(b, uint64(id.UID), 10)
 	}
-	b.WriteByte(' ')
-	b.WriteString(strconv.Quote(id.UIDL))
+	b = strconv.AppendQuote(b, id.UIDL)
 	if id.HeaderHash != "" || id.Ordinal != 0 {
-		fmt.Fprintf(&b, " %s %d", id.HeaderHash, id.Ordinal)
+		b = append(append(append(b, ' '), id.HeaderHash...), ' ')
+		b = strconv.AppendUint(b, uint64(id.Ordinal), 10)
 	}
-	return b.String()
+	return b
 }
 
 // Hash returns 10 characters of lower-case base32 of sha256(Key): enough to
 // keep two messages' file names apart.
 func (id ID) Hash() string {
-	sum := sha256.Sum256([]byte(id.Key()))
-	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:10]
+	var key [256]byte
+	sum := sha256.Sum256(id.appendKey(key[:0]))
+	var out [16]byte
+	lowerBase32.Encode(out[:], sum[:10]) // ten octets are 16 characters
+	return string(out[:10])
 }
+
+var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567")
 
 // URL returns the id as text for people: base is the source's own address,
 // as in "imap://user@host". IMAP ids follow RFC 5092 §6
