@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/ledger"
@@ -54,7 +57,15 @@ type session struct {
 type lane struct {
 	mu sync.Mutex
 	Lane
+	waiting atomic.Int32 // messages that the sink hasn't answered
 }
+
+// crowded is how many messages may wait on a worker's own lane before others
+// are used as well: a lane's messages are written one after the other, and a
+// sink that takes long over each, as to convert it, must get to use all cores
+// also where a single connection brings the mail. A sink that keeps up gets
+// few lanes and full frames.
+const crowded = 64
 
 // get returns the outlet's session, opening it if need be. The session belongs
 // to the run: it outlives the account that happened to need it first.
@@ -142,12 +153,17 @@ func (o *outlet) put(ctx context.Context, worker int, m *message.Message, done f
 	o.mu.Unlock()
 	l := s.lane(worker)
 	defer l.mu.Unlock()
+	l.waiting.Add(1)
 	err = l.Put(ctx, m, func(r sink.Receipt, err error) {
+		l.waiting.Add(-1)
 		if fault.Is(err, fault.Crashed) {
 			o.died(s, err)
 		}
 		done(s.gen, r, err)
 	})
+	if err != nil {
+		l.waiting.Add(-1)
+	}
 	if fault.Is(err, fault.Crashed) {
 		o.died(s, err)
 	}
@@ -155,8 +171,14 @@ func (o *outlet) put(ctx context.Context, worker int, m *message.Message, done f
 }
 
 // lane locks a lane: the worker's own, or a free one when a long body holds
-// that.
+// that; where many messages wait on its own, the one with the fewest.
 func (s *session) lane(worker int) *lane {
+	if s.lanes[worker%len(s.lanes)].waiting.Load() >= crowded {
+		least := slices.MinFunc(s.lanes, func(a, b *lane) int { return cmp.Compare(a.waiting.Load(), b.waiting.Load()) })
+		if least.mu.TryLock() {
+			return least
+		}
+	}
 	for i := range s.lanes {
 		if l := s.lanes[(worker+i)%len(s.lanes)]; l.mu.TryLock() {
 			return l
