@@ -32,7 +32,7 @@ func Open(ctx context.Context, address string, remote bool) (*Door, error) {
 	}
 	bound, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
-		return nil, fault.Wrap(fault.Config, err, "--ui %s", address)
+		return nil, fault.New(fault.Config, "--ui %s: %w", address, err).WithHint("give an address of this machine and a port, as in 127.0.0.1:8080")
 	}
 	if !bound.IP.IsLoopback() && !remote {
 		return nil, fault.New(fault.Config, "--ui %s: other machines could open the page", address).
@@ -44,7 +44,7 @@ func Open(ctx context.Context, address string, remote bool) (*Door, error) {
 			WithHint("another run may show its page there: give each one of its own, or port 0 for a free one")
 	}
 	if err != nil {
-		return nil, fault.Wrap(fault.Config, err, "--ui %s", address)
+		return nil, fault.New(fault.Config, "--ui %s: %w", address, err).WithHint("give an address of this machine and a port that this user may take, as in 127.0.0.1:8080")
 	}
 	d := &Door{listener: l, remote: !bound.IP.IsLoopback()}
 	if d.remote {
