@@ -33,6 +33,7 @@ type runFlags struct {
 	ui          string
 	uiRemote    bool
 	pprof       string
+	metrics     string
 }
 
 func (c *command) runCommand() *cobra.Command {
@@ -45,7 +46,8 @@ func (c *command) runCommand() *cobra.Command {
 A run asks each server what there is, leaves out what the ledger knows to be
 done, fetches the rest, and accounts for every message. It may be stopped and
 started again at any time: it goes on where it stopped. Ctrl-C once finishes
-what is in flight; twice stops at once.
+what is in flight; twice stops at once. SIGTERM finishes what is in flight for 5
+seconds, and then commits what came.
 
 Exit codes:
   0   all done
@@ -65,6 +67,7 @@ Exit codes:
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print what happens as JSON, an object a line (docs/reference/events.md)")
 	cmd.Flags().BoolVar(&f.dry, "dry-run", false, "list and judge, and say what would be exported: fetch nothing, write nothing")
+	cmd.Flags().StringVar(&f.metrics, "metrics", "", "answer at this `address` while it runs, as in 127.0.0.1:9090: /metrics for Prometheus, /healthz (docs/reference/watching.md)")
 	c.shardFlag(cmd)
 	cmd.Flags().StringVar(&f.ui, "ui", "", "show the run as a page in a browser at this address, as in 127.0.0.1:8080 (docs/reference/watching.md)")
 	cmd.Flags().BoolVar(&f.uiRemote, "ui-remote", false, "let other machines open the page of --ui, with the token in the URL that is printed")
@@ -99,8 +102,13 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 		}
 		defer func() { err = errors.Join(err, end()) }() // last: the plugins end before
 	}
-	ctx, stop, release := c.signals(ctx)
+	ctx, asked, release := c.signals(ctx)
 	defer release()
+	measured, err := c.measure(f.metrics)
+	if err != nil {
+		return err
+	}
+	defer measured.close()
 	j, err := c.load(ctx)
 	if err != nil {
 		return err
@@ -147,7 +155,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	stats := &engine.Stats{}
 	opts := engine.Options{
 		Plan: j.Plan, Ledger: l, Plugins: j, Log: c.logger(), Spool: j.Spool(), Stats: stats, Run: number,
-		Adopt: f.adopt, Rewrite: f.rewrite, RetryFailed: f.retryFailed,
+		Adopt: f.adopt, Rewrite: f.rewrite, RetryFailed: f.retryFailed, Hurry: asked.hurry,
 	}
 	out, shown := c.err, progress.Options{Kind: progress.Lines, Stats: stats, Accounts: len(j.Plan.Sources), Log: c.logger()}
 	switch {
@@ -161,11 +169,12 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	watch := report.StartWatch(stats)
 	page.show(c, j, number, began, stats, watch.Timeline) // its line stands above the bars
 	display := progress.New(out, shown)
-	opts.Events = engine.Events(display.Event, page.event)
+	opts.Events = engine.Events(display.Event, page.event, measured.event)
+	measured.begin(j, stats, began)
 	if shown.Kind == progress.Bars {
 		c.screen.through(display)
 	}
-	result, err := engine.Run(ctx, stop, opts)
+	result, err := engine.Run(ctx, asked.stop, opts)
 	series := watch.Stop()
 	c.screen.through(c.err)
 	display.Close()
@@ -217,27 +226,53 @@ func (c *command) conclude(r *engine.Result, code int, err error) error {
 	return exit(code)
 }
 
-// signals returns a context that ends with the second interrupt, and a channel
-// that is closed by the first.
-func (c *command) signals(ctx context.Context) (context.Context, <-chan struct{}, func()) {
+// Of a machine that ends a process with SIGTERM nobody knows how long it waits
+// before it kills: 10 s is the shortest that is usual.
+const (
+	finishFor = 5 * time.Second // what is in flight, after SIGTERM
+	commitFor = 4 * time.Second // what came until then
+)
+
+// asked are the user's wishes for the end: each is closed when it is uttered.
+type asked struct {
+	stop  <-chan struct{} // finish what is in flight
+	hurry <-chan struct{} // commit what came
+}
+
+// signals returns a context that ends with the second signal, and what the first
+// asks for.
+func (c *command) signals(ctx context.Context) (context.Context, asked, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := make(chan struct{})
+	stop, hurry := make(chan struct{}), make(chan struct{})
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
+		var first os.Signal
 		select {
-		case <-signals:
+		case first = <-signals:
 			close(stop)
 		case <-ctx.Done():
 			return
 		}
-		select {
-		case <-signals:
-			cancel(context.Canceled)
-		case <-ctx.Done():
+		var finished, committed <-chan time.Time // never, for a person
+		if first == syscall.SIGTERM {
+			finished, committed = time.After(finishFor), time.After(finishFor+commitFor)
+		}
+		for {
+			select {
+			case <-signals:
+				cancel(context.Canceled)
+			case <-finished:
+				close(hurry)
+				finished = nil
+			case <-committed:
+				cancel(context.Canceled)
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
-	return ctx, stop, func() {
+	return ctx, asked{stop, hurry}, func() {
 		signal.Stop(signals)
 		cancel(nil)
 	}

@@ -72,13 +72,13 @@ func (c *command) verify(ctx context.Context, f verifyFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, stop, release := c.signals(ctx)
+	ctx, asked, release := c.signals(ctx)
 	defer release()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { // there is nothing to finish: the first interrupt ends it
 		select {
-		case <-stop:
+		case <-asked.stop:
 			cancel()
 		case <-ctx.Done():
 		}

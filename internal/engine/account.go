@@ -85,8 +85,8 @@ func (a *account) run(ctx context.Context) {
 		before := a.progress.Load()
 		err := a.pass(ctx)
 		switch {
-		case ctx.Err() != nil:
-			a.err = context.Cause(ctx)
+		case a.e.ctx.Err() != nil:
+			a.err = context.Cause(a.e.ctx)
 			return
 		case err == nil || a.e.stopped():
 			a.e.note(Event{Kind: AccountDone, Source: a.plan.Name})
@@ -193,7 +193,7 @@ func (a *account) pass(ctx context.Context) error {
 	}
 	err = a.work(ctx, opened.Lanes, func(ctx context.Context) error { return a.listAll(ctx) })
 	for err == nil && !a.e.stopped() {
-		a.drain(ctx)
+		a.drain(a.e.ctx)
 		again := a.takeAgain()
 		if len(again) == 0 {
 			break
@@ -205,7 +205,7 @@ func (a *account) pass(ctx context.Context) error {
 			return nil
 		})
 	}
-	a.drain(ctx)
+	a.drain(a.e.ctx)
 	if finishing := a.finisher.end(err != nil); err == nil {
 		err = finishing
 	}
@@ -214,7 +214,9 @@ func (a *account) pass(ctx context.Context) error {
 		err = a.budget.exhausted()
 	}
 	if err != nil {
-		a.forget()
+		if !a.e.stopped() { // else there is no other pass, and the sum tells what is pending
+			a.forget()
+		}
 		return err
 	}
 	return ctx.Err()
@@ -331,7 +333,7 @@ func (a *account) settled(it *item) {
 		a.progress.Add(1)
 		it.box.settle(it)
 		a.finisher.exported(it)
-		a.e.counters(a).Settled.Add(1)
+		a.e.counters(a).settled(it.worst())
 		if it.box.final() {
 			a.e.finish(it.box)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/ledger"
@@ -40,7 +41,7 @@ type flushed struct {
 // store everything in one transaction, tell the sinks. The next epoch begins
 // as soon as the data sinks have flushed.
 func (e *Engine) commit(ctx context.Context) error {
-	items := e.gate.close()
+	items, since := e.gate.close()
 	boxes := e.takeFinished()
 	if len(items) == 0 && len(boxes) == 0 && !e.hasStanding() {
 		e.gate.open()
@@ -83,7 +84,7 @@ func (e *Engine) commit(ctx context.Context) error {
 	}
 	faultpoint.Hit("engine.after.commit")
 	if len(items) > 0 {
-		e.note(Event{Kind: Committed, Count: int64(len(items))})
+		e.note(Event{Kind: Committed, Count: int64(len(items)), Took: time.Since(since)})
 	}
 	for i, r := range results {
 		if r.gen != 0 {

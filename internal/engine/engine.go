@@ -42,6 +42,9 @@ type Options struct {
 	Stats       *Stats
 	Now         func() time.Time // what now() is; read once
 	Patience    time.Duration    // how long a sink may stall a source; 0: relay.Patience
+	// Hurry, when closed, ends the run as stop does, but waits for no server:
+	// bodies on their way are broken off, and what came before is committed.
+	Hurry <-chan struct{}
 }
 
 func (o *Options) adopts(sink string) bool { return slices.Contains(o.Adopt, sink) }
@@ -219,7 +222,17 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 		}
 		committed <- err
 	}()
-	e.eachAccount(func(a *account) { a.resume(ctx) })
+	working, hurry := context.WithCancel(ctx)
+	defer hurry()
+	e.background.Go(func() {
+		select {
+		case <-e.opts.Hurry:
+			e.stop(nil)
+			hurry()
+		case <-ctx.Done():
+		}
+	})
+	e.eachAccount(func(a *account) { a.resume(working) })
 	if ctx.Err() == nil && !e.stopped() {
 		for _, a := range e.accounts {
 			if len(a.alone) > 0 {
@@ -228,7 +241,7 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 			}
 		}
 	}
-	e.lookAgainAtCopies(ctx)
+	e.lookAgainAtCopies(working)
 	apart := e.tellApart(ctx)
 	close(ended)
 	err := errors.Join(<-committed, apart)

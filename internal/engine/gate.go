@@ -30,6 +30,7 @@ type gate struct {
 	items   []*item
 	octets  int64
 	memory  int64
+	since   time.Time     // when the first of them left
 	wake    chan struct{} // the committer has something to do
 	timer   *time.Timer
 }
@@ -68,6 +69,7 @@ func (g *gate) leave(it *item) {
 		g.big--
 	}
 	if len(g.items) == 0 {
+		g.since = time.Now()
 		g.timer = time.AfterFunc(epochAge, g.kick)
 	}
 	g.items = append(g.items, it)
@@ -94,9 +96,9 @@ func (g *gate) want() {
 	}
 }
 
-// close waits until nothing is inside and returns the epoch's items. Nobody
-// enters until open.
-func (g *gate) close() []*item {
+// close waits until nothing is inside and returns the epoch's items, and when
+// the first of them came. Nobody enters until open.
+func (g *gate) close() ([]*item, time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.wanted = true
@@ -109,7 +111,7 @@ func (g *gate) close() []*item {
 	}
 	items := g.items
 	g.items, g.octets, g.memory = nil, 0, 0
-	return items
+	return items, g.since
 }
 
 // abandon lets everybody through: what enters from now on stays pending.

@@ -131,7 +131,7 @@ const (
 	StageNote // Text
 	SinkFailed
 	DeadLetter
-	Committed // Count messages became durable
+	Committed // Count messages became durable, Took after the first of them
 	Stopping
 )
 
@@ -149,6 +149,7 @@ type Event struct {
 	Count   int64
 	Octets  int64
 	Wait    time.Duration
+	Took    time.Duration
 	Err     error
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/mailhaul/pipeline/internal/ledger"
 )
 
 // Stats are what others see of a run while it goes on. They belong to one run,
@@ -22,8 +24,13 @@ type Counters struct {
 	Todo     atomic.Int64 // taken up, of Listed
 	Fetched  atomic.Int64
 	Octets   atomic.Int64
+	Passed   atomic.Int64 // octets of large bodies, also of those on their way
 	Settled  atomic.Int64
+	Became   [Classes]atomic.Int64 // of Settled, what became of them
 }
+
+// Classes is how many classes of ledger.Class there are.
+const Classes = ledger.Stale + 1
 
 // Account returns the counters of a source, made when first asked for.
 func (s *Stats) Account(source string) *Counters {
@@ -41,18 +48,26 @@ func (s *Stats) Account(source string) *Counters {
 }
 
 // Totals are the counters of all accounts together, as they now stand.
-type Totals struct{ Listed, Todo, Fetched, Octets, Settled int64 }
+type Totals struct {
+	Expected, Listed, Todo, Fetched, Octets, Passed, Settled int64
+	Became                                                   [Classes]int64
+}
 
 // Totals adds the counters of all accounts up.
 func (s *Stats) Totals() (t Totals) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.accounts {
+		t.Expected += c.Expected.Load()
 		t.Listed += c.Listed.Load()
 		t.Todo += c.Todo.Load()
 		t.Fetched += c.Fetched.Load()
 		t.Octets += c.Octets.Load()
+		t.Passed += c.Passed.Load()
 		t.Settled += c.Settled.Load()
+		for i := range c.Became {
+			t.Became[i] += c.Became[i].Load()
+		}
 	}
 	return t
 }
@@ -98,4 +113,9 @@ func (s *Stats) Mailboxes(source string) (boxes []Sum, excluded []string) {
 func (c *Counters) fetched(octets int64) {
 	c.Fetched.Add(1)
 	c.Octets.Add(max(octets, 0))
+}
+
+func (c *Counters) settled(class ledger.Class) {
+	c.Settled.Add(1)
+	c.Became[class].Add(1)
 }

@@ -29,16 +29,17 @@ type server struct {
 	octets    func(mailbox string, uid uint32) []byte
 	lanes     int
 
-	gone     map[uint32]bool   // listed, but Fetch says Gone
-	expunge  map[string]uint32 // these go when one that is gone is fetched
-	refuse   map[uint32]bool   // Fetch says Message
-	cut      map[uint32]int    // how often the body still breaks off
-	killer   map[uint32]bool   // the process dies when it is fetched
-	midway   map[uint32]bool   // … and this one when half of its body has come
-	hides    message.Needs     // what its listings don't tell
-	hidden   map[string]int64  // messages that it counts and doesn't list
-	blind    []string          // what it says that it hides
-	dieAfter int64             // the process dies once after so many bodies; 0: never
+	gone     map[uint32]bool                            // listed, but Fetch says Gone
+	expunge  map[string]uint32                          // these go when one that is gone is fetched
+	refuse   map[uint32]bool                            // Fetch says Message
+	cut      map[uint32]int                             // how often the body still breaks off
+	killer   map[uint32]bool                            // the process dies when it is fetched
+	midway   map[uint32]bool                            // … and this one when half of its body has come
+	silent   map[uint32]func(context.Context) io.Reader // what comes instead of the second half of its body
+	hides    message.Needs                              // what its listings don't tell
+	hidden   map[string]int64                           // messages that it counts and doesn't list
+	blind    []string                                   // what it says that it hides
+	dieAfter int64                                      // the process dies once after so many bodies; 0: never
 	openErr  error
 	opening  func(n int64) error // asked at the nth opening, from 1
 	budget   source.Budget
@@ -235,7 +236,7 @@ func (s *session) summary(mailbox string, uid uint32, needs message.Needs) messa
 	return sum
 }
 
-func (s *session) Fetch(_ context.Context, req source.FetchRequest) iter.Seq2[source.Fetched, error] {
+func (s *session) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[source.Fetched, error] {
 	return func(yield func(source.Fetched, error) bool) {
 		defer s.calls.in()()
 		for ids := range req.IDs {
@@ -245,7 +246,15 @@ func (s *session) Fetch(_ context.Context, req source.FetchRequest) iter.Seq2[so
 					yield(source.Fetched{}, err)
 					return
 				}
+				if silent := s.silent[s.uidOf(id)]; silent != nil {
+					octets := s.octets(id.Mailbox, s.uidOf(id))
+					f.Message.Body = message.NewBody(io.MultiReader(bytes.NewReader(octets[:len(octets)/2]), silent(ctx)), int64(len(octets)), nil)
+				}
 				if !yield(f, nil) {
+					return
+				}
+				if ctx.Err() != nil {
+					yield(source.Fetched{}, context.Cause(ctx))
 					return
 				}
 			}

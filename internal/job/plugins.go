@@ -18,6 +18,12 @@ import (
 // closePatience is how long a session may take to close.
 const closePatience = 10 * time.Second
 
+// Restarts calls each for every plugin that has run, with how many times its
+// process was started again after its death.
+func (j *Job) Restarts(each func(kind, plugin string, n int64)) {
+	j.host.Restarts(func(kind pluginhost.Kind, name string, n int64) { each(kind.String(), name, n) })
+}
+
 // OpenSource implements engine.Plugins.
 func (j *Job) OpenSource(ctx context.Context, s *plan.Source, isolated bool) (source.Opened, error) {
 	session, ok := j.sources[s.Name]

@@ -93,6 +93,9 @@ type Host struct {
 type slot struct {
 	mu      sync.Mutex
 	process *process
+
+	found    Found
+	restarts int64 // guarded by the host's lock
 }
 
 // New returns a host. It starts nothing. Close must be called.
@@ -201,7 +204,7 @@ func (h *Host) process(kind Kind, name string, isolated bool) (*process, error) 
 	}
 	s := h.shared[found.Path]
 	if s == nil {
-		s = &slot{}
+		s = &slot{found: found}
 		h.shared[found.Path] = s
 	}
 	h.mu.Unlock()
@@ -210,6 +213,7 @@ func (h *Host) process(kind Kind, name string, isolated bool) (*process, error) 
 	if s.process != nil && !s.process.exited() {
 		return s.process, nil
 	}
+	again := s.process != nil && !s.process.stopped.Load() // else we ended it
 	if s.process != nil {
 		s.process.stop() // frees what the dead one held
 		s.process = nil
@@ -220,6 +224,9 @@ func (h *Host) process(kind Kind, name string, isolated bool) (*process, error) 
 	}
 	s.process = p
 	h.mu.Lock()
+	if again {
+		s.restarts++
+	}
 	closed := h.closed
 	h.mu.Unlock()
 	if closed {
@@ -228,6 +235,16 @@ func (h *Host) process(kind Kind, name string, isolated bool) (*process, error) 
 		return nil, errClosed(name)
 	}
 	return p, nil
+}
+
+// Restarts calls each for every plugin that has a process which its sessions
+// share, with how many times it was started again after its death.
+func (h *Host) Restarts(each func(kind Kind, name string, n int64)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.shared {
+		each(s.found.Kind, s.found.Name, s.restarts)
+	}
 }
 
 func errClosed(name string) error {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -136,6 +137,33 @@ func TestInterruptedOnce(t *testing.T) {
 	}
 	o = complete(t, m.job, m.server, many)
 	needs(t, o.out, " done before")
+}
+
+// TestTerminated has a machine end the run while the server is silent in the
+// middle of a message: nobody waits for it, and what came before is committed.
+func TestTerminated(t *testing.T) {
+	t.Parallel()
+	m := newMidway(t, many)
+	r := m.hold("eml/alice")
+	terminated := time.Now()
+	r.signal(syscall.SIGTERM)
+	o := r.wait()
+	t.Logf("%s after SIGTERM: %s", time.Since(terminated).Round(time.Millisecond), o)
+	if o.code != 1 {
+		t.Errorf("exit code %d, want 1", o.code)
+	}
+	needs(t, o.err, "stopping: ", "run again to go on")
+	if lines := errorLines(o.err); len(lines) > 0 {
+		t.Errorf("it was asked for, and yet it is an error: %q", lines)
+	}
+	files := mails(t, m.path("export/eml"))
+	lines := index(t, m.path("export/index.jsonl"))
+	if len(files) == 0 || len(files) == many || len(files) != len(lines) {
+		t.Errorf("%d files and %d lines in the index, want the same number, of some of %d", len(files), len(lines), many)
+	}
+	m.release()
+	o = complete(t, m.job, m.server, many)
+	needs(t, o.out, fmt.Sprintf(" + %d done before", len(files)))
 }
 
 // TestInterruptedTwice ends at once, whatever the server does.
