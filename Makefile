@@ -31,7 +31,7 @@ ROUNDS   ?= 5
 GROWTH   ?= 10000 100000 1000000
 BASE     ?= HEAD~1
 
-.PHONY: help build demo test race crash network soak judge lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
+.PHONY: help build demo test race crash network soak container judge lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -61,6 +61,9 @@ network: ## Break the way to a server at PLACES (24) of each protocol; make test
 
 soak: ## Run pipelines over and over for SOAK (1h) while mail comes and goes; make test does it eight times
 	MAILHAUL_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -v -run Soak ./test/soak
+
+container: ## Build what the Dockerfile does, and run it in a read-only root; needs root and Dovecot
+	$(GO) test -tags container -count=1 -timeout $(TIMEOUT) -v ./test/container
 
 judge: ## Have four readers of others judge the .msg of every mail; CI takes a sample
 	.ci/judge all

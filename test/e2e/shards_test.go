@@ -97,7 +97,7 @@ func TestShards(t *testing.T) {
 	start := func(index int) *running {
 		args := slices.Clone(pods.Spec.Template.Spec.Containers[0].Args)
 		for i := range args {
-			args[i] = strings.NewReplacer("$(JOB_COMPLETION_INDEX)", fmt.Sprint(index), "/etc/mailhaul/", many.dir+"/").Replace(args[i])
+			args[i] = strings.NewReplacer("$(JOB_COMPLETION_INDEX)", fmt.Sprint(index), "/etc/mailhaul/", many.dir+"/", "=:9090", "=127.0.0.1:0").Replace(args[i])
 		}
 		return many.start(args...)
 	}
