@@ -306,3 +306,29 @@ func TestProviders(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A server that tells the client's own words back doesn't have the access token
+// told on, in clear or in the response that it was in (I9).
+func TestTokenIsHidden(t *testing.T) {
+	t.Parallel()
+	for _, mechanism := range []string{"xoauth2", "oauthbearer"} {
+		const token = "eyJhbGciOi-JIUzI1_NiJ9.x"
+		c := &Credentials{Username: "alice", Mechanism: mechanism, Host: "mail.example.com", Port: 993,
+			Token: TokenFunc(func(context.Context) (string, error) { return token, nil })}
+		if got := c.Hide("no token yet"); got != "no token yet" {
+			t.Errorf("%s: %q before any login", mechanism, got)
+		}
+		client, err := c.Client(t.Context(), nil, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, response, err := client.Start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := "no: AUTHENTICATE " + base64.StdEncoding.EncodeToString(response) + ", Bearer " + token + "!"
+		if got, want := c.Hide(said), "no: AUTHENTICATE (secret), Bearer (secret)!"; strings.ReplaceAll(got, "=", "") != want {
+			t.Errorf("%s: %q, want %q", mechanism, got, want)
+		}
+	}
+}

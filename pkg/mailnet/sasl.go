@@ -3,10 +3,13 @@ package mailnet
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/emersion/go-sasl"
 
@@ -23,6 +26,30 @@ type Credentials struct {
 	Token       TokenSource
 	Host        string // for OAUTHBEARER (RFC 7628 §3.1)
 	Port        int
+
+	token atomic.Value // string: the last that a login was given
+}
+
+// inBase64 finds what may be the response of a SASL mechanism.
+var inBase64 = regexp.MustCompile(`[A-Za-z0-9+/_-]{16,}`)
+
+// Hide takes the access token of the last login out of what a server said: some
+// tell the client's own words back (I9). The host does so with all secrets that
+// it handed out itself, and doesn't know a token that came from an endpoint.
+func (c *Credentials) Hide(said string) string {
+	token, _ := c.token.Load().(string)
+	if token == "" {
+		return said
+	}
+	said = strings.ReplaceAll(said, token, "(secret)")
+	return inBase64.ReplaceAllStringFunc(said, func(text string) string {
+		for _, code := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			if octets, err := code.DecodeString(text); err == nil && bytes.Contains(octets, []byte(token)) {
+				return "(secret)"
+			}
+		}
+		return text
+	})
 }
 
 // Renewing opens a connection, and once more with a new token when the server
@@ -69,6 +96,7 @@ func (c *Credentials) Client(ctx context.Context, offered []string, renewed bool
 		if err != nil {
 			return nil, fault.Wrap(fault.Auth, err, "get an access token for %s", c.Username)
 		}
+		c.token.Store(token)
 		if mechanism == "XOAUTH2" {
 			return &xoauth2{username: c.Username, token: token}, nil
 		}

@@ -179,14 +179,14 @@ func (c *Conn) loginErr(err error, sc sasl.Client, cred *mailnet.Credentials) er
 		if more := mailnet.Refusal(sc); more != "" {
 			text += " (" + more + ")"
 		}
-		f := refusal(fault.Auth, string(said.Type), string(said.Code), text, tried)
+		f := refusal(fault.Auth, string(said.Type), string(said.Code), cred.Hide(text), tried)
 		if f.Class == fault.Auth && f.Hint == "" {
 			f.Hint = "check username and password; many providers want an app password or OAuth2 here"
 		}
 		return f
 	}
 	if c.goodbye != "" {
-		return refusal(fault.Unavailable, "BYE", "", c.goodbye, tried)
+		return refusal(fault.Unavailable, "BYE", "", cred.Hide(c.goodbye), tried)
 	}
 	return mailnet.Classify(err, tried)
 }

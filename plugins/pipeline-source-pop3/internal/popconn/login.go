@@ -130,7 +130,7 @@ func (c *Conn) loginErr(err error, client sasl.Client, cred *mailnet.Credentials
 	if more := mailnet.Refusal(client); more != "" {
 		text += " (" + more + ")"
 	}
-	f := refusal(fault.Auth, text, tried, c.loginDelay())
+	f := refusal(fault.Auth, cred.Hide(text), tried, c.loginDelay())
 	if f.Class == fault.Auth && f.Hint == "" {
 		f.Hint = "check username and password; many providers want an app password or OAuth2 here, and POP3 to be allowed"
 	}
