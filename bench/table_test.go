@@ -9,8 +9,9 @@ import (
 
 // row is a program with its runs, in the order of the rounds.
 type row struct {
-	tool Tool
-	runs []Run
+	tool   Tool
+	runs   []Run
+	failed error // it, and not the benchmark
 }
 
 // write writes one table as Markdown. Ratios are of ours to the other in the
@@ -44,7 +45,7 @@ func (t Table) write(w io.Writer, rows []row, missing []string) {
 	}
 	fmt.Fprintf(w, "\nOthers on the machine took %.2f cores meanwhile (median; at most %.2f).\n", median(foreign), slices.Max(foreign))
 	for _, m := range missing {
-		fmt.Fprintf(w, "Not installed: %s.\n", m)
+		fmt.Fprintf(w, "Not there: %s.\n", m)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 type Tool struct {
 	Name  string
 	Needs string             // the executable; not installed: the tool is left out, and the table says so
+	Slow  bool               // only where rounds are asked for; that it fails is told in the table
 	Again bool               // a second run after a first one is what is timed
 	Files func(Workload) int // how many messages lie in files afterwards; nil: not one each
 
@@ -44,24 +45,34 @@ func Tables() []Table {
 	var out []Table
 	for _, w := range []string{"small", "mixed", "big"} {
 		for _, t := range []bool{false, true} {
-			name := "IMAP, " + w
-			if t {
-				name += ", TLS"
-			}
-			out = append(out, Table{name, w, t, []Tool{
+			table := Table{"IMAP, " + w, w, t, []Tool{
 				ours("imap", 2, eml), drain("imap", 1, true), drain("imap", 2, false), mbsync(false), mbsync(true),
-			}})
+			}}
+			if t {
+				table.Name += ", TLS"
+			} else {
+				table.Tools = append(table.Tools, offlineimap(), getmail("imap"), fetchmail("imap"))
+			}
+			out = append(out, table)
 		}
 	}
 	out = append(out,
-		Table{"IMAP, small, nothing new", "small", false, []Tool{again(ours("imap", 2, eml)), again(mbsync(false))}},
+		Table{"IMAP, small, nothing new", "small", false, []Tool{again(ours("imap", 2, eml)), again(mbsync(false)), again(offlineimap()), again(getmail("imap"))}},
 		Table{"IMAP, small, index only (headers)", "small", false, []Tool{ours("imap", 2, index), headers(2)}})
 	for _, w := range []string{"small", "mixed", "big"} {
-		out = append(out, Table{"POP3, " + w, w, false, []Tool{
-			ours("pop3", 2, eml), drain("pop3", 1, true), drain("pop3", 2, false), mpop(),
-		}})
+		for _, t := range []bool{false, true} {
+			table := Table{"POP3, " + w, w, t, []Tool{
+				ours("pop3", 2, eml), drain("pop3", 1, true), drain("pop3", 2, false), mpop(),
+			}}
+			if t {
+				table.Name += ", TLS"
+			} else {
+				table.Tools = append(table.Tools, getmail("pop3"), fetchmail("pop3"))
+			}
+			out = append(out, table)
+		}
 	}
-	return out
+	return append(out, Table{"POP3, small, nothing new", "small", false, []Tool{again(ours("pop3", 2, eml)), again(mpop()), again(getmail("pop3"))}})
 }
 
 func all(w Workload) int {
@@ -225,17 +236,21 @@ func mpop() Tool {
 				return nil, err
 			}
 		}
+		host, at, tls := "127.0.0.1", b.server.POP3, "tls off"
+		if b.tls {
+			host, at, tls = "localhost", b.server.POP3S, "tls on\ntls_starttls off\ntls_trust_file "+b.server.CAFile
+		}
 		rc := fmt.Sprintf(`account it
-host 127.0.0.1
+host %s
 port %s
 user %s
 password %s
 auth user
-tls off
+%s
 keep on
 delivery maildir %s
 uidls_file %s
-`, port(b.server.POP3), b.user, dovecot.Password, out, filepath.Join(dir, "uidls"))
+`, host, port(at), b.user, dovecot.Password, tls, out, filepath.Join(dir, "uidls"))
 		file := filepath.Join(dir, "mpoprc")
 		if err := os.WriteFile(file, []byte(rc), 0o600); err != nil {
 			return nil, err
