@@ -123,16 +123,20 @@ func (a *account) claim(ctx context.Context) error {
 func (a *account) claimBox(ctx context.Context, b *box) error {
 	size := a.pageSize()
 	var after *message.ID
+	var round circle
 	for !a.e.stopped() {
-		page, err := a.page(ctx, b, after, size)
+		page, more, err := a.page(ctx, b, after, size)
 		if err != nil {
+			return err
+		}
+		if err := a.circles(&round, b, page); err != nil {
 			return err
 		}
 		var items []*item
 		for i := range page {
 			l := &page[i]
 			if a.plan.Limit > 0 && a.counted >= a.plan.Limit {
-				page = nil
+				more = false
 				break
 			}
 			a.counted++
@@ -148,7 +152,7 @@ func (a *account) claimBox(ctx context.Context, b *box) error {
 		if _, err := a.deepen(ctx, b, items, 0); err != nil {
 			return err
 		}
-		if len(page) < size {
+		if !more {
 			return nil
 		}
 		after = &page[len(page)-1].sum.ID

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -16,6 +17,8 @@ import (
 const (
 	pageShort = 4096 // summaries without headers
 	pageLong  = 512  // summaries with headers or structure
+
+	pageOctets = 32 << 20 // of headers, whatever the page should have
 )
 
 // listAll lists the mailboxes that are not complete, one after another, in
@@ -131,9 +134,13 @@ func (a *account) list(ctx context.Context, b *box) error {
 	b.restart()
 	size := a.pageSize()
 	var after *message.ID
+	var round circle
 	for !a.e.stopped() && !a.queue.isDropped() {
-		page, err := a.page(ctx, b, after, size)
+		page, more, err := a.page(ctx, b, after, size)
 		if err != nil {
+			return err
+		}
+		if err := a.circles(&round, b, page); err != nil {
 			return err
 		}
 		from := b.listed + 1
@@ -146,7 +153,7 @@ func (a *account) list(ctx context.Context, b *box) error {
 			return err
 		}
 		a.queue.push(b, fetch)
-		if ended || len(page) < size {
+		if ended || !more {
 			b.mu.Lock()
 			b.listedAll = true
 			listed, again := b.listed, b.listedOnce
@@ -181,29 +188,30 @@ type listed struct {
 
 // page lists one page and looks it up. Where the ledger knows messages of the
 // mailbox, only ids are listed; more is asked only of those that aren't done:
-// in a run that finds little new, that is nearly none.
-func (a *account) page(ctx context.Context, b *box, after *message.ID, size int) ([]listed, error) {
+// in a run that finds little new, that is nearly none. more says that there may
+// be another page.
+func (a *account) page(ctx context.Context, b *box, after *message.ID, size int) (found []listed, more bool, err error) {
 	if err := a.lanes.acquire(ctx); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer a.lanes.release()
 	req := source.ListRequest{Mailbox: b.name, Needs: a.firstNeeds(), After: after, Limit: size, Newest: a.plan.Newest, Where: a.where, Among: b.among}
 	if err := a.number(ctx, b); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	known, err := a.e.ledger.HasMessages(ctx, b.number)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if known || a.claimed {
 		req.Needs = 0 // most of it is done, or was claimed, which is as good
 	}
-	sums, err := a.summaries(ctx, b, req, after == nil)
+	sums, more, err := a.summaries(ctx, b, req, after == nil)
 	if err != nil || len(sums) == 0 {
-		return nil, err
+		return nil, false, err
 	}
 	if err := a.number(ctx, b); err != nil { // the listing may have told another UIDVALIDITY
-		return nil, err
+		return nil, false, err
 	}
 	ids := make([]message.ID, len(sums))
 	for i := range sums {
@@ -211,7 +219,7 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 	}
 	entries, err := a.e.ledger.Lookup(ctx, b.number, ids)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if after == nil {
 		again, err := a.recognise(ctx, b, sums, entries)
@@ -219,14 +227,14 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 			entries, err = a.e.ledger.Lookup(ctx, b.number, ids)
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	page := make([]listed, len(sums))
 	for i := range page {
 		page[i] = listed{sums[i], entries[i]}
 	}
-	return page, a.reconsider(ctx, b, page)
+	return page, more, a.reconsider(ctx, b, page)
 }
 
 // number finds the ledger's number of the mailbox under its UIDVALIDITY.
@@ -243,26 +251,33 @@ func (a *account) number(ctx context.Context, b *box) error {
 
 // summaries runs one List. The first one of a mailbox opens it: its state is
 // what is saved when all is final.
-func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, first bool) ([]message.Summary, error) {
+func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, first bool) (sums []message.Summary, more bool, err error) {
 	var state message.MailboxState
 	stated := false
-	req.State = func(s message.MailboxState) { state, stated = s, true }
-	var sums []message.Summary
+	req.State = func(s message.MailboxState) { state, stated = believable(s), true }
+	octets := 0
 	seen := map[message.ID]bool{}
 	for s, err := range a.source.List(ctx, req) {
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		s.ID.Source = a.plan.Name
-		if seen[s.ID] || req.Limit > 0 && len(sums) >= req.Limit {
-			return nil, fault.New(fault.Bug, "source %s: plugin %s lists %s twice, or more than was asked for", a.plan.Name, a.plan.Plugin, s.ID)
+		if most := cmp.Or(req.Limit, len(req.IDs)); seen[s.ID] || most > 0 && len(sums) >= most {
+			return nil, false, fault.New(fault.Bug, "source %s: plugin %s lists %s twice, or more than was asked for", a.plan.Name, a.plan.Plugin, s.ID)
 		}
 		if s.Fails < 0 || s.Fails > len(req.Where) {
-			return nil, fault.New(fault.Bug, "source %s: plugin %s says that %s fails condition %d of %d", a.plan.Name, a.plan.Plugin, s.ID, s.Fails, len(req.Where))
+			return nil, false, fault.New(fault.Bug, "source %s: plugin %s says that %s fails condition %d of %d", a.plan.Name, a.plan.Plugin, s.ID, s.Fails, len(req.Where))
 		}
 		seen[s.ID] = true
+		s.Size = min(s.Size, mostOctets)
 		s.Vars = a.plan.Vars
 		sums = append(sums, s)
+		if s.Header != nil {
+			octets += len(s.Header.Raw())
+		}
+		if more = req.Limit > 0 && (len(sums) == req.Limit || octets > pageOctets); more && len(sums) < req.Limit {
+			break
+		}
 	}
 	validity := state.UIDValidity
 	if validity == 0 && len(sums) > 0 {
@@ -277,9 +292,9 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 		b.mu.Unlock()
 	}
 	if validity != b.uidValidity {
-		return nil, fault.New(fault.Unavailable, "UIDVALIDITY changed from %d to %d while the mailbox was being listed", b.uidValidity, validity)
+		return nil, false, fault.New(fault.Unavailable, "UIDVALIDITY changed from %d to %d while the mailbox was being listed", b.uidValidity, validity)
 	}
-	return sums, nil
+	return sums, more, nil
 }
 
 // sort counts what is done of a page and makes items of the rest. It returns
@@ -553,7 +568,7 @@ func (a *account) ask(ctx context.Context, b *box, want map[message.ID]*item, ne
 		ids = append(ids, id)
 	}
 	for chunk := range slices.Chunk(ids, pageLong) {
-		sums, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, Needs: needs, IDs: chunk}, false)
+		sums, _, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, Needs: needs, IDs: chunk}, false)
 		if err != nil {
 			return err
 		}

@@ -184,7 +184,7 @@ func (r *recognition) list(ctx context.Context) error {
 		Mailbox: r.b.name, Needs: (message.NeedHeaders | message.NeedSize) & r.a.plan.Provides, Limit: pageLong, Among: r.b.among,
 	}
 	for !r.a.e.stopped() {
-		sums, err := r.a.summaries(ctx, r.b, req, false)
+		sums, more, err := r.a.summaries(ctx, r.b, req, false)
 		if err != nil || len(sums) == 0 {
 			return err
 		}
@@ -212,7 +212,7 @@ func (r *recognition) list(ctx context.Context) error {
 			}
 			r.fresh = append(r.fresh, f)
 		}
-		if len(sums) < req.Limit {
+		if !more {
 			return nil
 		}
 		req.After = &ids[len(ids)-1]

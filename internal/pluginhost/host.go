@@ -35,6 +35,7 @@ type Options struct {
 	Window       int32         // see wire.Options
 	StartTimeout time.Duration // 0: 15 s
 	Profile      string        // folder for the plugins' profiles, absolute; empty: none
+	Silence      time.Duration // how long a plugin may owe an answer before it is killed; 0: for ever
 
 	// Pins are the sha256 sums, in hex, of the executables that may be
 	// started, by their names without folder and extension; nil: any.
@@ -50,6 +51,14 @@ type Options struct {
 	Unredacted bool
 }
 
+// EnvSilence is the variable that says how long a plugin may owe an answer, or
+// the next piece of one, before it is killed: a duration as in 30m.
+const EnvSilence = "PIPELINE_PLUGIN_SILENCE"
+
+// silence is far longer than any server or disk should keep a plugin waiting:
+// what it kills does hang.
+const silence = 30 * time.Minute
+
 // FromEnvironment returns the options with which the command looks for
 // plugins: beside its own executable, in dirs, and where the environment says.
 func FromEnvironment(dirs []string) Options {
@@ -61,6 +70,10 @@ func FromEnvironment(dirs []string) Options {
 		o.Beside = filepath.Dir(self)
 	}
 	o.Reattach = os.Getenv(wire.EnvReattach)
+	o.Silence = silence
+	if d, err := time.ParseDuration(os.Getenv(EnvSilence)); err == nil && d > 0 {
+		o.Silence = d
+	}
 	return o
 }
 

@@ -6,12 +6,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sort"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // lineLimit is the most octets of one line of a plugin's output that are
@@ -22,14 +25,67 @@ const lineLimit = 64 << 10
 // its crash becomes.
 const tailLines = 40
 
+// What a plugin may log: so many lines at once, then so many a second, and so
+// many octets of a value. A plugin that goes round in circles must fill neither
+// the disk nor the terminal (I5).
+const (
+	lineBurst  = 2000
+	lineRate   = 200
+	valueLimit = 8 << 10
+)
+
 // output turns what a plugin writes into records of the host's log.
 type output struct {
 	log    *slog.Logger
 	redact *redactor
 
-	mu   sync.Mutex
-	tail []string // plain lines, the newest last
-	told []string // the first few of standard output
+	mu      sync.Mutex
+	tail    []string // plain lines, the newest last
+	told    []string // the first few of standard output
+	pace    *rate.Limiter
+	leftOut int // lines, since one was logged
+}
+
+func newOutput(log *slog.Logger, redact *redactor) *output {
+	return &output{log: log, redact: redact, pace: rate.NewLimiter(lineRate, lineBurst)}
+}
+
+// allow reports whether another line may be logged, and says how many weren't.
+func (o *output) allow() bool {
+	o.mu.Lock()
+	ok, n := o.pace.Allow(), o.leftOut
+	if o.leftOut++; ok {
+		o.leftOut = 0
+	}
+	o.mu.Unlock()
+	if ok {
+		o.owing(n)
+	}
+	return ok
+}
+
+// end says how many lines were left out at the last.
+func (o *output) end() {
+	o.mu.Lock()
+	n := o.leftOut
+	o.leftOut = 0
+	o.mu.Unlock()
+	o.owing(n)
+}
+
+func (o *output) owing(n int) {
+	if n > 0 {
+		o.log.Warn("the plugin logs more than is shown", "lines left out", n)
+	}
+}
+
+// value is a text as it may stand in the log.
+func (o *output) value(text string) string {
+	text = o.redact.text(text)
+	if len(text) > valueLimit {
+		text = fmt.Sprintf("%s… (%d octets)", strings.ToValidUTF8(text[:valueLimit], ""), len(text))
+	}
+	return text
 }
 
 // stderr reads the plugin's log until its end: lines of JSON as log/slog
@@ -50,7 +106,7 @@ func (o *output) stray(line string) {
 }
 
 func (o *output) plain(level slog.Level, line, from string) {
-	line = o.redact.text(strings.ToValidUTF8(strings.TrimRight(line, "\r\n"), "\uFFFD"))
+	line = o.value(strings.ToValidUTF8(strings.TrimRight(line, "\r\n"), "\uFFFD"))
 	if strings.TrimSpace(line) == "" {
 		return
 	}
@@ -67,7 +123,9 @@ func (o *output) plain(level slog.Level, line, from string) {
 		}
 	}
 	o.mu.Unlock()
-	o.log.Log(context.Background(), level, line, "from", from)
+	if o.log.Enabled(context.Background(), level) && o.allow() {
+		o.log.Log(context.Background(), level, line, "from", from)
+	}
 }
 
 // record logs a line of JSON with its own level, time and attributes.
@@ -84,14 +142,14 @@ func (o *output) record(line []byte) bool {
 	if json.Unmarshal(fields[slog.MessageKey], &msg) != nil || json.Unmarshal(fields[slog.LevelKey], &level) != nil {
 		return false
 	}
-	if !o.log.Enabled(context.Background(), level) {
+	if !o.log.Enabled(context.Background(), level) || !o.allow() {
 		return true
 	}
 	var when time.Time
 	if json.Unmarshal(fields[slog.TimeKey], &when) != nil {
 		when = time.Now()
 	}
-	rec := slog.NewRecord(when, level, o.redact.text(msg), 0)
+	rec := slog.NewRecord(when, level, o.value(msg), 0)
 	names := make([]string, 0, len(fields))
 	for name := range fields {
 		if name != slog.MessageKey && name != slog.LevelKey && name != slog.TimeKey {
@@ -104,7 +162,7 @@ func (o *output) record(line []byte) bool {
 		if json.Unmarshal(fields[name], &text) != nil {
 			text = string(fields[name])
 		}
-		rec.AddAttrs(slog.String(name, o.redact.text(text)))
+		rec.AddAttrs(slog.String(o.value(name), o.value(text)))
 	}
 	_ = o.log.Handler().Handle(context.Background(), rec) // a log that can't be written can't say so
 	return true

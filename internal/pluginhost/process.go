@@ -29,8 +29,9 @@ type process struct {
 	cc      *grpc.ClientConn
 	out     *output
 	conn    *remote.Conn
-	stray   *lineWriter // printed on os.Stdout
-	stopped atomic.Bool // by us: its end is no crash
+	stray   *lineWriter            // printed on os.Stdout
+	stopped atomic.Bool            // by us: its end is no crash
+	silent  atomic.Pointer[string] // what it owed for too long, so that we killed it
 }
 
 // lastGasp is how long a process whose connection broke is given to be seen
@@ -44,9 +45,7 @@ func (h *Host) launch(found Found) (*process, error) {
 	if err := h.verify(found); err != nil {
 		return nil, err
 	}
-	p := &process{found: found, out: &output{
-		log: h.o.Log.With("plugin", found.Name), redact: &h.redact,
-	}}
+	p := &process{found: found, out: newOutput(h.o.Log.With("plugin", found.Name), &h.redact)}
 	p.stray = &lineWriter{show: p.out.stray}
 	buffers := wire.NewPool()
 	p.client = plugin.NewClient(&plugin.ClientConfig{
@@ -79,6 +78,7 @@ func (h *Host) launch(found Found) (*process, error) {
 	}
 	p.conn = remote.New(cc, remote.Options{
 		Peer: "plugin " + found.Name, Buffers: buffers, Gone: p.gone, Redact: h.redact.text,
+		Silence: h.o.Silence, Silent: p.kill,
 	})
 	return p, nil
 }
@@ -166,8 +166,20 @@ func (p *process) gone(err error) error {
 	}
 }
 
+// kill ends a process that hangs, as if it had crashed: what it had in hand is
+// tried again.
+func (p *process) kill(what string, silence time.Duration) {
+	text := fmt.Sprintf("didn't go on with %s for %s, and was killed by the host", what, silence)
+	p.silent.Store(&text)
+	_ = killGroup(p.runner.cmd.Process)
+}
+
 // crash returns what became of the process.
 func (p *process) crash() error {
+	if what := p.silent.Load(); what != nil {
+		return fault.New(fault.Crashed, "plugin %s (process %s) %s", p.found.Name, p.runner.ID(), *what).
+			WithHint("its log above may say why; what it was doing is tried again, alone, in a new process; %s says how long is waited", EnvSilence)
+	}
 	text := fmt.Sprintf("plugin %s (process %s) %s", p.found.Name, p.runner.ID(), howEnded(p.runner.cmd.ProcessState))
 	if p.stopped.Load() {
 		return fault.New(fault.Crashed, "%s: the host had stopped it", text)
@@ -189,6 +201,7 @@ func (p *process) stop() {
 	p.client.Kill()
 	p.conn.Close()
 	p.stray.flush()
+	p.out.end()
 	_ = killGroup(p.runner.cmd.Process) // what the plugin may have left behind
 }
 

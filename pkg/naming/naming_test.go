@@ -220,3 +220,20 @@ func wrong(name string, maxPath int, hash string) string {
 	}
 	return ""
 }
+
+// Ten thousand messages of one subject get ten thousand names, also where upper
+// and lower case don't differ.
+func TestManyMessagesOfOneSubject(t *testing.T) {
+	t.Parallel()
+	tmpl := mustParse(t, naming.Default, naming.Options{})
+	seen := map[string]bool{}
+	m := sample("INBOX", "Date: Fri, 31 Jan 2025 23:30:00 -0800", "Subject: "+strings.Repeat("Weekly Report ", 40))
+	for uid := range uint32(10_000) {
+		m.ID.UID = uid + 1
+		name := strings.ToLower(tmpl.Name(m))
+		if seen[name] {
+			t.Fatalf("the name %s was given before", name)
+		}
+		seen[name] = true
+	}
+}

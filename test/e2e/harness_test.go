@@ -55,6 +55,7 @@ func build() (binaries, error) {
 		{root, b.dir, "./plugins/pipeline-sink-attachments"},
 		{root, b.dir, "./plugins/pipeline-sink-msg"},
 		{root, b.third, "./test/e2e/testdata/pipeline-sink-slow"},
+		{root, b.third, "./test/e2e/testdata/pipeline-source-hostile"},
 		{filepath.Join(root, "examples/pipeline-sink-maildir"), b.third, "."},
 		{filepath.Join(root, "examples/pipeline-stage-redact"), b.third, "."},
 	} {

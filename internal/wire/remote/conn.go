@@ -6,6 +6,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/internal/wire"
@@ -29,6 +30,11 @@ type Options struct {
 	Gone func(err error) error
 	// Redact takes secrets out of what the plugin says in errors; may be nil.
 	Redact func(string) string
+	// Silence is how long the plugin may owe an answer, or the next piece of
+	// one, before Silent is called, once, with what is owed: a plugin that hangs
+	// would hold the host for ever. Silent is to end the process. 0: for ever.
+	Silence time.Duration
+	Silent  func(what string, silence time.Duration)
 }
 
 // Secrets answers a session's questions. Both may be called from several
@@ -52,6 +58,7 @@ type Conn struct {
 
 	mu      sync.Mutex
 	secrets map[uint64]Secrets
+	watches map[*watch]bool
 }
 
 // New returns a connection over cc, which was made with wire.DialOptions.
@@ -62,13 +69,17 @@ func New(cc grpc.ClientConnInterface, o Options) *Conn {
 		o: o, stop: stop,
 		plugin: pluginpb.NewPluginClient(cc), source: pluginpb.NewSourceClient(cc),
 		sink: pluginpb.NewSinkClient(cc), stage: pluginpb.NewStageClient(cc),
-		secrets: map[uint64]Secrets{},
+		secrets: map[uint64]Secrets{}, watches: map[*watch]bool{},
 	}
 	if c.o.Buffers == nil {
 		c.o.Buffers = wire.NewPool()
 	}
 	c.served.Add(1)
 	go c.attend(ctx)
+	if o.Silence > 0 {
+		c.served.Add(1)
+		go c.lookOut(ctx)
+	}
 	return c
 }
 
@@ -158,6 +169,7 @@ func (c *Conn) error(p *pluginpb.Error) error { return wire.Redacted(wire.ErrorF
 
 // Describe asks the plugin what it is.
 func (c *Conn) Describe(ctx context.Context) (wire.Description, error) {
+	defer c.quickly("Describe")()
 	d, err := c.plugin.Describe(ctx, &pluginpb.DescribeRequest{})
 	if err != nil {
 		return wire.Description{}, c.lost(ctx, err)
@@ -171,6 +183,7 @@ func (c *Conn) Describe(ctx context.Context) (wire.Description, error) {
 // Prepare asks what follows from a config alone. name is that of the session
 // in the file.
 func (c *Conn) Prepare(ctx context.Context, name string, config []byte) (wire.Prepared, error) {
+	defer c.quickly("Prepare")()
 	p, err := c.plugin.Prepare(ctx, &pluginpb.PrepareRequest{Name: name, Config: config})
 	if err != nil {
 		return wire.Prepared{}, c.lost(ctx, err)

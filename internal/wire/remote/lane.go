@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/internal/wire"
@@ -21,6 +22,10 @@ type Lane struct {
 	cancel context.CancelFunc
 	w      *wire.Writer
 	ended  chan struct{} // closed when every done was called and none will be
+
+	watch   *watch
+	sending atomic.Bool  // the stream is to take a frame
+	owed    atomic.Int64 // answers to what was put whole
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -47,7 +52,19 @@ func (s *Sink) Lane(ctx context.Context) (*Lane, error) {
 	}
 	l := &Lane{conn: s.conn, stream: stream, ctx: ctx, cancel: cancel, ended: make(chan struct{})}
 	l.changed.L = &l.mu
-	l.w = wire.NewWriter(s.conn.o.Buffers, func(f *wire.Frame) error { return stream.SendMsg(f) })
+	l.watch = s.conn.watch("Write", func() int {
+		if l.sending.Load() || l.owed.Load() > 0 {
+			return once
+		}
+		return nothing
+	})
+	l.w = wire.NewWriter(s.conn.o.Buffers, func(f *wire.Frame) error {
+		l.sending.Store(true)
+		err := stream.SendMsg(f)
+		l.sending.Store(false)
+		l.watch.progress.Add(1)
+		return err
+	})
 	l.w.Session(s.number)
 	go l.receive()
 	return l, nil
@@ -84,6 +101,7 @@ func (l *Lane) Put(ctx context.Context, m *message.Message, done func(sink.Recei
 	last := len(l.queue) - 1
 	l.queue[last].broken = broken
 	if err == nil {
+		l.owed.Add(1)
 		l.changed.Broadcast()
 		return nil
 	}
@@ -120,6 +138,7 @@ func (l *Lane) dead() error {
 // stream ends.
 func (l *Lane) receive() {
 	defer close(l.ended)
+	defer l.conn.unwatch(l.watch)
 	err := l.answers()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -181,6 +200,8 @@ func (l *Lane) next() (pending, error) {
 	if l.head == len(l.queue) {
 		return pending{}, fault.New(fault.Bug, "%s answered a message that wasn't put", l.conn.o.Peer)
 	}
+	l.owed.Add(-1)
+	l.watch.progress.Add(1)
 	p := l.queue[l.head]
 	l.queue[l.head] = pending{}
 	if l.head++; l.head == len(l.queue) {

@@ -32,7 +32,9 @@ func (c *Conn) open(ctx context.Context, spec Spec, state *pluginpb.SinkState) (
 	if spec.Spool != nil {
 		req.SpoolDir, req.SpoolBudget = spec.Spool.Dir, spec.Spool.Budget
 	}
+	answered := c.call("Open of " + spec.Name)
 	o, err := c.plugin.Open(ctx, req)
+	answered()
 	if err != nil {
 		err = c.lost(ctx, err)
 	} else {

@@ -35,6 +35,7 @@ func (c *Conn) OpenSink(ctx context.Context, spec Spec, state sink.State) (*Sink
 // Flush makes every Put that was answered durable. No Put may be between its
 // beginning and its answer.
 func (s *Sink) Flush(ctx context.Context) (sink.Checkpoint, error) {
+	defer s.conn.call("Flush")()
 	r, err := s.conn.sink.Flush(ctx, &pluginpb.FlushRequest{Session: s.number})
 	if err != nil {
 		return nil, s.conn.lost(ctx, err)
@@ -48,6 +49,7 @@ func (s *Sink) Committed(ctx context.Context, checkpoint sink.Checkpoint) error 
 	if !s.committer {
 		return nil
 	}
+	defer s.conn.call("Committed")()
 	r, err := s.conn.sink.Committed(ctx, &pluginpb.CommittedRequest{Session: s.number, Checkpoint: checkpoint})
 	if err != nil {
 		return s.conn.lost(ctx, err)

@@ -49,13 +49,16 @@ func (s *Finisher) Finish(ctx context.Context, req source.FinishRequest) iter.Se
 	return func(yield func(source.Finished, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
+		t := s.conn.turns("Finish")
+		defer s.conn.unwatch(t.watch)
 		stream, err := s.conn.source.Finish(ctx, &pluginpb.FinishRequest{
 			Session: s.number, Mailbox: req.Mailbox, Ids: wire.IDsToPB(req.IDs, req.Mailbox),
 			Action: &pluginpb.Action{Flag: req.Action.Flag, Move: req.Action.Move, Delete: req.Action.Delete},
 		})
 		for err == nil {
 			var b *pluginpb.FinishedBatch
-			if b, err = stream.Recv(); err == io.EOF {
+			err = t.wait(func() (err error) { b, err = stream.Recv(); return err })
+			if err == io.EOF {
 				return
 			}
 			for _, f := range b.GetFinished() {
@@ -89,10 +92,13 @@ func (s *Source) Mailboxes(ctx context.Context) iter.Seq2[message.Mailbox, error
 	return func(yield func(message.Mailbox, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
+		t := s.conn.turns("Mailboxes")
+		defer s.conn.unwatch(t.watch)
 		stream, err := s.conn.source.Mailboxes(ctx, &pluginpb.MailboxesRequest{Session: s.number})
 		for err == nil {
 			var b *pluginpb.MailboxBatch
-			if b, err = stream.Recv(); err == io.EOF {
+			err = t.wait(func() (err error) { b, err = stream.Recv(); return err })
+			if err == io.EOF {
 				return
 			}
 			for _, m := range b.GetMailboxes() {
@@ -113,10 +119,13 @@ func (s *Source) List(ctx context.Context, req source.ListRequest) iter.Seq2[mes
 	return func(yield func(message.Summary, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
+		t := s.conn.turns("List")
+		defer s.conn.unwatch(t.watch)
 		stream, err := s.conn.source.List(ctx, s.listRequest(req))
 		for err == nil {
 			var b *pluginpb.SummaryBatch
-			if b, err = stream.Recv(); err == io.EOF {
+			err = t.wait(func() (err error) { b, err = stream.Recv(); return err })
+			if err == io.EOF {
 				return
 			}
 			s.setLanes(int(b.GetLanes()))
@@ -171,12 +180,14 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 			yield(source.Fetched{}, err)
 			return
 		}
+		t := s.conn.turns("Fetch")
+		defer s.conn.unwatch(t.watch)
 		pulls := make(chan struct{}, maxPulls)
-		go s.feed(ctx, stream, req, pulls)
+		go s.feed(ctx, stream, req, pulls, t)
 		r := &wire.Reader{
 			Peer: s.conn.o.Peer, Spool: s.spool, Lanes: s.setLanes, Redact: s.conn.o.Redact,
 			Recv: func(in *wire.Inbound) error {
-				err := stream.RecvMsg(in)
+				err := t.wait(func() error { return stream.RecvMsg(in) })
 				if err == nil || err == io.EOF {
 					return err
 				}
@@ -188,7 +199,7 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 				}
 			},
 		}
-		err = s.answers(r, req.Mailbox, yield)
+		err = s.answers(r, req.Mailbox, t, yield)
 		r.Close()
 		cancel()
 		if err != nil {
@@ -199,7 +210,7 @@ func (s *Source) Fetch(ctx context.Context, req source.FetchRequest) iter.Seq2[s
 
 // answers yields what arrives until the stream ends, or the consumer breaks
 // off.
-func (s *Source) answers(r *wire.Reader, home string, yield func(source.Fetched, error) bool) error {
+func (s *Source) answers(r *wire.Reader, home string, t *turns, yield func(source.Fetched, error) bool) error {
 	for {
 		item, err := r.Next()
 		if err == io.EOF {
@@ -213,7 +224,10 @@ func (s *Source) answers(r *wire.Reader, home string, yield func(source.Fetched,
 			f.Message = item.Message()
 			f.Message.ID = f.ID
 		}
+		t.pulled.Add(-1)
+		t.body.Store(item.Body != nil)
 		more := yield(f, nil)
+		t.body.Store(false)
 		if f.Message != nil {
 			f.Message.Body.Release()
 		}
@@ -224,7 +238,7 @@ func (s *Source) answers(r *wire.Reader, home string, yield func(source.Fetched,
 }
 
 // feed sends batches of ids as the plugin asks for them.
-func (s *Source) feed(ctx context.Context, stream pluginpb.Source_FetchClient, req source.FetchRequest, pulls <-chan struct{}) {
+func (s *Source) feed(ctx context.Context, stream pluginpb.Source_FetchClient, req source.FetchRequest, pulls <-chan struct{}, t *turns) {
 	start := &pluginpb.FetchStart{Session: s.number, Mailbox: req.Mailbox, Needs: uint32(req.Needs)}
 	if stream.Send(&pluginpb.FetchRequest{Start: start}) != nil {
 		return // the receiving side sees why
@@ -240,10 +254,15 @@ func (s *Source) feed(ctx context.Context, stream pluginpb.Source_FetchClient, r
 	if !wanted() {
 		return
 	}
+	defer t.asked.Store(false)
+	t.asked.Store(true)
 	for ids := range req.IDs {
+		t.pulled.Add(int64(len(ids)))
+		t.asked.Store(false)
 		if stream.Send(&pluginpb.FetchRequest{Ids: wire.IDsToPB(ids, req.Mailbox)}) != nil || !wanted() {
 			return
 		}
+		t.asked.Store(true)
 	}
 	_ = stream.CloseSend() // never fails for a client stream
 }

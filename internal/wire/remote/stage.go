@@ -18,6 +18,7 @@ type Stage struct {
 	cancel context.CancelFunc
 	w      *wire.Writer
 	r      *wire.Reader
+	t      *turns
 	sent   chan error // of the Put that may still run; nil when none does
 }
 
@@ -34,11 +35,11 @@ func (c *Conn) OpenStage(ctx context.Context, spec Spec, prepared wire.Prepared)
 		cancel()
 		return nil, c.lost(ctx, err)
 	}
-	s := &Stage{session: session, cancel: cancel, body: prepared.Needs.Has(message.NeedBody)}
+	s := &Stage{session: session, cancel: cancel, body: prepared.Needs.Has(message.NeedBody), t: c.turns("Apply")}
 	s.w = wire.NewWriter(c.o.Buffers, func(f *wire.Frame) error { return stream.SendMsg(f) })
 	s.w.Session(s.number)
 	s.r = &wire.Reader{Peer: c.o.Peer, Spool: spec.Spool, Redact: c.o.Redact, Recv: func(in *wire.Inbound) error {
-		err := stream.RecvMsg(in)
+		err := s.t.wait(func() error { return stream.RecvMsg(in) })
 		if err == nil || err == io.EOF {
 			return err
 		}
@@ -117,7 +118,7 @@ func (s *Stage) settle() error {
 	if s.sent == nil {
 		return nil
 	}
-	err := <-s.sent
+	err := s.t.wait(func() error { return <-s.sent })
 	s.sent = nil
 	if err == io.EOF {
 		// The reader says why the stream ended.
@@ -131,6 +132,7 @@ func (s *Stage) settle() error {
 // Close ends the session.
 func (s *Stage) Close() error {
 	s.cancel()
+	s.conn.unwatch(s.t.watch)
 	if s.sent != nil {
 		<-s.sent //nolint:errcheck // it says that the stream was just cancelled
 	}
