@@ -35,7 +35,7 @@ func TestEveryReaderGetsAllOctets(t *testing.T) {
 		"just a chunk":          {size: chunkSize, readers: 2},
 		"a window and more":     {size: (windowMax + 3) * chunkSize, readers: 3},
 		"slow, within patience": {size: (windowMax + 3) * chunkSize, readers: 2, slow: time.Microsecond},
-		"slow, beyond patience": {size: (windowMax+8)*chunkSize + 5, readers: 2, slow: 20 * time.Millisecond, spilled: true},
+		"slow, beyond patience": {size: (windowMax+8)*chunkSize + 5, readers: 2, spilled: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -47,9 +47,17 @@ func TestEveryReaderGetsAllOctets(t *testing.T) {
 			spool := &message.Spool{Dir: t.TempDir()}
 			r := New(tc.readers, spool, patience)
 			got := make([]bytes.Buffer, tc.readers)
+			// Whoever is beyond patience reads nothing before it has ended.
+			spilling := make(chan struct{})
+			if !tc.spilled {
+				close(spilling)
+			}
 			var wg sync.WaitGroup
 			for i, rd := range r.Readers() {
 				wg.Go(func() {
+					if i == tc.readers-1 {
+						<-spilling
+					}
 					buf := make([]byte, 100_000)
 					for {
 						if i == tc.readers-1 {
@@ -68,7 +76,12 @@ func TestEveryReaderGetsAllOctets(t *testing.T) {
 				})
 			}
 			var seen bytes.Buffer
-			if err := r.Pump(bytes.NewReader(want), func(b []byte) { seen.Write(b) }); err != nil {
+			if err := r.Pump(bytes.NewReader(want), func(b []byte) {
+				if at := seen.Len() / chunkSize; tc.spilled && at == windowMax+1 {
+					close(spilling) // the chunk before this one found no room
+				}
+				seen.Write(b)
+			}); err != nil {
 				t.Fatal(err)
 			}
 			wg.Wait()

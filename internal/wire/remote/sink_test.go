@@ -306,7 +306,7 @@ func TestLoneMessage(t *testing.T) {
 	}
 	each := time.Since(began) / rounds
 	t.Logf("%v a message", each)
-	if each > 20*time.Millisecond {
+	if each > time.Second { // a loaded machine takes tens of milliseconds
 		t.Errorf("a lone message takes %v", each)
 	}
 	if err := l.Close(); err != nil {
