@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// clockShim makes the wall clock of every process leap by the seconds of the
+// clockShim makes the wall clock of a process leap by the seconds of the
 // environment once time.Now has been called so often. The monotonic clock goes
 // on, as it does when somebody sets the time of a machine.
 const clockShim = `package time
@@ -92,8 +92,8 @@ func buildClock(t *testing.T) (dir string) {
 
 // TestMixedClockLeaps has the wall clock of the host leap in mid-run, by a day
 // or ten years, forwards and backwards, early and late; and stand wrong from the
-// start. What is written is what an undisturbed run writes. The plugins' clocks
-// leap too where the environment reaches them.
+// start. What is written is what an undisturbed run writes. The plugins get
+// another environment: their clocks stay.
 func TestMixedClockLeaps(t *testing.T) {
 	s := mixed(t)
 	want, _ := s.reference(t)
