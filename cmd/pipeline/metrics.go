@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"time"
@@ -19,12 +20,12 @@ type measured struct {
 
 // measure begins to answer. An address that is taken is worth knowing before
 // anything else begins.
-func (c *command) measure(address string) (*measured, error) {
+func (c *command) measure(ctx context.Context, address string) (*measured, error) {
 	if address == "" {
 		return &measured{}, nil
 	}
 	m := metrics.New()
-	s, err := metrics.Serve(address, m)
+	s, err := metrics.Serve(ctx, address, m)
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	}
 	ctx, asked, release := c.signals(ctx)
 	defer release()
-	measured, err := c.measure(f.metrics)
+	measured, err := c.measure(ctx, f.metrics)
 	if err != nil {
 		return err
 	}

@@ -226,7 +226,7 @@ func TestUnwell(t *testing.T) {
 func TestServe(t *testing.T) {
 	t.Parallel()
 	m, _, clock := midway(t, "ann")
-	s, err := Serve("127.0.0.1:0", m)
+	s, err := Serve(t.Context(), "127.0.0.1:0", m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestServe(t *testing.T) {
 		"127.0.0.1":       "expected an address of this machine",
 		"192.0.2.1:9090":  "expected an address of this machine",
 	} {
-		other, err := Serve(address, m)
+		other, err := Serve(t.Context(), address, m)
 		if err == nil {
 			other.Close()
 		}

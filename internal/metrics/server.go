@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -23,8 +24,8 @@ type Server struct {
 
 // Serve begins to answer at an address as in "127.0.0.1:9090". The error is of
 // class Config: the address is none of ours, or taken.
-func Serve(address string, m *Metrics) (*Server, error) {
-	listener, err := net.Listen("tcp", address)
+func Serve(ctx context.Context, address string, m *Metrics) (*Server, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		failed := fault.Wrap(fault.Config, err, "serve metrics").(*fault.Error)
 		if errors.Is(err, syscall.EADDRINUSE) {
