@@ -18,7 +18,7 @@ MODULES  := . $(EXAMPLES)
 # Packages whose tests also run under the race detector. The end-to-end tests
 # in test/, and those of examples and docs, start the real binaries, which it
 # doesn't reach.
-RACE = $(shell $(GO) list ./... | grep -v -e /test/ -e /pluginpb$$ -e /bench -e /examples$$ -e /docs/)
+RACE = $(shell $(GO) list ./... | grep -v -e /test/ -e /pluginpb$$ -e /pipeline-store-objects -e /bench -e /examples$$ -e /docs/)
 
 # Longest wait for one package's tests. FUZZTIME is for each fuzz target.
 TIMEOUT  ?= 10m

@@ -282,6 +282,14 @@ func (c *command) pin(ctx context.Context, h *pluginhost.Host, f *config.File) e
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if store, err := h.Find(pluginhost.Store, pluginhost.StoreName); err == nil {
+		// Whether a path is a bucket's address may hang on a variable.
+		p := lockfile.Pin{Kind: store.Kind.String(), Name: store.Name}
+		if p.SHA256, err = pluginhost.Checksum(store.Path); err != nil {
+			return err
+		}
+		pins = append(pins, p)
+	}
 	if err := lockfile.Write(folder, pins); err != nil {
 		return err
 	}
@@ -293,7 +301,7 @@ func (c *command) pin(ctx context.Context, h *pluginhost.Host, f *config.File) e
 		case b.SHA256 != p.SHA256:
 			what = strings.TrimSpace("changed, was " + b.Version)
 		}
-		fmt.Fprintf(c.out, "%s %s %s  sha256 %.12s…  (%s)\n", p.Kind, p.Name, p.Version, p.SHA256, what)
+		fmt.Fprintf(c.out, "%s %s  sha256 %.12s…  (%s)\n", p.Kind, strings.TrimSpace(p.Name+" "+p.Version), p.SHA256, what)
 	}
 	fmt.Fprintf(c.out, "pinned in %s\n", filepath.Join(folder, lockfile.Name))
 	return nil

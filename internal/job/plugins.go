@@ -42,6 +42,12 @@ func (j *Job) OpenSource(ctx context.Context, s *plan.Source, isolated bool) (so
 
 // OpenSink implements engine.Plugins.
 func (j *Job) OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isolated bool) (engine.SinkSession, error) {
+	if s.Address != "" {
+		var err error
+		if state.Store, err = j.host.Store(); err != nil {
+			return nil, j.placeSink(s.Name, err)
+		}
+	}
 	session, err := j.host.OpenSink(ctx, j.sinks[s.Name], state, isolated)
 	if err != nil {
 		return nil, j.placeSink(s.Name, err)

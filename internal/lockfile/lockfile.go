@@ -23,7 +23,7 @@ const Name = "pipeline.lock"
 
 // Pin is one plugin as it was when it was pinned.
 type Pin struct {
-	Kind    string `yaml:"kind"` // source, sink or stage
+	Kind    string `yaml:"kind"` // source, sink, stage or store
 	Name    string `yaml:"name"`
 	Version string `yaml:"version"` // for people: the sum decides
 	SHA256  string `yaml:"sha256"`  // of the executable, in hex
@@ -68,7 +68,7 @@ func Read(folder string) ([]Pin, error) {
 	seen := map[string]bool{}
 	for _, p := range f.Plugins {
 		switch {
-		case !slices.Contains([]string{"source", "sink", "stage"}, p.Kind) || p.Name == "":
+		case !slices.Contains([]string{"source", "sink", "stage", "store"}, p.Kind) || p.Name == "":
 			return nil, wrong("a plugin is of the kind %q and the name %q", p.Kind, p.Name)
 		case !sum.MatchString(p.SHA256):
 			return nil, wrong("the sha256 of %s is %q, not 64 digits", p.Executable(), p.SHA256)

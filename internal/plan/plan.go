@@ -128,6 +128,10 @@ type Sink struct {
 	When     *expression.Program // nil: everything
 	Prepared sink.Prepared
 	GoOn     bool // on_failure: continue
+
+	// Address is how a target in object storage is reached, its Target with
+	// parameters; empty for one in a file system.
+	Address string
 }
 
 // Settle fills in what each source is asked for.

@@ -99,6 +99,7 @@ type Host struct {
 	shared map[string]*slot
 	own    map[*process]bool // processes of isolated sessions
 	closed bool
+	store  *store // nil: nothing is kept in object storage
 }
 
 // slot holds the shared process of a plugin; its lock is held while one
@@ -157,6 +158,7 @@ func New(o Options) (*Host, error) {
 func (h *Host) Close(ctx context.Context) error {
 	h.mu.Lock()
 	h.closed = true
+	objects := h.store
 	h.mu.Unlock()
 	all := h.processes()
 	done := make(chan struct{})
@@ -167,6 +169,9 @@ func (h *Host) Close(ctx context.Context) error {
 			wg.Go(p.stop)
 		}
 		wg.Wait()
+		if objects != nil {
+			objects.stop() // after those who may still write to it
+		}
 	}()
 	var err error
 	select {

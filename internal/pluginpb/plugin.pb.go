@@ -447,6 +447,7 @@ type SinkState struct {
 	Known         bool                   `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`                // the ledger has rows: the marker must be there
 	Adopt         bool                   `protobuf:"varint,4,opt,name=adopt,proto3" json:"adopt,omitempty"`                // take over a target that isn't empty
 	Rewrite       bool                   `protobuf:"varint,5,opt,name=rewrite,proto3" json:"rewrite,omitempty"`            // everything is written anew
+	Store         string                 `protobuf:"bytes,6,opt,name=store,proto3" json:"store,omitempty"`                 // unix socket of the store of objects, where the target is in a bucket; ours, not part of the contract
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -514,6 +515,13 @@ func (x *SinkState) GetRewrite() bool {
 		return x.Rewrite
 	}
 	return false
+}
+
+func (x *SinkState) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
 }
 
 type OpenResponse struct {
@@ -921,7 +929,7 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\tspool_dir\x18\x03 \x01(\tR\bspoolDir\x12!\n" +
 	"\fspool_budget\x18\x04 \x01(\x03R\vspoolBudget\x121\n" +
 	"\x04sink\x18\x05 \x01(\v2\x1d.mailhaul.plugin.v1.SinkStateR\x04sink\x12\x18\n" +
-	"\asession\x18\x06 \x01(\x04R\asession\"\xa1\x01\n" +
+	"\asession\x18\x06 \x01(\x04R\asession\"\xb7\x01\n" +
 	"\tSinkState\x12\x1a\n" +
 	"\bpipeline\x18\x01 \x01(\tR\bpipeline\x12#\n" +
 	"\n" +
@@ -929,7 +937,8 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"checkpoint\x88\x01\x01\x12\x14\n" +
 	"\x05known\x18\x03 \x01(\bR\x05known\x12\x14\n" +
 	"\x05adopt\x18\x04 \x01(\bR\x05adopt\x12\x18\n" +
-	"\arewrite\x18\x05 \x01(\bR\arewriteB\r\n" +
+	"\arewrite\x18\x05 \x01(\bR\arewrite\x12\x14\n" +
+	"\x05store\x18\x06 \x01(\tR\x05storeB\r\n" +
 	"\v_checkpoint\"\x9d\x03\n" +
 	"\fOpenResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x14\n" +

@@ -23,6 +23,9 @@ const (
 	KindSource = Kind(pluginpb.Kind_KIND_SOURCE)
 	KindSink   = Kind(pluginpb.Kind_KIND_SINK)
 	KindStage  = Kind(pluginpb.Kind_KIND_STAGE)
+	// KindStore is the program that keeps output in object storage. It isn't
+	// described, and never on this wire.
+	KindStore Kind = 1 << 20
 )
 
 // String returns the kind as it stands in names of executables.
@@ -34,6 +37,8 @@ func (k Kind) String() string {
 		return "sink"
 	case KindStage:
 		return "stage"
+	case KindStore:
+		return "store"
 	}
 	return "unknown"
 }
@@ -91,6 +96,7 @@ type SinkState struct {
 	Known      bool
 	Adopt      bool
 	Rewrite    bool
+	Store      string // socket of the store of objects, where the target is in a bucket
 }
 
 // Session is an open session: its functions, and what Open found. Those of

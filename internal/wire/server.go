@@ -109,6 +109,7 @@ func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 		o.Sink = SinkState{
 			Pipeline: k.GetPipeline(), Checkpoint: k.Checkpoint,
 			Known: k.GetKnown(), Adopt: k.GetAdopt(), Rewrite: k.GetRewrite(),
+			Store: k.GetStore(),
 		}
 	}
 	faultpoint.Hit("session.open")

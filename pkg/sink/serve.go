@@ -53,7 +53,7 @@ func author[C any](p Plugin[C], log *slog.Logger) (wire.Author, error) {
 		s, err := p.Open(ctx, config, State{
 			Name: o.Name, Pipeline: o.Sink.Pipeline, Checkpoint: o.Sink.Checkpoint,
 			Known: o.Sink.Known, Adopt: o.Sink.Adopt, Rewrite: o.Sink.Rewrite,
-			Log: log.With("session", o.Name), Spool: o.Spool,
+			Log: log.With("session", o.Name), Spool: o.Spool, Store: o.Sink.Store,
 		})
 		if err != nil {
 			return nil, err

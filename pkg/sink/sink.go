@@ -54,6 +54,10 @@ type State struct {
 	Rewrite    bool       // the user said --rewrite: everything is written anew
 	Log        *slog.Logger
 	Spool      *message.Spool
+
+	// Store is the socket of the store of objects where the sink's path is the
+	// address of a bucket, for pkg/target: hand it on in target.Owner.
+	Store string
 }
 
 // Receipt says where a message went.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
 )
 
 // Books is the folder in a target where a sink keeps what isn't mail: its
@@ -34,6 +35,12 @@ type Owner struct {
 	Known    bool   // the ledger has rows for this target: its marker must be there
 	Adopt    bool   // the user said --adopt: take over what is there
 	Rewrite  bool   // the user said --rewrite: everything is written anew
+
+	// Store is the socket of the store of objects, for a target in a bucket;
+	// Spool is where files wait that are too large for memory until they are
+	// uploaded. A directory needs neither.
+	Store string
+	Spool *message.Spool
 }
 
 // marker is the content of target.json.
@@ -61,7 +68,8 @@ type Claim struct {
 // Config (it isn't ours), Unavailable (another process has it) or Full.
 func Take(ctx context.Context, name, books string, o Owner, occupied func() (string, error)) (*Claim, error) {
 	c := &Claim{Books: books}
-	if _, _, err := check(name, books, o, occupied); err != nil {
+	read := func() (*marker, error) { return readMarker(books) }
+	if _, _, err := check(name, filepath.Join(books, markerName), o, read, occupied); err != nil {
 		return nil, err
 	}
 	if err := MakeDirs(books); err != nil {
@@ -71,7 +79,7 @@ func Take(ctx context.Context, name, books string, o Owner, occupied func() (str
 		return nil, err
 	}
 	// Again, now that nobody else can change it.
-	mark, adopted, err := check(name, books, o, occupied)
+	mark, adopted, err := check(name, filepath.Join(books, markerName), o, read, occupied)
 	if err == nil {
 		err = removeUnfinished(books)
 	}
@@ -103,8 +111,8 @@ func (c *Claim) Release() { c.lock.Close() }
 
 // check decides whether the target may be opened, and whether it must be
 // marked first.
-func check(name, books string, o Owner, occupied func() (string, error)) (mark, adopted bool, err error) {
-	found, err := readMarker(books)
+func check(name, at string, o Owner, read func() (*marker, error), occupied func() (string, error)) (mark, adopted bool, err error) {
+	found, err := read()
 	if err != nil {
 		return false, false, err
 	}
@@ -113,13 +121,13 @@ func check(name, books string, o Owner, occupied func() (string, error)) (mark, 
 		return false, found.Adopted, nil
 	case found != nil && !o.Adopt:
 		return false, false, fault.New(fault.Config, "the target %s belongs to the sink %q of the pipeline %q (%s), not to the sink %q of %q",
-			name, found.Sink, found.Pipeline, filepath.Join(books, markerName), o.Sink, o.Pipeline).
+			name, found.Sink, found.Pipeline, at, o.Sink, o.Pipeline).
 			WithHint("write to another path, or take it over with --adopt %s", o.Sink).WithKey("path")
 	case found != nil:
 		return true, true, nil
 	case o.Known && !o.Rewrite:
 		return false, false, fault.New(fault.Config, "the ledger has messages in the target %s, but its marker %s is gone",
-			name, filepath.Join(books, markerName)).
+			name, at).
 			WithHint("mount the disk if it isn't mounted; or write everything anew with --rewrite %s", o.Sink).WithKey("path")
 	}
 	thing, err := occupied()
@@ -154,6 +162,10 @@ func readMarker(books string) (*marker, error) {
 	if err != nil {
 		return nil, DiskError(err, "read the target's marker %s", path)
 	}
+	return parseMarker(b, path)
+}
+
+func parseMarker(b []byte, path string) (*marker, error) {
 	m := &marker{}
 	if err := json.Unmarshal(b, m); err != nil {
 		return nil, fault.New(fault.Config, "the target's marker %s can't be read: %w", path, err).
@@ -167,11 +179,19 @@ func readMarker(books string) (*marker, error) {
 }
 
 func (c *Claim) mark(o Owner, adopted bool) error {
+	b, err := newMarker(o, adopted)
+	if err != nil {
+		return err
+	}
+	return WriteFile(filepath.Join(c.Books, markerName), b)
+}
+
+func newMarker(o Owner, adopted bool) ([]byte, error) {
 	b, err := json.Marshal(marker{Version: 1, Pipeline: o.Pipeline, Sink: o.Sink, Adopted: adopted})
 	if err != nil {
-		return fault.Wrap(fault.Bug, err, "make the target's marker")
+		return nil, fault.Wrap(fault.Bug, err, "make the target's marker")
 	}
-	return WriteFile(filepath.Join(c.Books, markerName), append(b, '\n'))
+	return append(b, '\n'), nil
 }
 
 // acquire waits for the lock: the last run's plugin may still be ending.

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"hash"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -130,23 +128,11 @@ func occupant(root string) (string, error) {
 	return "", err
 }
 
-// File is a file that isn't there yet. Either Place or Discard ends it; it
-// must not be used after. One goroutine uses it at a time.
-type File struct {
-	dir  *Dir
-	h    handle
-	temp string
-	size int64
-	sum  hash.Hash
-	body *message.Body // whose sum is taken, not computed; nil: none
-	buf  []byte
-}
-
 // Create begins a file.
 func (d *Dir) Create() (*File, error) {
 	f, _ := d.free.Get().(*File)
 	if f == nil {
-		f = &File{dir: d, sum: sha256.New()}
+		f = &File{in: d, sum: sha256.New()}
 	}
 	f.temp, f.size, f.body = strconv.FormatUint(d.next.Add(1), 36), 0, nil
 	f.sum.Reset()
@@ -168,49 +154,14 @@ func (d *Dir) CreateFor(b *message.Body) (*File, error) {
 	return f, err
 }
 
-// Write appends octets.
-func (f *File) Write(p []byte) (int, error) {
-	if err := f.dir.disk.write(f.h, p); err != nil {
-		return 0, DiskError(err, "write a message of at least %d octets to the target %s", f.size+int64(len(p)), f.dir.root)
+func (d *Dir) append(f *File, p []byte) error {
+	if err := d.disk.write(f.h, p); err != nil { // what DiskError is told is made for an error alone
+		return DiskError(err, "write a message of at least %d octets to the target %s", f.size+int64(len(p)), d.root)
 	}
-	if f.body == nil {
-		f.sum.Write(p)
-	}
-	f.size += int64(len(p))
-	return len(p), nil
+	return nil
 }
 
-// copySize is the size of the pieces in which ReadFrom copies.
-const copySize = 128 << 10
-
-// ReadFrom appends what r gives, to its end.
-func (f *File) ReadFrom(r io.Reader) (n int64, err error) {
-	if f.buf == nil {
-		f.buf = make([]byte, copySize)
-	}
-	for {
-		got, err := r.Read(f.buf)
-		if got > 0 {
-			if _, err := f.Write(f.buf[:got]); err != nil {
-				return n, err
-			}
-			n += int64(got)
-		}
-		if err == io.EOF {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-	}
-}
-
-// Size returns the octets written so far.
-func (f *File) Size() int64 { return f.size }
-
-// Discard takes the file away.
-func (f *File) Discard() {
-	d := f.dir
+func (d *Dir) discard(f *File) {
 	// What stays behind is cleaned at the next Open.
 	_ = d.disk.closeFile(f.h)
 	_ = d.disk.remove(f.temp)
@@ -218,18 +169,7 @@ func (f *File) Discard() {
 	d.free.Put(f)
 }
 
-// Place gives the file its name, relative to the target with "/" between
-// levels, in place of what may be there, and enters it in the manifest. modified is
-// its time of change, left alone when zero. After an error the file is
-// discarded.
-func (f *File) Place(id message.ID, name string, modified time.Time) error {
-	return f.PlacePart(id, "", name, modified)
-}
-
-// PlacePart is Place for one of several files that a sink makes of a message:
-// part tells them apart in the manifest.
-func (f *File) PlacePart(id message.ID, part, name string, modified time.Time) error {
-	d := f.dir
+func (d *Dir) place(f *File, id message.ID, part, name string, modified time.Time) error {
 	if !inside(name) {
 		f.Discard()
 		return fault.New(fault.Bug, "the name %q leaves the target %s", name, d.root)
@@ -330,6 +270,9 @@ func (d *Dir) Flush(ctx context.Context) ([]byte, error) {
 	}
 	return json.Marshal(dirCheckpoint{Version: 1, Manifest: d.manifest.length})
 }
+
+// Committed does nothing: in a directory a checkpoint is a length.
+func (d *Dir) Committed(context.Context, []byte) error { return nil }
 
 // Close lets go of the target without making anything durable.
 func (d *Dir) Close() error {

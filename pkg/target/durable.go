@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -67,11 +68,20 @@ func refused(err error) bool {
 // leave one behind: Take removes it.
 const unfinished = ".new"
 
-// Absolute returns a sink's path as it is for ever: a relative one is one of
-// the working directory. Errors are of class Config, with the key path.
+// IsAddress reports whether a sink's path is the address of a place in a bucket
+// and not a path of the file system.
+func IsAddress(path string) bool { return objects.IsAddress(path) }
+
+// Absolute returns what the ledger knows a sink's path by: a relative one is
+// one of the working directory; the address of a place in a bucket loses its
+// parameters, which say how it is reached and not what it is. Errors are of class Config, with the key path.
 func Absolute(path string) (string, error) {
 	if path == "" {
 		return "", fault.New(fault.Config, "path is empty").WithKey("path")
+	}
+	if objects.IsAddress(path) {
+		l, err := objects.Parse(path)
+		return l.Target, err
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {

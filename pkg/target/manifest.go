@@ -109,29 +109,37 @@ func ManifestLinesFrom(root string, offset int64) iter.Seq2[ManifestLine, error]
 			return
 		}
 		defer f.Close()
-		r := bufio.NewReaderSize(f, 256<<10)
-		l := ManifestLine{End: offset}
-		for {
-			text, err := readLine(r)
-			if err == io.EOF && len(text) == 0 {
-				return
+		eachManifestLine(bufio.NewReaderSize(f, 256<<10), "read the manifest "+path, offset, yield)
+	}
+}
+
+// eachManifestLine yields the lines of a manifest. An error of reading is told
+// as what was tried.
+func eachManifestLine(r *bufio.Reader, what string, offset int64, yield func(ManifestLine, error) bool) {
+	l := ManifestLine{End: offset}
+	for {
+		text, err := readLine(r)
+		if err == io.EOF && len(text) == 0 {
+			return
+		}
+		if err != nil && err != io.EOF && !errors.Is(err, errLongRow) {
+			if fault.As(err) == nil {
+				err = DiskError(err, "%s", what)
 			}
-			if err != nil && err != io.EOF && !errors.Is(err, errLongRow) {
-				yield(ManifestLine{}, DiskError(err, "read the manifest %s", path))
-				return
-			}
-			l.Number++
-			l.Offset, l.End = l.End, l.End+int64(len(text))
-			l.Row, l.Err = parseRow(text)
-			switch {
-			case errors.Is(err, errLongRow):
-				l.Err = err
-			case err == io.EOF:
-				l.Err = errors.New("it is cut short")
-			}
-			if !yield(l, nil) {
-				return
-			}
+			yield(ManifestLine{}, err)
+			return
+		}
+		l.Number++
+		l.Offset, l.End = l.End, l.End+int64(len(text))
+		l.Row, l.Err = parseRow(text)
+		switch {
+		case errors.Is(err, errLongRow):
+			l.Err = err
+		case err == io.EOF:
+			l.Err = errors.New("it is cut short")
+		}
+		if !yield(l, nil) {
+			return
 		}
 	}
 }

@@ -7,15 +7,4 @@ import "github.com/mailhaul/pipeline/pkg/message"
 // the body to its end; of one that ends in an error nothing is left, and the
 // error is returned. It is CreateFor, Place and Discard in one, for sinks that
 // don't look at the octets, and as safe for concurrent use.
-func (d *Dir) Put(m *message.Message, path string) (int64, error) {
-	f, err := d.CreateFor(m.Body)
-	if err != nil {
-		return 0, err
-	}
-	if _, err := m.Body.WriteTo(f); err != nil {
-		f.Discard()
-		return 0, err
-	}
-	n := f.Size()
-	return n, f.Place(m.ID, path, m.InternalDate)
-}
+func (d *Dir) Put(m *message.Message, path string) (int64, error) { return put(d, m, path) }

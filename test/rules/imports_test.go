@@ -28,12 +28,14 @@ var importRules = []importRule{
 	{from: "pkg/mailnet/...", may: data, why: "a source of a third party imports it, and gets nothing else with it"},
 	{from: "pkg/naming/...", may: data, why: "a sink of a third party imports it, and gets nothing else with it"},
 	{from: "pkg/attachment/...", may: data, why: "a sink of a third party imports it, and gets nothing else with it"},
-	{from: "pkg/target/...", may: data, why: "a sink of a third party imports it, and gets nothing else with it"},
+	{from: "pkg/target/...", may: append([]string{"internal/objects"}, data...), why: "a sink of a third party imports it, and gets nothing else with it"},
+	{from: "internal/objects", may: []string{"pkg/fault"}, why: "every sink has it in it: it talks to the store over a socket, and knows no cloud"},
 	{from: "pkg/source/...", may: append([]string{"internal/wire/..."}, data...), why: "an author sees the contract; the wire stays behind internal/wire"},
 	{from: "pkg/sink/...", may: append([]string{"internal/wire/..."}, data...), why: "an author sees the contract; the wire stays behind internal/wire"},
 	{from: "pkg/stage/...", may: append([]string{"internal/wire/..."}, data...), why: "an author sees the contract; the wire stays behind internal/wire"},
 	{from: "pkg/plugintest/...", may: []string{"pkg/...", "internal/pluginhost", "internal/wire"}, why: "the conformance suite tests what an author can see, and starts it as the host does"},
-	{from: "plugins/...", may: []string{"pkg/...", "."}, why: "our plugins have no privilege that a third party lacks"},
+	{from: "plugins/pipeline-store-objects/...", may: []string{"pkg/fault", "internal/objects", "."}, why: "it is a part of the host in a process of its own; its protocol isn't published"},
+	{from: "plugins/...", except: []string{"plugins/pipeline-store-objects", "plugins/pipeline-store-objects/internal/store"}, may: []string{"pkg/...", "."}, why: "our plugins have no privilege that a third party lacks"},
 	{from: "internal/pluginpb/...", why: "it is generated from proto/"},
 	{from: "internal/wire/...", may: []string{"pkg/...", "internal/pluginpb", "internal/faultpoint", "internal/headroom", "internal/profile", "."}, why: "it turns the contract into pb and back, and nothing else"},
 	{from: "internal/demo/...", why: "the demo server is somebody else's mail server, as far as the pipeline knows"},
@@ -74,6 +76,27 @@ var forbidden = []struct{ from, to, why string }{
 	{"internal/pluginhost/...", "internal/engine/...", "the host starts processes; it doesn't know what for"},
 	{"internal/stages/...", "internal/engine/...", "a stage judges one message"},
 	{"internal/plan/...", "internal/engine/...", "a plan is made, printed and tested without running it"},
+}
+
+// The SDKs of the clouds weigh on nobody who doesn't use them: they are in one
+// executable alone.
+var clouds = []string{"gocloud.dev", "github.com/aws/", "github.com/Azure/", "cloud.google.com/", "google.golang.org/api"}
+
+const cloudOwner = "plugins/pipeline-store-objects"
+
+func TestCloudSDKsStayInTheirProcess(t *testing.T) {
+	t.Parallel()
+	for _, p := range packages(t) {
+		if p.path() == cloudOwner || strings.HasPrefix(p.path(), cloudOwner+"/") {
+			continue
+		}
+		for _, dep := range p.Deps {
+			if slices.ContainsFunc(clouds, func(c string) bool { return strings.HasPrefix(dep, c) }) {
+				t.Errorf("%s depends on %s: only %s may, which is started when an output is in a bucket", p.path(), dep, cloudOwner)
+				break
+			}
+		}
+	}
 }
 
 // These may not even be reached through others.

@@ -25,6 +25,7 @@ func (c *Conn) OpenSink(ctx context.Context, spec Spec, state sink.State) (*Sink
 	session, _, err := c.open(ctx, spec, &pluginpb.SinkState{
 		Pipeline: state.Pipeline, Checkpoint: state.Checkpoint,
 		Known: state.Known, Adopt: state.Adopt, Rewrite: state.Rewrite,
+		Store: state.Store,
 	})
 	if err != nil {
 		return nil, err

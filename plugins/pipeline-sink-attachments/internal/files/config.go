@@ -12,7 +12,7 @@ import (
 
 // Config is the sink's config.
 type Config struct {
-	Path    string            `json:"path" required:"true" doc:"directory that the files are written to; made when missing" example:"export/attachments"`
+	Path    string            `json:"path" required:"true" doc:"directory that the files are written to; made when missing; or the address of a place in a bucket, as s3://bucket/mail" example:"export/attachments"`
 	Name    string            `json:"name" default:"{source}/{mailbox}/{date}-{uid}-{subject}-{hash}" doc:"template of the name of a message's folder: fields are source, mailbox, uid, uidl, hash, date, year, month, day, internal_date, subject, from, message_id, vars.NAME; the hash of the id is put at its end where it is left out"`
 	MaxPath int               `json:"max_path" default:"240" min:"160" max:"32000" doc:"most UTF-16 units of a file's name with its folder, the path above not counted: longer ones are cut, never in the hash or the ending"`
 	Only    attachment.Filter `json:"only" doc:"which attachments are written; all that aren't shown within the text when left out"`

@@ -15,7 +15,7 @@ import (
 
 // files is a session: a directory of folders.
 type files struct {
-	dir      *target.Dir
+	dir      target.Files
 	template *naming.Template
 	only     attachment.Filter
 }
@@ -42,8 +42,9 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 			return nil, fault.New(fault.Bug, "the checkpoint %q of the target %s can't be read", st.Checkpoint, p.Target)
 		}
 	}
-	dir, err := target.OpenDir(ctx, p.Target, target.Owner{
+	dir, err := target.Open(ctx, c.Path, target.Owner{
 		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
+		Store: st.Store, Spool: st.Spool,
 	}, cp.Attachments)
 	if err != nil {
 		return nil, err
@@ -124,6 +125,15 @@ func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) {
 		return nil, err
 	}
 	return json.Marshal(checkpoint{cp})
+}
+
+// Committed tells a target in a bucket what the ledger has.
+func (s *files) Committed(ctx context.Context, c sink.Checkpoint) error {
+	var cp checkpoint
+	if err := json.Unmarshal(c, &cp); err != nil {
+		return fault.New(fault.Bug, "the checkpoint %q can't be read: %w", c, err)
+	}
+	return s.dir.Committed(ctx, cp.Attachments)
 }
 
 // Close lets go of the directory.

@@ -11,7 +11,7 @@ import (
 
 // Config is the sink's config.
 type Config struct {
-	Path    string `json:"path" required:"true" doc:"directory that the files are written to; made when missing" example:"export/eml"`
+	Path    string `json:"path" required:"true" doc:"directory that the files are written to; made when missing; or the address of a place in a bucket, as s3://bucket/mail" example:"export/eml"`
 	Name    string `json:"name" default:"{source}/{mailbox}/{date}-{uid}-{subject}-{hash}.eml" doc:"template of a file's name: fields are source, mailbox, uid, uidl, hash, date, year, month, day, internal_date, subject, from, message_id, vars.NAME; the hash of the id is put before the extension where it is left out"`
 	MaxPath int    `json:"max_path" default:"240" min:"64" max:"32000" doc:"most UTF-16 units of a file's name, the path above not counted: longer ones are cut, never in the hash"`
 }

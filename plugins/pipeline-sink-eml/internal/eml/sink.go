@@ -14,22 +14,19 @@ import (
 
 // files is a session: a directory of .eml files.
 type files struct {
-	dir      *target.Dir
+	dir      target.Files
 	template *naming.Template
 }
 
 // Open opens the directory as it was at the checkpoint.
 func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
-	p, err := Prepare(c)
-	if err != nil {
-		return nil, err
-	}
 	t, err := c.template()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := target.OpenDir(ctx, p.Target, target.Owner{
+	dir, err := target.Open(ctx, c.Path, target.Owner{
 		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
+		Store: st.Store, Spool: st.Spool,
 	}, st.Checkpoint)
 	if err != nil {
 		return nil, err
@@ -70,6 +67,11 @@ func (s *files) Write(_ context.Context, m *message.Message) (sink.Receipt, erro
 
 // Flush makes the files durable, with the manifest.
 func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) { return s.dir.Flush(ctx) }
+
+// Committed tells a target in a bucket what the ledger has.
+func (s *files) Committed(ctx context.Context, c sink.Checkpoint) error {
+	return s.dir.Committed(ctx, c)
+}
 
 // Close lets go of the directory.
 func (s *files) Close() error { return s.dir.Close() }

@@ -3,28 +3,23 @@
 package index
 
 import (
-	"path/filepath"
-
-	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
+	"github.com/mailhaul/pipeline/pkg/target"
 )
 
 // Config is the sink's config.
 type Config struct {
-	Path   string `json:"path" required:"true" doc:"file that the lines are written to; its directory is made when missing" example:"export/index.jsonl"`
+	Path   string `json:"path" required:"true" doc:"file that the lines are written to; its directory is made when missing; or the address of an object, as s3://bucket/index.jsonl" example:"export/index.jsonl"`
 	Detail string `json:"detail" enum:"headers,structure" default:"headers" doc:"how much is told of a message: headers leaves attachments out; structure has them, which costs a listing of each message's parts where no body is fetched"`
 }
 
 // Prepare says where the sink writes and what it reads of a message. A
 // relative path is one of the working directory.
 func Prepare(c Config) (sink.Prepared, error) {
-	if c.Path == "" {
-		return sink.Prepared{}, fault.New(fault.Config, "path is empty").WithKey("path")
-	}
-	path, err := filepath.Abs(c.Path)
+	path, err := target.Absolute(c.Path)
 	if err != nil {
-		return sink.Prepared{}, fault.New(fault.Config, "make the path %q absolute: %w", c.Path, err).WithKey("path")
+		return sink.Prepared{}, err
 	}
 	needs := message.NeedSize | message.NeedInternalDate | message.NeedFlags | message.NeedGmail | message.NeedHeaders
 	if c.Detail == "structure" {

@@ -237,15 +237,29 @@ type place struct {
 // those without a place behind, and then the lines that aren't committed. It
 // returns the length without the last.
 func (x *index) stage(next io.Writer, p point) (int64, error) {
-	places := make(map[[16]byte]*place, x.replaced)
-	err := eachLine(x.pending.file, p.Pending, func(l []byte, offset int64) error {
+	w := bufio.NewWriterSize(next, spill)
+	length, err := replace(w, io.NewSectionReader(x.file.file, 0, p.Length), x.pending.file, p.Pending, x.replaced)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := io.Copy(w, io.NewSectionReader(x.file.file, p.Length, x.file.length-p.Length)); err != nil {
+		return 0, err
+	}
+	return length, w.Flush()
+}
+
+// replace writes the lines of an index with the lines that replace some of
+// them, the first n octets of pending, in their places; those without a place
+// stand behind. about is how many replace. It returns how many octets it wrote.
+func replace(w io.Writer, lines io.Reader, pending io.ReaderAt, n int64, about int) (int64, error) {
+	places := make(map[[16]byte]*place, about)
+	err := eachLine(io.NewSectionReader(pending, 0, n), func(l []byte, offset int64) error {
 		places[digest(l)] = &place{offset: offset, length: len(l)}
 		return nil
 	})
 	if err != nil {
 		return 0, err
 	}
-	w := bufio.NewWriterSize(next, spill)
 	length := int64(0)
 	put := func(l []byte) error {
 		length += int64(len(l))
@@ -253,7 +267,7 @@ func (x *index) stage(next io.Writer, p point) (int64, error) {
 		return err
 	}
 	var newer []byte
-	err = eachLine(x.file.file, p.Length, func(l []byte, _ int64) error {
+	err = eachLine(lines, func(l []byte, _ int64) error {
 		at := places[digest(l)]
 		if at == nil {
 			return put(l)
@@ -263,7 +277,7 @@ func (x *index) stage(next io.Writer, p point) (int64, error) {
 		}
 		at.used = true
 		newer = append(newer[:0], make([]byte, at.length)...)
-		if _, err := x.pending.file.ReadAt(newer, at.offset); err != nil {
+		if _, err := pending.ReadAt(newer, at.offset); err != nil {
 			return err
 		}
 		return put(newer)
@@ -271,19 +285,12 @@ func (x *index) stage(next io.Writer, p point) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	err = eachLine(x.pending.file, p.Pending, func(l []byte, offset int64) error {
+	return length, eachLine(io.NewSectionReader(pending, 0, n), func(l []byte, offset int64) error {
 		if at := places[digest(l)]; at.used || at.offset != offset {
 			return nil
 		}
 		return put(l)
 	})
-	if err != nil {
-		return 0, err
-	}
-	if _, err := io.Copy(w, io.NewSectionReader(x.file.file, p.Length, x.file.length-p.Length)); err != nil {
-		return 0, err
-	}
-	return length, w.Flush()
 }
 
 // digest returns what stands for the line's id in memory. A line that isn't
@@ -297,10 +304,10 @@ func digest(l []byte) [16]byte {
 	return [16]byte(sum[:16])
 }
 
-// eachLine calls f for the lines in the first n octets, with their line ends
-// and offsets. A line is valid until f returns.
-func eachLine(r io.ReaderAt, n int64, f func(l []byte, offset int64) error) error {
-	in := bufio.NewReaderSize(io.NewSectionReader(r, 0, n), 256<<10)
+// eachLine calls f for the lines, with their line ends and offsets. A line is
+// valid until f returns.
+func eachLine(r io.Reader, f func(l []byte, offset int64) error) error {
+	in := bufio.NewReaderSize(r, 256<<10)
 	var long []byte
 	for offset := int64(0); ; {
 		l, err := in.ReadSlice('\n')

@@ -53,6 +53,17 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 	if err != nil {
 		return nil, err
 	}
+	o := target.Owner{
+		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
+		Store: st.Store, Spool: st.Spool,
+	}
+	if target.IsAddress(c.Path) {
+		x, err := openObject(ctx, c, o, st.Checkpoint)
+		if err != nil {
+			return nil, err
+		}
+		return x, nil
+	}
 	var cp checkpoint
 	if st.Checkpoint != nil {
 		if err := json.Unmarshal(st.Checkpoint, &cp); err != nil || cp.Version != 1 || cp.Length < 0 || cp.Pending < 0 {
@@ -60,9 +71,7 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 		}
 	}
 	x := &index{path: p.Target, lines: newEncoder(c.Detail == "structure")}
-	x.claim, err = target.Take(ctx, x.path, filepath.Join(filepath.Dir(x.path), target.Books, filepath.Base(x.path)), target.Owner{
-		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
-	}, func() (string, error) { return occupant(x.path) })
+	x.claim, err = target.Take(ctx, x.path, filepath.Join(filepath.Dir(x.path), target.Books, filepath.Base(x.path)), o, func() (string, error) { return occupant(x.path) })
 	if err != nil {
 		return nil, err
 	}

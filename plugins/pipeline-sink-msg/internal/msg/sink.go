@@ -16,7 +16,7 @@ import (
 
 // files is a session: a directory of .msg files.
 type files struct {
-	dir        *target.Dir
+	dir        target.Files
 	template   *naming.Template
 	options    convert.Options
 	converters sync.Pool // of *convert.Converter
@@ -25,22 +25,20 @@ type files struct {
 
 // Open opens the directory as it was at the checkpoint.
 func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
-	p, err := Prepare(c)
-	if err != nil {
-		return nil, err
-	}
 	s := &files{log: st.Log}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
+	var err error
 	if s.template, err = c.template(); err != nil {
 		return nil, err
 	}
 	if s.options, err = c.options(); err != nil {
 		return nil, err
 	}
-	s.dir, err = target.OpenDir(ctx, p.Target, target.Owner{
+	s.dir, err = target.Open(ctx, c.Path, target.Owner{
 		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
+		Store: st.Store, Spool: st.Spool,
 	}, st.Checkpoint)
 	if err != nil {
 		return nil, err
@@ -106,6 +104,11 @@ func (s *files) convert(c *convert.Converter, whole *message.Whole, m *message.M
 
 // Flush makes the files durable, with the manifest.
 func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) { return s.dir.Flush(ctx) }
+
+// Committed tells a target in a bucket what the ledger has.
+func (s *files) Committed(ctx context.Context, c sink.Checkpoint) error {
+	return s.dir.Committed(ctx, c)
+}
 
 // Close lets go of the directory.
 func (s *files) Close() error { return s.dir.Close() }

@@ -1,0 +1,352 @@
+package target
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/objects"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+)
+
+// Objects is a target of files in a bucket. A file is uploaded when it has its
+// name, many at once: Place returns before it is there, Flush when all are. An
+// object appears whole or not at all, so that nothing has a temporary name.
+type Objects struct {
+	at       *Place
+	spool    *message.Spool
+	manifest *Parts
+	free     sync.Pool // of *File
+	stop     context.CancelFunc
+	ctx      context.Context
+
+	queue   chan *upload
+	started sync.Once
+	running sync.WaitGroup // the uploaders
+	pending sync.WaitGroup // uploads
+
+	mu      sync.Mutex // of the manifest too
+	rows    []byte     // since the last Flush
+	changed bool       // since the last Flush
+	failed  error      // of an upload: what it didn't save must not be promised
+}
+
+const (
+	// uploads is how many objects are uploaded at once: a small one takes a
+	// round trip, and 64 of them hide 20 ms of it as far as a machine's own
+	// work allows (docs/adr/0014-object-storage.md).
+	uploads = 64
+	// heldOctets is up to where a file is in memory until it is uploaded, with
+	// uploads at once 16 MiB of them (I5).
+	heldOctets = 256 << 10
+	// maxKey is the longest key that S3, Google and Azure all take, in octets
+	// of UTF-8.
+	maxKey = 1024
+)
+
+// upload is a file on its way.
+type upload struct {
+	file     *File
+	name     string
+	modified time.Time
+}
+
+// objectsCheckpoint is the token of a target in a bucket: the parts of the
+// manifest that count.
+type objectsCheckpoint struct {
+	Version int    `json:"v"`
+	Parts   []Part `json:"parts"`
+}
+
+// manifestStem is how the names of the manifest's parts begin.
+const manifestStem = "manifest"
+
+// CommittedParts returns the parts of the manifest that a checkpoint of a
+// target in a bucket vouches for; ok is false for another sink's checkpoint.
+func CommittedParts(checkpoint []byte) (parts []Part, ok bool) {
+	var cp struct {
+		Version int     `json:"v"`
+		Parts   *[]Part `json:"parts"`
+	}
+	if json.Unmarshal(checkpoint, &cp) != nil || cp.Version != 1 || cp.Parts == nil {
+		return nil, false
+	}
+	return *cp.Parts, true
+}
+
+// ObjectsCheckpoint returns the checkpoint of a target in a bucket whose
+// manifest has those parts: for who makes a ledger anew from manifests.
+func ObjectsCheckpoint(parts []Part) ([]byte, error) {
+	if parts == nil {
+		parts = []Part{}
+	}
+	return json.Marshal(objectsCheckpoint{Version: 1, Parts: parts})
+}
+
+// OpenObjects claims the place in a bucket at an address, and rolls its
+// manifest back to the checkpoint that was committed last; nil: none was.
+func OpenObjects(ctx context.Context, address string, o Owner, checkpoint []byte) (*Objects, error) {
+	var parts []Part
+	if checkpoint != nil {
+		var ok bool
+		if parts, ok = CommittedParts(checkpoint); !ok {
+			return nil, fault.New(fault.Bug, "the checkpoint %q of a target in a bucket can't be read", checkpoint)
+		}
+	}
+	p, err := TakeObjects(ctx, address, false, o)
+	if err != nil {
+		return nil, err
+	}
+	t := &Objects{at: p, spool: o.Spool, queue: make(chan *upload)}
+	t.ctx, t.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if checkpoint == nil && p.Adopted && !o.Rewrite {
+		err = p.setAside(ctx, manifestStem)
+	}
+	if err == nil {
+		t.manifest, err = p.Parts(ctx, manifestStem, parts)
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// setAside copies the parts of another ledger's list to one that isn't removed:
+// it may have been lost.
+func (p *Place) setAside(ctx context.Context, stem string) error {
+	var list []Part
+	octets := int64(0)
+	for o, err := range p.bucket.List(ctx, p.books+stem+"-", false) {
+		if err != nil {
+			return err
+		}
+		var n int64
+		if n, err = strconv.ParseInt(partNumber(o.Key[len(p.books)+len(stem)+1:]), 10, 64); err == nil {
+			list = append(list, Part{Number: n, Octets: o.Size})
+			octets += o.Size
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return p.copyTo(ctx, p.books+"orphaned-"+stem+".jsonl", octets, func(w io.Writer) error {
+		r := readParts(ctx, p.bucket, p.books, stem, list)
+		defer r.Close()
+		_, err := io.Copy(w, r)
+		return err
+	})
+}
+
+func partNumber(rest string) string {
+	for i := range len(rest) {
+		if rest[i] < '0' || rest[i] > '9' {
+			return rest[:i]
+		}
+	}
+	return rest
+}
+
+// Create begins a file.
+func (t *Objects) Create() (*File, error) {
+	f, _ := t.free.Get().(*File)
+	if f == nil {
+		f = &File{in: t, sum: sha256.New()}
+	}
+	f.size, f.held, f.body = 0, f.held[:0], nil
+	f.sum.Reset()
+	return f, nil
+}
+
+// CreateFor begins a file that gets all octets of a body; see Dir.CreateFor.
+func (t *Objects) CreateFor(b *message.Body) (*File, error) {
+	f, err := t.Create()
+	if err == nil && b.Summed() {
+		f.body = b
+	}
+	return f, err
+}
+
+// Put stores a message's octets as they come under path; see Dir.Put.
+func (t *Objects) Put(m *message.Message, path string) (int64, error) { return put(t, m, path) }
+
+func (t *Objects) append(f *File, p []byte) error {
+	if f.spool == nil && len(f.held)+len(p) <= heldOctets {
+		f.held = append(f.held, p...)
+		return nil
+	}
+	if f.spool == nil {
+		file, err := t.spool.File()
+		if err != nil {
+			return err
+		}
+		f.spool = file
+		if err := t.toSpool(f, f.held); err != nil {
+			return err
+		}
+		f.held = f.held[:0]
+	}
+	return t.toSpool(f, p)
+}
+
+func (t *Objects) toSpool(f *File, p []byte) error {
+	if err := t.spool.Take(int64(len(p))); err != nil {
+		return err
+	}
+	if _, err := f.spool.Write(p); err != nil {
+		t.spool.Give(int64(len(p)))
+		return message.SpoolError(err)
+	}
+	return nil
+}
+
+func (t *Objects) discard(f *File) {
+	if f.spool != nil {
+		if at, err := f.spool.Seek(0, io.SeekCurrent); err == nil {
+			t.spool.Give(at)
+		}
+		f.spool.Close() // it has no name: it is gone
+		f.spool = nil
+	}
+	f.body = nil
+	t.free.Put(f)
+}
+
+func (t *Objects) place(f *File, id message.ID, part, name string, modified time.Time) error {
+	if !inside(name) {
+		f.Discard()
+		return fault.New(fault.Bug, "the name %q leaves the target %s", name, t.at.name)
+	}
+	if n := len(t.at.bucket.Location().Key(name)); n > maxKey {
+		f.Discard()
+		return fault.New(fault.Message, "write %s in the target %s: its key has %d octets, object storage takes %d", name, t.at.name, n, maxKey).
+			WithReason("name_refused").WithHint("write with another name template or a smaller max_path")
+	}
+	t.started.Do(t.start)
+	sum, err := f.digest()
+	if err != nil {
+		f.Discard()
+		return err
+	}
+	t.mu.Lock()
+	err = t.failed
+	if err == nil {
+		t.rows = appendRow(t.rows, &id, part, name, f.size, &sum)
+		t.changed = true
+	}
+	t.mu.Unlock()
+	if err != nil {
+		f.Discard()
+		return err
+	}
+	t.pending.Add(1)
+	t.queue <- &upload{file: f, name: name, modified: modified}
+	return nil
+}
+
+// start starts the uploaders, before the first file.
+func (t *Objects) start() {
+	for range uploads {
+		t.running.Go(func() {
+			for u := range t.queue {
+				if err := t.upload(u); err != nil {
+					t.mu.Lock()
+					t.failed = errors.Join(t.failed, err)
+					t.mu.Unlock()
+					t.stop() // what the others have in hand counts for nothing any more
+				}
+				u.file.Discard()
+				t.pending.Done()
+			}
+		})
+	}
+}
+
+func (t *Objects) upload(u *upload) error {
+	if t.ctx.Err() != nil {
+		return nil // why stands in failed
+	}
+	var body io.ReaderAt = bytes.NewReader(u.file.held)
+	if u.file.spool != nil {
+		body = u.file.spool
+	}
+	o := objects.PutOptions{ContentType: contentType(u.name)}
+	if !u.modified.IsZero() {
+		o.Meta = map[string]string{"mtime": strconv.FormatInt(u.modified.Unix(), 10)} // as rclone keeps it
+	}
+	err := t.at.bucket.Put(t.ctx, u.name, body, u.file.size, o)
+	if err != nil && t.ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Flush waits until everything that was placed is uploaded, puts the manifest
+// behind it, and returns the checkpoint that covers it.
+func (t *Objects) Flush(ctx context.Context) ([]byte, error) {
+	t.pending.Wait()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failed != nil {
+		return nil, t.failed
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !t.changed {
+		return ObjectsCheckpoint(t.manifest.List())
+	}
+	if err := t.manifest.Add(ctx, t.rows); err != nil {
+		return nil, err
+	}
+	t.rows = t.rows[:0]
+	list, err := t.manifest.Flush(ctx)
+	if err == nil {
+		err = t.at.writeParts(ctx, manifestStem, list)
+	}
+	if err != nil {
+		t.failed = err // rows may be lost that nobody will write again
+		return nil, err
+	}
+	t.changed = false
+	return ObjectsCheckpoint(list)
+}
+
+// Committed removes what the checkpoint that the ledger has doesn't need any
+// more.
+func (t *Objects) Committed(ctx context.Context, checkpoint []byte) error {
+	list, ok := CommittedParts(checkpoint)
+	if !ok {
+		return fault.New(fault.Bug, "the checkpoint %q of a target in a bucket can't be read", checkpoint)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.manifest.Committed(ctx, list)
+}
+
+// Close lets go of the target without making anything durable.
+func (t *Objects) Close() error {
+	t.stop()
+	t.started.Do(func() {}) // without a file there are no uploaders
+	close(t.queue)
+	t.running.Wait()
+	t.at.Close()
+	return nil
+}
+
+// writeParts says in an object of its own which parts of a list count: for who
+// reads the bucket without the ledger.
+func (p *Place) writeParts(ctx context.Context, stem string, list []Part) error {
+	b, err := marshalParts(list)
+	if err != nil {
+		return fault.Wrap(fault.Bug, err, "describe the parts of the manifest")
+	}
+	return p.Write(ctx, stem+".json", b, false)
+}

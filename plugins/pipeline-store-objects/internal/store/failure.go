@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+	"gocloud.dev/gcerrors"
+	"google.golang.org/api/googleapi"
+
+	"github.com/mailhaul/pipeline/internal/objects"
+	"github.com/mailhaul/pipeline/pkg/fault"
+)
+
+// answer is what a server said, whichever cloud it is of.
+type answer struct {
+	status int
+	code   string // the cloud's own word
+	text   string
+	after  time.Duration
+}
+
+// answerOf finds the server's answer in an error of an SDK.
+func answerOf(err error) (a answer, ok bool) {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		a.code, a.text, ok = api.ErrorCode(), api.ErrorMessage(), true
+	}
+	var s3 *awshttp.ResponseError
+	if errors.As(err, &s3) && s3.HTTPStatusCode() != 0 {
+		a.status, ok = s3.HTTPStatusCode(), true
+		if s3.Response != nil {
+			a.after = retryAfter(s3.Response.Header)
+		}
+	}
+	var azure *azcore.ResponseError
+	if errors.As(err, &azure) {
+		a.status, a.code, ok = azure.StatusCode, azure.ErrorCode, true
+		if azure.RawResponse != nil {
+			a.after = retryAfter(azure.RawResponse.Header)
+		}
+	}
+	var google *googleapi.Error
+	if errors.As(err, &google) {
+		a.status, a.text, a.after, ok = google.Code, google.Message, retryAfter(google.Header), true
+		if len(google.Errors) > 0 {
+			a.code = google.Errors[0].Reason
+		}
+	}
+	return a, ok
+}
+
+func (a answer) String() string {
+	var parts []string
+	if a.status != 0 {
+		parts = append(parts, strconv.Itoa(a.status))
+	}
+	for _, s := range []string{a.code, a.text} {
+		if s != "" && !strings.Contains(strings.Join(parts, " "), s) {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func retryAfter(h http.Header) time.Duration {
+	seconds, err := strconv.Atoi(h.Get("Retry-After"))
+	if err != nil || seconds < 0 {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// The words of the clouds for one thing.
+var (
+	slowDown  = []string{"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "ServerBusy", "rateLimitExceeded", "userRateLimitExceeded"}
+	bucketOut = []string{"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "ContainerBeingDeleted"}
+	noEntry   = []string{
+		"AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
+		"AuthenticationFailed", "AuthorizationFailure", "AuthorizationPermissionMismatch", "RequestTimeTooSkewed", "forbidden", "authError",
+	}
+	elsewhere = []string{"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
+	room      = []string{"QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "XMinioStorageFull", "quotaExceeded"}
+)
+
+func noBucket(err error) bool {
+	a, ok := answerOf(err)
+	return ok && (slices.Contains(bucketOut, a.code) || strings.Contains(a.text, "specified bucket does not exist"))
+}
+
+// unconditional reports whether a server refused a write because of its
+// condition, which it doesn't know.
+func unconditional(err error) bool {
+	a, ok := answerOf(err)
+	return ok && (a.code == "NotImplemented" || a.status == http.StatusNotImplemented)
+}
+
+// failure returns what is told of an error: its class by the server's answer
+// (pkg/fault), and what to do.
+func failure(err error) objects.Failure {
+	if f := fault.As(err); f != nil {
+		return objects.Failure{Class: f.Class, Text: f.Text, Hint: f.Hint, Key: f.Key}
+	}
+	a, answered := answerOf(err)
+	f := objects.Failure{Class: fault.Unavailable, Text: "the server answered " + a.String(), RetryAfter: a.after}
+	is := func(words []string) bool { return slices.Contains(words, a.code) }
+	switch {
+	case errors.Is(err, errNoCondition):
+		return objects.Failure{Class: fault.Config, Text: err.Error(), Unconditional: true}
+	case !answered:
+		return unanswered(err)
+	case noBucket(err):
+		f.Class, f.Key = fault.Config, "path"
+		f.Hint = "make the bucket, or correct its name or the server that the address names"
+	case gcerrors.Code(err) == gcerrors.FailedPrecondition, a.code == "ConditionNotMet", a.code == "BlobAlreadyExists",
+		a.status == http.StatusPreconditionFailed:
+		f.There = true
+	case gcerrors.Code(err) == gcerrors.NotFound && a.status != http.StatusMovedPermanently:
+		f.Missing = true
+	case is(slowDown), a.status == http.StatusTooManyRequests, a.status == http.StatusServiceUnavailable:
+		f.Class = fault.Throttled
+		f.Hint = "run again later: it goes on where it stopped"
+	case is(elsewhere), a.status == http.StatusMovedPermanently:
+		f.Class, f.Key = fault.Config, "path"
+		f.Hint = "name the bucket's own region in the address: s3://bucket/prefix?region=…"
+	case is(room), a.status == http.StatusInsufficientStorage:
+		f.Class = fault.Full
+		f.Hint = "raise the quota or make room, and run again: it goes on where it stopped"
+	case is(noEntry), a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
+		f.Class = fault.Auth
+		f.Hint = "check the credentials, and that they may list, read, write and delete there: docs/reference/object-storage.md says where they come from and what they need"
+	case a.status == http.StatusConflict:
+		// Two writes at once: the later try sees which one won.
+	case a.code == "KeyTooLongError":
+		f.Class = fault.Message
+		f.Hint = "write with another name template or a smaller max_path"
+	case a.status >= 400 && a.status < 500 && a.status != http.StatusRequestTimeout:
+		f.Class = fault.Config
+		f.Hint = "docs/reference/object-storage.md has the parameters of an address for servers that aren't quite like Amazon's"
+	}
+	return f
+}
+
+// unanswered is the failure of a call that no server answered.
+func unanswered(err error) objects.Failure {
+	f := objects.Failure{Class: fault.Unavailable, Text: err.Error()}
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, context.Canceled):
+	case errors.Is(err, fs.ErrNotExist), gcerrors.Code(err) == gcerrors.NotFound:
+		f.Missing = true
+	case gcerrors.Code(err) == gcerrors.FailedPrecondition:
+		f.There = true
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		f.Class, f.Hint = fault.Full, "make room on the disk and run again: it goes on where it stopped"
+	case errors.Is(err, fs.ErrPermission):
+		f.Class, f.Hint, f.Key = fault.Config, "give the user who runs this the right to write there, or write to another path", "path"
+	case strings.Contains(err.Error(), "credentials"):
+		f.Class = fault.Auth
+		f.Text = "no credentials were found: " + err.Error()
+		f.Hint = "docs/reference/object-storage.md says where they are looked for"
+	case strings.Contains(err.Error(), "Missing Region"), strings.Contains(err.Error(), "region"):
+		f.Class, f.Key = fault.Config, "path"
+		f.Hint = "name the region in the address, as in s3://bucket/prefix?region=eu-central-1, or in AWS_REGION"
+	case errors.As(err, &dns):
+		f.Text = "the name " + dns.Name + " of the server can't be resolved: " + dns.Err
+		f.Hint = "check the endpoint in the address, and the network"
+	}
+	return f
+}

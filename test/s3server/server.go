@@ -1,0 +1,274 @@
+// Package s3server runs a real S3 server for tests: versitygw over a folder,
+// with a proxy before it that is slow, fails or asks to slow down when a test
+// wants that.
+package s3server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The credentials of the server.
+const (
+	AccessKey = "TESTACCESSKEY"
+	SecretKey = "test-secret-key-0123456789"
+)
+
+// Server is a server with a proxy before it.
+type Server struct {
+	URL    string // of the proxy
+	Folder string // a folder in it is a bucket
+
+	proxy *httptest.Server
+
+	mu     sync.Mutex
+	trip   time.Duration              // before an answer
+	mishap func(*http.Request) Mishap // nil: none
+	calls  map[string]int             // by method
+}
+
+// Mishap is what becomes of a request.
+type Mishap int
+
+// The mishaps.
+const (
+	None     Mishap = iota
+	SlowDown        // 503 SlowDown, as S3 answers
+	Broken          // 500 InternalError, the request wasn't done
+	CutOff          // the connection ends before the request is done
+	CutAfter        // the connection ends after it was done: nobody hears of it
+)
+
+// Executable returns where the server's program is, or an error that says how
+// to have it.
+func Executable() (string, error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for { // up to the repository
+		if _, err := os.Stat(filepath.Join(root, "tools", "s3", "go.mod")); err == nil || root == filepath.Dir(root) {
+			break
+		}
+		root = filepath.Dir(root)
+	}
+	for _, path := range []string{os.Getenv("MAILHAUL_S3SERVER"), filepath.Join(root, "bin", "tools", "versitygw")} {
+		if path == "" {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("the S3 server versitygw isn't there: .ci/install-deps builds it, from the Go module that tools/s3/go.mod names")
+}
+
+// Start starts a server with the buckets, until the test ends.
+func Start(t testing.TB, buckets ...string) *Server {
+	t.Helper()
+	program, err := Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "mhs3-") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &Server{Folder: filepath.Join(dir, "data"), calls: map[string]int{}}
+	for _, b := range append(buckets, ".") {
+		if err := os.MkdirAll(filepath.Join(s.Folder, b), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	socket := filepath.Join(dir, "s3.sock")
+	var said output
+	cmd := exec.Command(program, "--port", socket, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet",
+		"posix", s.Folder)
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it is killed
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	dial := func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", socket) }
+	await(t, ended, &said, dial)
+	to, err := url.Parse("http://s3.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reverse := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			r.Out.Host = r.In.Host // it is part of what is signed
+		},
+		Transport: &http.Transport{
+			DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+			MaxIdleConnsPerHost: 256, DisableCompression: true,
+		},
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}
+	s.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(reverse, w, r) }))
+	t.Cleanup(s.proxy.Close)
+	s.URL = s.proxy.URL
+	return s
+}
+
+// await waits until the server takes calls.
+func await(t testing.TB, ended <-chan struct{}, said *output, dial func(context.Context) (net.Conn, error)) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
+		if c, err := dial(t.Context()); err == nil {
+			c.Close()
+			return
+		}
+		select {
+		case <-ended:
+			t.Fatalf("the S3 server has ended: %s", said)
+		case <-tick.C:
+		}
+	}
+	t.Fatalf("the S3 server doesn't listen: %s", said)
+}
+
+// Address returns the address of a place in a bucket.
+func (s *Server) Address(place string) string {
+	return "s3://" + place + "?region=us-east-1&endpoint=" + url.QueryEscape(s.URL)
+}
+
+// Environ is the environment in which the SDK finds the credentials, and
+// nothing of this machine's.
+func (s *Server) Environ() []string {
+	return []string{
+		"AWS_ACCESS_KEY_ID=" + AccessKey, "AWS_SECRET_ACCESS_KEY=" + SecretKey,
+		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
+	}
+}
+
+// Setenv sets Environ for the test's own process.
+func Setenv(t *testing.T) {
+	for _, v := range (&Server{}).Environ() {
+		for i := range v {
+			if v[i] == '=' {
+				t.Setenv(v[:i], v[i+1:])
+				break
+			}
+		}
+	}
+}
+
+// Delay makes every answer take that much longer.
+func (s *Server) Delay(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trip = d
+}
+
+// Fail lets f decide what becomes of each request; nil: nothing happens to any.
+func (s *Server) Fail(f func(*http.Request) Mishap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mishap = f
+}
+
+// Sometimes returns a decision that gives one request in n a mishap, in an
+// order that the seed decides.
+func Sometimes(seed uint64, n int, of ...Mishap) func(*http.Request) Mishap {
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(seed, 1))
+	return func(*http.Request) Mishap {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.IntN(n) != 0 {
+			return None
+		}
+		return of[r.IntN(len(of))]
+	}
+}
+
+// Calls returns how many requests of a method there were.
+func (s *Server) Calls(method string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[method]
+}
+
+func (s *Server) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.calls[r.Method]++
+	trip, decide := s.trip, s.mishap
+	s.mu.Unlock()
+	mishap := None
+	if decide != nil {
+		mishap = decide(r)
+	}
+	if trip > 0 {
+		select {
+		case <-time.After(trip): // that is what is tested: a server far away
+		case <-r.Context().Done():
+			return
+		}
+	}
+	switch mishap {
+	case SlowDown:
+		refuse(w, r, http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.")
+	case Broken:
+		refuse(w, r, http.StatusInternalServerError, "InternalError", "We encountered an internal error. Please try again.")
+	case CutOff:
+		panic(http.ErrAbortHandler)
+	case CutAfter:
+		next.ServeHTTP(httptest.NewRecorder(), r)
+		panic(http.ErrAbortHandler)
+	default:
+		next.ServeHTTP(w, r)
+	}
+}
+
+// refuse answers as S3 does.
+func refuse(w http.ResponseWriter, r *http.Request, status int, code, text string) {
+	_, _ = io.Copy(io.Discard, r.Body) // the client may be gone
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>%s</Code><Message>%s</Message></Error>", code, text)
+}
+
+// output is what the server said.
+type output struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.b = append(o.b, p...)
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.b)
+}
