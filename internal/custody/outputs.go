@@ -42,6 +42,8 @@ func collect(ctx context.Context, folder string, p *plan.Plan, l *ledger.Ledger)
 		switch {
 		case t.Checkpoint == nil:
 			out.Note = "nothing was written yet"
+		case s.Address != "":
+			out.Note = "it is in object storage: its files aren't part of this record"
 		case ours:
 			err = o.directory(&out, committed)
 		default:

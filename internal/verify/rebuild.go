@@ -140,7 +140,7 @@ func (b *rebuilder) rebuild(ctx context.Context) error {
 	for _, records := range []bool{true, false} { // an index tells more of a message than a manifest
 		for i := range b.o.Plan.Sinks {
 			s := &b.o.Plan.Sinks[i]
-			if s.Prepared.Record != records {
+			if s.Prepared.Record != records || s.Address != "" {
 				continue
 			}
 			read := b.directory
@@ -182,6 +182,10 @@ func (b *rebuilder) takeOver(ctx context.Context) error {
 	found := ""
 	for i := range b.o.Plan.Sinks {
 		s := &b.o.Plan.Sinks[i]
+		if s.Address != "" {
+			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: %s is in object storage, of which no ledger is made anew: the next run refuses it until --rewrite %s", s.Name, s.Prepared.Target, s.Name))
+			continue
+		}
 		pipeline, sink, err := target.Marked(books(s))
 		switch {
 		case err != nil:
