@@ -349,7 +349,7 @@ func TestPrepare(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := sink.Prepared{
-		Target: filepath.Join(wd, "export", "eml"), Lanes: lanes,
+		Target: filepath.Join(wd, "export", "eml"), Lanes: lanes, Manifest: true,
 		Needs: message.NeedBody | message.NeedInternalDate | message.NeedHeaders,
 	}
 	if p != want {
