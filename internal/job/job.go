@@ -19,7 +19,6 @@ import (
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/lockfile"
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
 	"github.com/mailhaul/pipeline/internal/secrets"
@@ -347,20 +346,6 @@ func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
 	return plan.Sink{Name: s.Name, Plugin: s.Plugin, When: s.When, GoOn: s.Continue, Address: addressOf(resolved.JSON), Prepared: sink.Prepared{
 		Target: prepared.Target, Lanes: prepared.Lanes, Needs: prepared.Needs, Record: prepared.Record, Manifest: prepared.Manifest,
 	}}, nil
-}
-
-// addressOf returns the address of the place in object storage that a sink
-// writes to, from the key that sinks call it by; empty for one that writes
-// elsewhere.
-func addressOf(config []byte) string {
-	var c struct{ Path any }
-	if json.Unmarshal(config, &c) != nil {
-		return "" // a plugin of another shape
-	}
-	if path, ok := c.Path.(string); ok && objects.IsAddress(path) {
-		return path
-	}
-	return ""
 }
 
 func (j *Job) session(name, plugin string, r *config.Resolved) pluginhost.SessionSpec {

@@ -50,7 +50,7 @@ var importRules = []importRule{
 	{from: "internal/config/...", may: []string{"pkg/...", "internal/expression", "internal/shard", "internal/stages/..."}, why: "the file is checked offline, before anything starts"},
 	{from: "internal/browse/...", may: []string{"pkg/...", "internal/config", "internal/expression"}, why: "who only looks needs no run, and is tested without a plugin process"},
 	{from: "internal/plan/...", may: []string{"pkg/...", "internal/config", "internal/expression", "internal/stages/..."}, why: "a plan is made of the file and of what plugins say of themselves"},
-	{from: "internal/pluginhost/...", may: []string{"pkg/...", "internal/wire/...", "internal/faultpoint", "."}, why: "it starts processes and speaks the wire, whatever they are for"},
+	{from: "internal/pluginhost/...", may: []string{"pkg/...", "internal/objects", "internal/wire/...", "internal/faultpoint", "."}, why: "it starts processes and speaks the wire, whatever they are for"},
 	{from: "internal/livepage/...", may: []string{"pkg/...", "internal/engine", "internal/progress", "internal/report"}, why: "it shows a run; it starts and decides nothing"},
 	{from: "internal/trial/...", may: []string{"pkg/...", "internal/config", "internal/expression", "internal/stages/..."}, why: "it tries the stages alone: no engine, no plugin process of its own"},
 	{from: "internal/ledger/...", may: []string{"pkg/...", "internal/faultpoint", "."}, why: "the ledger remembers, it decides nothing"},

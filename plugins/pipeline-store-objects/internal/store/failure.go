@@ -111,6 +111,9 @@ func failure(err error) objects.Failure {
 	if f := fault.As(err); f != nil {
 		return objects.Failure{Class: f.Class, Text: f.Text, Hint: f.Hint, Key: f.Key}
 	}
+	if errors.Is(err, errListing) {
+		return objects.Failure{Class: fault.Unavailable, Text: err.Error()}
+	}
 	a, answered := answerOf(err)
 	f := objects.Failure{Class: fault.Unavailable, Text: "the server answered " + a.String(), RetryAfter: a.after}
 	is := func(words []string) bool { return slices.Contains(words, a.code) }

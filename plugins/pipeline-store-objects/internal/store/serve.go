@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -207,7 +208,7 @@ func list(b *blob.Bucket, w http.ResponseWriter, r *http.Request) error {
 	}
 	found, next, err := b.ListPage(r.Context(), token, perPage, &blob.ListOptions{Prefix: q.Get("prefix"), Delimiter: q.Get("delimiter")})
 	if err != nil {
-		return err
+		return listing(err)
 	}
 	page := objects.Page{Next: next, Objects: make([]objects.Listed, 0, len(found))}
 	for _, o := range found {
@@ -219,6 +220,17 @@ func list(b *blob.Bucket, w http.ResponseWriter, r *http.Request) error {
 
 func check(b *blob.Bucket, _ http.ResponseWriter, r *http.Request) error {
 	_, _, err := b.ListPage(r.Context(), blob.FirstPageToken, 1, &blob.ListOptions{Prefix: path.Clean(r.URL.Query().Get("prefix"))})
+	return listing(err)
+}
+
+// errListing is that a file of a folder that is used as a bucket went away
+// while it was listed: the next try sees the rest.
+var errListing = errors.New("the folder changed while it was listed")
+
+func listing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errListing
+	}
 	return err
 }
 
