@@ -76,7 +76,7 @@ func newPipeline(t *testing.T, name string, server *dovecot.Server) *pipeline {
 	})
 	// Executables of its own, that its processes are known by.
 	p := &pipeline{t: t, name: name, dir: dir, took: time.Second, uncommitted: map[string]bool{}}
-	if err := os.CopyFS(p.path("bin"), os.DirFS(binaries)); err == nil {
+	if err = os.CopyFS(p.path("bin"), os.DirFS(binaries)); err == nil {
 		err = os.Mkdir(p.path("tmp"), 0o700)
 	}
 	if err == nil {
