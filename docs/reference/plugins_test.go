@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,6 +31,9 @@ func TestPluginsPageIsCurrent(t *testing.T) {
 		"*secret* may be written as `${env:…}`, `${file:…}` or `${exec:…}`: see [config.md](config.md).\n\n" +
 		"This page is made by plugins_test.go.\n"
 	for _, path := range found {
+		if strings.HasPrefix(filepath.Base(path), "pipeline-store-") {
+			continue // it has no config, and describes nothing
+		}
 		out, err := exec.CommandContext(t.Context(), path, "describe").Output()
 		if err != nil {
 			t.Fatalf("%s describe: %v", path, err)
