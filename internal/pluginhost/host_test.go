@@ -273,6 +273,16 @@ func TestStrayPrints(t *testing.T) {
 	log.await(t, "printed before Serve", "a stray print", "a stray error", "plugin=chatty")
 }
 
+// What the store of objects says is logged as what plugins say.
+func TestTheStoreIsHeard(t *testing.T) {
+	t.Parallel()
+	h, log := newHost(t, pluginhost.Options{Dirs: []string{link(t, "pipeline-store-objects")}})
+	if _, err := h.Store(); err != nil {
+		t.Fatal(err)
+	}
+	log.await(t, `level=WARN msg="the bucket is slow"`, "a stray error")
+}
+
 func TestSecretsStayOut(t *testing.T) {
 	t.Parallel()
 	h, log := newHost(t, pluginhost.Options{Dirs: []string{link(t, "pipeline-source-test")}})

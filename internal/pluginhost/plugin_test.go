@@ -35,6 +35,11 @@ func TestMain(m *testing.M) {
 		sink.Serve(testSink(strings.TrimPrefix(name, "pipeline-sink-")))
 	case strings.HasPrefix(name, "pipeline-stage-"):
 		stage.Serve(testStage(strings.TrimPrefix(name, "pipeline-stage-")))
+	case strings.HasPrefix(name, "pipeline-store-"):
+		fmt.Fprintln(os.Stderr, `{"level":"WARN","msg":"the bucket is slow"}`)
+		fmt.Fprintln(os.Stderr, "a stray error")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
 	case name == "host":
 		hostMain()
 	}

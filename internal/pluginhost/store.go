@@ -83,13 +83,16 @@ func (s *store) start() error {
 	cmd := &exec.Cmd{Path: s.found.Path, Args: []string{s.found.Path}, Dir: s.host.o.WorkDir, ExtraFiles: []*os.File{s.file}}
 	cmd.Env = append(append([]string(nil), s.host.env...), objects.Environ()...)
 	cmd.Env = append(cmd.Env, objects.EnvListener+"=1")
-	r := newRunner(cmd, &output{log: s.host.o.Log.With("plugin", s.found.file()), redact: &s.host.redact})
+	r := newRunner(cmd, newOutput(s.host.o.Log.With("plugin", s.found.file()), &s.host.redact))
 	if err := r.Start(context.Background()); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	s.runner = r
 	s.mu.Unlock()
+	if s.stopped.Load() { // stop may have looked before
+		_ = killGroup(cmd.Process)
+	}
 	return nil
 }
 
@@ -111,6 +114,7 @@ func (s *store) watch() {
 		r := s.runner
 		s.mu.Unlock()
 		<-r.ended
+		r.out.end()
 		if s.stopped.Load() {
 			return
 		}
