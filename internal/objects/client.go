@@ -83,7 +83,7 @@ func (b *Bucket) Put(ctx context.Context, name string, body io.ReaderAt, size in
 	if err != nil {
 		return fault.Wrap(fault.Bug, err, "put %s", name)
 	}
-	_, err = b.try(ctx, call{
+	_, err = b.try(ctx, call{ //nolint:bodyclose // once did
 		method: http.MethodPut, path: PathObject, name: name, what: "write",
 		body: func() io.ReadCloser { return io.NopCloser(io.NewSectionReader(body, 0, size)) }, size: size,
 		header: func(h http.Header) {
@@ -107,7 +107,7 @@ type Info struct {
 
 // Stat looks at an object; ErrMissing when there is none.
 func (b *Bucket) Stat(ctx context.Context, name string) (Info, error) {
-	r, err := b.try(ctx, call{method: http.MethodHead, path: PathObject, name: name, what: "look at"})
+	r, err := b.try(ctx, call{method: http.MethodHead, path: PathObject, name: name, what: "look at"}) //nolint:bodyclose // once did
 	if err != nil {
 		return Info{}, err
 	}
@@ -149,13 +149,13 @@ func (b *Bucket) Read(ctx context.Context, name string) ([]byte, error) {
 
 // Delete removes an object, when it is there.
 func (b *Bucket) Delete(ctx context.Context, name string) error {
-	_, err := b.try(ctx, call{method: http.MethodDelete, path: PathObject, name: name, what: "delete"})
+	_, err := b.try(ctx, call{method: http.MethodDelete, path: PathObject, name: name, what: "delete"}) //nolint:bodyclose // once did
 	return err
 }
 
 // Check asks whether the bucket is there and its objects may be listed.
 func (b *Bucket) Check(ctx context.Context) error {
-	_, err := b.try(ctx, call{method: http.MethodGet, path: PathCheck, what: "look into"})
+	_, err := b.try(ctx, call{method: http.MethodGet, path: PathCheck, what: "look into"}) //nolint:bodyclose // once did
 	return err
 }
 
@@ -334,7 +334,7 @@ type reader struct {
 const reopenings = 5
 
 func (r *reader) open() error {
-	res, err := r.b.try(r.ctx, call{
+	res, err := r.b.try(r.ctx, call{ //nolint:bodyclose // Close does
 		method: http.MethodGet, path: PathObject, name: r.name, what: "read", answer: true,
 		query: url.Values{"offset": {strconv.FormatInt(r.at, 10)}},
 	})

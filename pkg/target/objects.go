@@ -271,7 +271,7 @@ func (t *Objects) start() {
 
 func (t *Objects) upload(u *upload) error {
 	if t.ctx.Err() != nil {
-		return nil // why stands in failed
+		return nil //nolint:nilerr // why stands in failed
 	}
 	var body io.ReaderAt = bytes.NewReader(u.file.held)
 	if u.file.spool != nil {
@@ -283,7 +283,7 @@ func (t *Objects) upload(u *upload) error {
 	}
 	err := t.at.bucket.Put(t.ctx, u.name, body, u.file.size, o)
 	if err != nil && t.ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // as above
 	}
 	return err
 }
