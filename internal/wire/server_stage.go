@@ -51,6 +51,7 @@ func (s *Server) stage(stream pluginpb.Stage_ApplyServer, w *Writer) error {
 			_, err = w.Put(begin, body)
 			body.Release()
 		}
+		w.Flush() // the host sends the next message when it has this answer
 		before.Release()
 		if err != nil {
 			return nil // the stream's own error, which w has kept

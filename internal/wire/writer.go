@@ -33,7 +33,7 @@ const maxWaiting = 2
 // whatever has gathered goes out whenever the stream can take it, so that a
 // lone message leaves at once and many share frames under load.
 //
-// Put, Lanes and Pull may be called from several goroutines, but only one at a
+// Put, Lanes, Pull and Flush may be called from several goroutines, but only one at a
 // time calls Put.
 type Writer struct {
 	send    func(*Frame) error
@@ -141,6 +141,17 @@ func (w *Writer) signal(field protowire.Number, n int) {
 	w.cur.urgent = true
 	w.changed.Broadcast()
 	w.mu.Unlock()
+}
+
+// Flush has what was put sent without waiting for more: where the other side
+// must answer before there is any. It doesn't wait for it.
+func (w *Writer) Flush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.cur.empty() {
+		w.cur.urgent = true
+		w.changed.Broadcast()
+	}
 }
 
 // Refuse answers with an error instead of a message.

@@ -16,6 +16,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/pkg/stage"
 )
 
 // The benchmarks have both ends in one process, over a unix socket: cpu-s/GB
@@ -100,6 +101,23 @@ func fetcher(b testing.TB, body func() *message.Body) func(n int) {
 		}
 		if n != want {
 			b.Fatalf("%d messages of %d", n, want)
+		}
+	}
+}
+
+// A stage answers one message before it gets the next: no frame may wait for
+// more.
+func BenchmarkApply(b *testing.B) {
+	a := sourceOf(wire.Session{Apply: func(context.Context, *message.Message) (int, error) { return int(stage.Keep), nil }})
+	a.Kind = wire.KindStage
+	s, err := fast(b, a).OpenStage(b.Context(), remote.Spec{Name: "st"}, wire.Prepared{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for b.Loop() {
+		if _, err := s.Apply(b.Context(), withUID(1, nil)); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

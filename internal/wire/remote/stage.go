@@ -73,6 +73,7 @@ func (s *Stage) Apply(ctx context.Context, m *message.Message) (stage.Verdict, e
 	s.sent = sent
 	go func() {
 		_, err := s.w.Put(head, up)
+		s.w.Flush()
 		sent <- err
 		if err != nil && err != io.EOF {
 			s.cancel() // it can't be encoded: no answer would ever come
