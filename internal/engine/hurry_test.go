@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
 // silence is a body whose server says nothing any more, until its Fetch is
@@ -69,5 +71,31 @@ func TestHurryWaitsForNoServer(t *testing.T) {
 			}
 			r.wantAll("files", nil)
 		})
+	}
+}
+
+// TestHurryCallsNothingComplete has a run end before the server has said which
+// mailboxes there are: of no mailboxes none is incomplete.
+func TestHurryCallsNothingComplete(t *testing.T) {
+	t.Parallel()
+	s := newServer(3, "INBOX")
+	r := newRig(t, s)
+	hurry, stopping := make(chan struct{}), make(chan struct{})
+	r.opts.Hurry = hurry
+	r.opts.Events = func(e engine.Event) {
+		if e.Kind == engine.Stopping {
+			close(stopping)
+		}
+	}
+	s.opening = func(int64) error {
+		close(hurry)
+		<-stopping
+		return fault.New(fault.Unavailable, "the server said nothing until nobody waited any more")
+	}
+	res := r.run()
+	r.wantExit(res, engine.ExitStopped)
+	accounts, _ := r.standing()
+	if a := accounts["src"]; a.State != ledger.Incomplete || a.Ended.IsZero() {
+		t.Errorf("account %+v", a)
 	}
 }

@@ -32,7 +32,9 @@ func (e *Engine) noteAccount(a *account, ended bool) {
 	var boxes []ledger.Mailbox
 	if ended {
 		row.Ended = time.Now()
-		row.State = ledger.Complete
+		if a.began { // else nobody knows what it has: a run that was ended waits for no server
+			row.State = ledger.Complete
+		}
 		for _, b := range a.boxes {
 			m := b.standing(nil)
 			if m.State != ledger.Complete {
