@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,7 +91,14 @@ var (
 		"AuthenticationFailed", "AuthorizationFailure", "AuthorizationPermissionMismatch", "RequestTimeTooSkewed", "forbidden", "authError",
 	}
 	elsewhere = []string{"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
-	room      = []string{"QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "XMinioStorageFull", "quotaExceeded"}
+	// brokenOff is that an upload didn't come whole, or that its parts are gone:
+	// the answer to its end may have been lost, or somebody aborted it. It is
+	// made again whole.
+	brokenOff = []string{
+		"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "InvalidBlockList", "RequestTimeout", "IncompleteBody", "BadDigest",
+		"InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "Md5Mismatch", "OperationTimedOut",
+	}
+	room = []string{"QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "XMinioStorageFull", "quotaExceeded"}
 )
 
 func noBucket(err error) bool {
@@ -128,8 +136,9 @@ func failure(err error) objects.Failure {
 	case gcerrors.Code(err) == gcerrors.FailedPrecondition, a.code == "ConditionNotMet", a.code == "BlobAlreadyExists",
 		a.status == http.StatusPreconditionFailed:
 		f.There = true
-	case gcerrors.Code(err) == gcerrors.NotFound && a.status != http.StatusMovedPermanently:
+	case gcerrors.Code(err) == gcerrors.NotFound && !is(brokenOff) && a.status != http.StatusMovedPermanently:
 		f.Missing = true
+	case is(brokenOff):
 	case is(slowDown), a.status == http.StatusTooManyRequests, a.status == http.StatusServiceUnavailable:
 		f.Class = fault.Throttled
 		f.Hint = "run again later: it goes on where it stopped"
@@ -156,7 +165,8 @@ func failure(err error) objects.Failure {
 
 // unanswered is the failure of a call that no server answered.
 func unanswered(err error) objects.Failure {
-	f := objects.Failure{Class: fault.Unavailable, Text: err.Error()}
+	text, said := withoutAddress(err)
+	f := objects.Failure{Class: fault.Unavailable, Text: text}
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -168,11 +178,11 @@ func unanswered(err error) objects.Failure {
 		f.Class, f.Hint = fault.Full, "make room on the disk and run again: it goes on where it stopped"
 	case errors.Is(err, fs.ErrPermission):
 		f.Class, f.Hint, f.Key = fault.Config, "give the user who runs this the right to write there, or write to another path", "path"
-	case strings.Contains(err.Error(), "credentials"):
+	case strings.Contains(said, "credentials"):
 		f.Class = fault.Auth
-		f.Text = "no credentials were found: " + err.Error()
+		f.Text = "no credentials were found: " + text
 		f.Hint = "docs/reference/object-storage.md says where they are looked for"
-	case strings.Contains(err.Error(), "Missing Region"), strings.Contains(err.Error(), "region"):
+	case strings.Contains(said, "Missing Region"), strings.Contains(said, "region"):
 		f.Class, f.Key = fault.Config, "path"
 		f.Hint = "name the region in the address, as in s3://bucket/prefix?region=eu-central-1, or in AWS_REGION"
 	case errors.As(err, &dns):
@@ -180,4 +190,26 @@ func unanswered(err error) objects.Failure {
 		f.Hint = "check the endpoint in the address, and the network"
 	}
 	return f
+}
+
+// withoutAddress returns the text of an error with the server in place of the
+// whole address of a request, which may hold a signature of Azure's (I9); and
+// what is said beside the request: a name in an address says nothing of what
+// went wrong.
+func withoutAddress(err error) (text, said string) {
+	text = err.Error()
+	var request *url.Error
+	if !errors.As(err, &request) {
+		return text, text
+	}
+	host := "the server"
+	if at, err := url.Parse(request.URL); err == nil && at.Host != "" {
+		host = at.Host
+	}
+	short := request.Op + " " + host + ": " + request.Err.Error()
+	before, after, found := strings.Cut(text, request.Error())
+	if !found {
+		return short, ""
+	}
+	return before + short + after, before + after
 }

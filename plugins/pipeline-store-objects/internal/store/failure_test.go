@@ -1,0 +1,62 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+)
+
+func TestFailure(t *testing.T) {
+	t.Parallel()
+	request := func(address string) error {
+		return fmt.Errorf("operation error S3: PutObject, %w",
+			&url.Error{Op: "Put", URL: address, Err: errors.New("dial tcp: connection refused")})
+	}
+	answered := func(status int, code string) error {
+		return &awshttp.ResponseError{ResponseError: &smithyhttp.ResponseError{
+			Response: &smithyhttp.Response{Response: &http.Response{StatusCode: status}}, Err: &smithy.GenericAPIError{Code: code},
+		}}
+	}
+	for name, c := range map[string]struct {
+		err       error
+		class     fault.Class
+		says, not string
+	}{
+		"a server that is away": {err: request("https://s3.test/mail/a.eml"), class: fault.Unavailable, says: "Put s3.test: dial tcp"},
+		"a name that sounds like a mistake": {
+			err: request("https://s3.region.test/mail/credentials/a.eml"), class: fault.Unavailable, says: "s3.region.test", not: "credentials",
+		},
+		"a signature in the address": {
+			err: request("https://acme.blob.test/mail/a.eml?sv=2024&sig=topsecret"), class: fault.Unavailable, says: "acme.blob.test", not: "topsecret",
+		},
+		"no credentials": {
+			err:   fmt.Errorf("get identity: failed to refresh cached credentials, %w", &url.Error{Op: "Get", URL: "http://169.254.169.254/latest", Err: errors.New("timeout")}),
+			class: fault.Auth, says: "no credentials were found",
+		},
+		"no region":             {err: errors.New("Invalid Configuration: Missing Region"), class: fault.Config, says: "Missing Region"},
+		"an upload that's gone": {err: answered(404, "NoSuchUpload"), class: fault.Unavailable, says: "NoSuchUpload"},
+		"octets that came late": {err: answered(400, "RequestTimeout"), class: fault.Unavailable, says: "RequestTimeout"},
+		"a wrong request":       {err: answered(400, "InvalidArgument"), class: fault.Config, says: "InvalidArgument"},
+		"other octets came":     {err: answered(400, "BadDigest"), class: fault.Unavailable, says: "BadDigest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := failure(c.err)
+			if f.Class != c.class || f.Missing || !strings.Contains(f.Text, c.says) {
+				t.Errorf("got %+v, want class %v and %q", f, c.class, c.says)
+			}
+			if c.not != "" && strings.Contains(f.Text, c.not) {
+				t.Errorf("%q says %q", f.Text, c.not)
+			}
+		})
+	}
+}
