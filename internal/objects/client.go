@@ -153,9 +153,10 @@ func (b *Bucket) Delete(ctx context.Context, name string) error {
 	return err
 }
 
-// Check asks whether the bucket is there and its objects may be listed.
+// Check asks whether the bucket is there and the objects of the place may be
+// listed: more may not be allowed.
 func (b *Bucket) Check(ctx context.Context) error {
-	_, err := b.try(ctx, call{method: http.MethodGet, path: PathCheck, what: "look into"}) //nolint:bodyclose // once did
+	_, err := b.try(ctx, call{method: http.MethodGet, path: PathCheck, what: "look into", query: url.Values{"prefix": {b.location.Key("")}}}) //nolint:bodyclose // once did
 	return err
 }
 

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path"
 	"strconv"
 	"sync"
 
@@ -132,11 +131,30 @@ func (s *server) put(b *blob.Bucket, w http.ResponseWriter, r *http.Request) err
 		return err
 	}
 	defer s.memory.Release(holds)
-	err := b.Upload(ctx, key, r.Body, o)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err := b.Upload(ctx, key, &unbroken{r.Body, cancel}, o)
 	if o.IfNotExist && unconditional(err) {
 		return s.putAlone(b, key, err)
 	}
 	return err
+}
+
+// unbroken is the body of an object. Where it breaks off, the upload is
+// cancelled before the driver hears of it: Google's and the folder's make an
+// object of what they have when they are only closed (I2).
+type unbroken struct {
+	io.Reader
+	cancel context.CancelFunc
+}
+
+// Read implements io.Reader.
+func (u *unbroken) Read(p []byte) (int, error) {
+	n, err := u.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		u.cancel()
+	}
+	return n, err
 }
 
 // putAlone explains a server that has no conditional writes.
@@ -219,7 +237,7 @@ func list(b *blob.Bucket, w http.ResponseWriter, r *http.Request) error {
 }
 
 func check(b *blob.Bucket, _ http.ResponseWriter, r *http.Request) error {
-	_, _, err := b.ListPage(r.Context(), blob.FirstPageToken, 1, &blob.ListOptions{Prefix: path.Clean(r.URL.Query().Get("prefix"))})
+	_, _, err := b.ListPage(r.Context(), blob.FirstPageToken, 1, &blob.ListOptions{Prefix: r.URL.Query().Get("prefix")})
 	return listing(err)
 }
 
