@@ -304,6 +304,7 @@ func (t *Objects) Flush(ctx context.Context) ([]byte, error) {
 		return ObjectsCheckpoint(t.manifest.List())
 	}
 	if err := t.manifest.Add(ctx, t.rows); err != nil {
+		t.failed = err // the rows wait there, and would be added again
 		return nil, err
 	}
 	t.rows = t.rows[:0]
