@@ -70,6 +70,7 @@ func (a *account) accuseAt(it *item, sink int, err error) {
 
 // tryAlone tries the account's suspects one by one, in processes that nothing
 // else uses: who dies then has one culprit. A second death makes a dead letter.
+// When ctx ends no server is waited for any more, only commits.
 func (a *account) tryAlone(ctx context.Context) {
 	if len(a.alone) == 0 {
 		return
@@ -83,7 +84,7 @@ func (a *account) tryAlone(ctx context.Context) {
 	defer s.close()
 	deaths := 0
 	for ctx.Err() == nil && !a.e.stopped() {
-		it := a.nextAlone(ctx)
+		it := a.nextAlone()
 		if it == nil {
 			return
 		}
@@ -96,6 +97,9 @@ func (a *account) tryAlone(ctx context.Context) {
 		if err == nil && deaths >= maxAloneDeaths {
 			err = fault.New(fault.Crashed, "plugin %s died with each of %d messages that were tried alone: the plugin is broken, not the messages", a.plan.Plugin, deaths)
 		}
+		if err != nil && ctx.Err() != nil && a.e.ctx.Err() == nil {
+			return // it was broken off, and is tried again by the next run
+		}
 		if err != nil {
 			a.err = err
 			a.e.note(Event{Kind: AccountFailed, Source: a.plan.Name, Err: err})
@@ -106,7 +110,7 @@ func (a *account) tryAlone(ctx context.Context) {
 
 // nextAlone returns the next suspect; when there seems to be none, it waits
 // for those under way, which may come back.
-func (a *account) nextAlone(ctx context.Context) *item {
+func (a *account) nextAlone() *item {
 	for range 2 {
 		a.mu.Lock()
 		if len(a.alone) > 0 {
@@ -116,7 +120,7 @@ func (a *account) nextAlone(ctx context.Context) *item {
 			return it
 		}
 		a.mu.Unlock()
-		a.drain(ctx)
+		a.drain(a.e.ctx)
 	}
 	return nil
 }
@@ -136,13 +140,13 @@ func (s *solo) try(ctx context.Context, it *item) (died bool, err error) {
 	err = s.fetch(ctx, it)
 	if !fault.Is(err, fault.Crashed) {
 		if slices.ContainsFunc(it.accused, func(t ledger.TargetID) bool { return t != ledger.Everywhere }) {
-			a.drain(ctx) // a sink's suspect: nothing else may be with it
+			a.drain(a.e.ctx) // a sink's suspect: nothing else may be with it
 		}
 		return false, err
 	}
 	s.close()
 	a.tellDeath()
-	a.drain(ctx) // it may have come before the process died
+	a.drain(a.e.ctx) // it may have come before the process died
 	if it.worst() != ledger.Pending {
 		return true, nil
 	}
@@ -158,7 +162,7 @@ func (s *solo) try(ctx context.Context, it *item) (died bool, err error) {
 	}
 	it.dead("", fault.New(fault.Message, "the plugin's process died twice with this message in hand: %w", err).WithReason("kills_the_source"))
 	s.w.settle(it)
-	a.drain(ctx)
+	a.drain(a.e.ctx)
 	return true, nil
 }
 

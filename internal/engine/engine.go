@@ -236,7 +236,7 @@ func (e *Engine) run(ctx context.Context, cancel context.CancelCauseFunc) error 
 	if ctx.Err() == nil && !e.stopped() {
 		for _, a := range e.accounts {
 			if len(a.alone) > 0 {
-				a.tryAlone(ctx)
+				a.tryAlone(working)
 				e.noteAccount(a, true)
 			}
 		}

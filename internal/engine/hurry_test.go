@@ -74,6 +74,36 @@ func TestHurryWaitsForNoServer(t *testing.T) {
 	}
 }
 
+// TestHurryLeavesASuspect has the server fall silent over a message that is
+// tried alone, since the plugin's process died with it in hand.
+func TestHurryLeavesASuspect(t *testing.T) {
+	t.Parallel()
+	s := newServer(40, "INBOX")
+	s.lanes, s.dieAfter = 1, 29
+	hurry := make(chan struct{})
+	var once sync.Once
+	s.silent = map[uint32]func(context.Context) io.Reader{30: func(ctx context.Context) io.Reader {
+		return silence{ctx, func() { once.Do(func() { close(hurry) }) }}
+	}}
+	r := newRig(t, s)
+	r.opts.Hurry = hurry
+	res := r.run()
+	r.wantExit(res, engine.ExitStopped)
+	if res.Err != nil || res.Accounts[0].Err != nil {
+		t.Errorf("it was asked for, and yet it is an error: %v, %v", res.Err, res.Accounts[0].Err)
+	}
+	if sum := total(res); sum.Pending == 0 || sum.DeadLetters != 0 {
+		t.Errorf("with a suspect that nobody gave: %+v", sum)
+	}
+	s.silent, r.opts.Hurry = nil, nil
+	res = r.run()
+	r.wantExit(res, engine.ExitDone)
+	if sum := total(res); sum.DoneBefore+sum.Written != 40 || sum.DeadLetters != 0 {
+		t.Errorf("the next run: %+v", sum)
+	}
+	r.wantAll("files", nil)
+}
+
 // TestHurryCallsNothingComplete has a run end before the server has said which
 // mailboxes there are: of no mailboxes none is incomplete.
 func TestHurryCallsNothingComplete(t *testing.T) {
