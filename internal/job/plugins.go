@@ -18,6 +18,11 @@ import (
 // closePatience is how long a session may take to close.
 const closePatience = 10 * time.Second
 
+// mergePatience is how long a session with a target in a bucket may take: an
+// index there is merged at its end, which reads and writes it once. A server
+// that doesn't answer ends it within minutes (internal/objects).
+const mergePatience = 2 * time.Hour
+
 // Restarts calls each for every plugin that has run, with how many times its
 // process was started again after its death.
 func (j *Job) Restarts(each func(kind, plugin string, n int64)) {
@@ -52,7 +57,11 @@ func (j *Job) OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isol
 	if err != nil {
 		return nil, j.placeSink(s.Name, err)
 	}
-	return sinkSession{session}, nil
+	patience := closePatience
+	if s.Address != "" {
+		patience = mergePatience
+	}
+	return sinkSession{session, patience}, nil
 }
 
 // OpenStage implements engine.Plugins.
@@ -128,12 +137,15 @@ func place(c *config.PluginConfig, err error) error {
 }
 
 // sinkSession makes a plugin host's session the engine's.
-type sinkSession struct{ *pluginhost.SinkSession }
+type sinkSession struct {
+	*pluginhost.SinkSession
+	patience time.Duration // for Close
+}
 
 func (s sinkSession) Lane(ctx context.Context) (engine.Lane, error) { return s.SinkSession.Lane(ctx) }
 
 func (s sinkSession) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	defer cancel()
 	return s.SinkSession.Close(ctx)
 }

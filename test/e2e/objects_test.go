@@ -188,6 +188,28 @@ func TestOutputInABucket(t *testing.T) {
 	}
 }
 
+// An index of some size takes longer to be merged than other sinks have to end.
+func TestAnIndexThatTakesLongToMerge(t *testing.T) {
+	t.Parallel()
+	mail := fill(t, 3)
+	s3 := s3server.Start(t, "mail")
+	j := newBucketJob(t, s3, inBucket(mail.IMAP, s3).String())
+	s3.Fail(func(r *http.Request) s3server.Mishap {
+		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/acme/index.jsonl") {
+			time.Sleep(12 * time.Second) // that is what is tested: 10 s are given to a sink in a folder
+		}
+		return s3server.None
+	})
+	j.run(0, "run")
+	b, err := os.ReadFile(filepath.Join(s3.Folder, "mail", "acme", "index.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(b), "\n"); n != 3 {
+		t.Errorf("the index has %d lines, want 3", n)
+	}
+}
+
 func TestABucketThatFails(t *testing.T) {
 	t.Parallel()
 	mail := fill(t, 12)

@@ -21,6 +21,7 @@ type session struct {
 	conn   *Conn
 	number uint64
 	spool  *message.Spool
+	merges bool // closing it may take long: only the caller's context bounds it
 }
 
 func (c *Conn) open(ctx context.Context, spec Spec, state *pluginpb.SinkState) (session, *pluginpb.OpenResponse, error) {
@@ -59,8 +60,11 @@ const closeTimeout = 30 * time.Second
 // close ends the session.
 func (s *session) close(ctx context.Context) error {
 	defer s.forget()
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
-	defer cancel()
+	if !s.merges {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, closeTimeout)
+		defer cancel()
+	}
 	r, err := s.conn.plugin.Close(ctx, &pluginpb.CloseRequest{Session: s.number})
 	if err != nil {
 		return s.conn.lost(ctx, err)

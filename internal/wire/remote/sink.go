@@ -30,6 +30,7 @@ func (c *Conn) OpenSink(ctx context.Context, spec Spec, state sink.State) (*Sink
 	if err != nil {
 		return nil, err
 	}
+	session.merges = state.Store != "" // an index in a bucket is read and written once
 	return &Sink{session, slices.Contains(d.Capabilities, wire.CapabilityCommitter)}, nil
 }
 
