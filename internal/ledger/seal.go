@@ -59,13 +59,18 @@ func (l *Ledger) checkSeal() (*broken, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var b broken
-	if err == nil && json.Unmarshal(text, &b.sealed) == nil {
-		if b.found, err = l.sum(); errors.Is(err, fs.ErrNotExist) {
-			return nil, nil // the ledger was moved away, and this forgotten
-		}
-		b.found.Stamp = b.sealed.Stamp
+	if err != nil {
+		return nil, err
 	}
+	var b broken
+	if json.Unmarshal(text, &b.sealed) != nil {
+		return nil, nil // it is no seal any more, and says nothing
+	}
+	b.found, err = l.sum()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // the ledger was moved away, and this forgotten
+	}
+	b.found.Stamp = b.sealed.Stamp
 	if err != nil || b.sealed == b.found {
 		return nil, err
 	}

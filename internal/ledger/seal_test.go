@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -93,6 +94,7 @@ func TestSealSaysNothingOfOtherFiles(t *testing.T) {
 	for name, dir := range map[string]string{
 		"as it was": put(t, file, seal), "no seal": put(t, file, nil), "another file": put(t, older, seal),
 		"no file": put(t, nil, seal), "a broken seal": put(t, file, []byte("{")),
+		"a broken size": put(t, file, bytes.Replace(seal, []byte(`"size":`), []byte(`"size":-0.`), 1)),
 	} {
 		l := open(t, dir)
 		if _, err := os.Stat(l.Path() + sealEnd); !errors.Is(err, fs.ErrNotExist) {
