@@ -48,7 +48,7 @@ func (l *logged) String() string {
 // await waits until the log has all words.
 func (l *logged) await(t *testing.T, words ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		missing := ""
 		for _, w := range words {
 			if !strings.Contains(l.String(), w) {
