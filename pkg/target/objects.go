@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"path"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -107,7 +109,7 @@ func OpenObjects(ctx context.Context, address string, o Owner, checkpoint []byte
 	t := &Objects{at: p, spool: o.Spool, queue: make(chan *upload)}
 	t.ctx, t.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if checkpoint == nil && p.Adopted && !o.Rewrite {
-		err = p.setAside(ctx, manifestStem)
+		err = p.SetAsideParts(ctx, manifestStem)
 	}
 	if err == nil {
 		t.manifest, err = p.Parts(ctx, manifestStem, parts)
@@ -119,9 +121,10 @@ func OpenObjects(ctx context.Context, address string, o Owner, checkpoint []byte
 	return t, nil
 }
 
-// setAside copies the parts of another ledger's list to one that isn't removed:
-// it may have been lost.
-func (p *Place) setAside(ctx context.Context, stem string) error {
+// SetAsideParts copies the parts of another ledger's list to an object that
+// isn't removed, orphaned-STEM.jsonl in the books: that ledger may have been
+// lost. What was set aside earlier stays too.
+func (p *Place) SetAsideParts(ctx context.Context, stem string) error {
 	var list []Part
 	octets := int64(0)
 	for o, err := range p.bucket.List(ctx, p.books+stem+"-", false) {
@@ -137,12 +140,32 @@ func (p *Place) setAside(ctx context.Context, stem string) error {
 	if len(list) == 0 {
 		return nil
 	}
-	return p.copyTo(ctx, p.books+"orphaned-"+stem+".jsonl", octets, func(w io.Writer) error {
+	aside, err := p.free(ctx, "orphaned-"+stem+".jsonl")
+	if err != nil {
+		return err
+	}
+	return p.copyTo(ctx, p.books+aside, octets, func(w io.Writer) error {
 		r := readParts(ctx, p.bucket, p.books, stem, list)
 		defer r.Close()
 		_, err := io.Copy(w, r)
 		return err
 	})
+}
+
+// free returns a name in the books that nothing has, made of the one that is
+// wanted.
+func (p *Place) free(ctx context.Context, name string) (string, error) {
+	base, ext := strings.TrimSuffix(name, path.Ext(name)), path.Ext(name)
+	for n := 2; ; n++ {
+		_, err := p.bucket.Stat(ctx, p.books+name)
+		if errors.Is(err, ErrMissing) {
+			return name, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		name = base + "-" + strconv.Itoa(n) + ext
+	}
 }
 
 func partNumber(rest string) string {

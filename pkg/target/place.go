@@ -185,12 +185,16 @@ func (p *Place) Remove(ctx context.Context, name string) error { return p.bucket
 
 // SetAside copies an object from beside the books into them, where it stays:
 // what must be taken out of use but may still be worth something to its owner.
+// It has another number each time.
 func (p *Place) SetAside(ctx context.Context, name, aside string) error {
 	r, i, err := p.bucket.Open(ctx, name, 0)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	if aside, err = p.free(ctx, aside); err != nil {
+		return err
+	}
 	return p.copyTo(ctx, p.books+aside, i.Size, func(w io.Writer) error {
 		_, err := io.Copy(w, r)
 		return err

@@ -96,6 +96,11 @@ func (x *object) begin(ctx context.Context, rewrite bool) error {
 		if err := x.place.SetAside(ctx, x.name, "orphaned.jsonl"); err != nil && !errors.Is(err, target.ErrMissing) {
 			return err
 		}
+		for _, stem := range []string{linesStem, pendingStem} { // which weren't merged yet
+			if err := x.place.SetAsideParts(ctx, stem); err != nil {
+				return err
+			}
+		}
 	}
 	if err := x.place.Remove(ctx, x.name); err != nil {
 		return err
