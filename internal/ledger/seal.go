@@ -63,7 +63,8 @@ func (l *Ledger) checkSeal() (*broken, error) {
 		return nil, err
 	}
 	var b broken
-	if json.Unmarshal(text, &b.sealed) != nil {
+	var ok bool
+	if b.sealed, ok = parseSeal(text); !ok {
 		return nil, nil // it is no seal any more, and says nothing
 	}
 	b.found, err = l.sum()
@@ -75,6 +76,11 @@ func (l *Ledger) checkSeal() (*broken, error) {
 		return nil, err
 	}
 	return &b, nil
+}
+
+func parseSeal(text []byte) (s seal, ok bool) {
+	ok = json.Unmarshal(text, &s) == nil
+	return s, ok
 }
 
 // unseal takes the seal away, durably: one that outlived what comes would call
