@@ -131,9 +131,10 @@ func (p *Place) SetAsideParts(ctx context.Context, stem string) error {
 		if err != nil {
 			return err
 		}
+		number, of, _ := strings.Cut(strings.TrimSuffix(o.Key[len(p.books)+len(stem)+1:], ".jsonl"), "-")
 		var n int64
-		if n, err = strconv.ParseInt(partNumber(o.Key[len(p.books)+len(stem)+1:]), 10, 64); err == nil {
-			list = append(list, Part{Number: n, Octets: o.Size})
+		if n, err = strconv.ParseInt(number, 10, 64); err == nil {
+			list = append(list, Part{Number: n, Octets: o.Size, Of: of})
 			octets += o.Size
 		}
 	}
@@ -166,15 +167,6 @@ func (p *Place) free(ctx context.Context, name string) (string, error) {
 		}
 		name = base + "-" + strconv.Itoa(n) + ext
 	}
-}
-
-func partNumber(rest string) string {
-	for i := range len(rest) {
-		if rest[i] < '0' || rest[i] > '9' {
-			return rest[:i]
-		}
-	}
-	return rest
 }
 
 // Create begins a file.

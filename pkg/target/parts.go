@@ -3,6 +3,7 @@ package target
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"slices"
@@ -24,6 +25,7 @@ type Parts struct {
 	stem  string
 	list  []Part
 	next  int64
+	of    string
 	buf   []byte
 	gone  []Part // not in the list any more, and perhaps in the checkpoint that the ledger has
 }
@@ -32,6 +34,10 @@ type Parts struct {
 type Part struct {
 	Number int64 `json:"n"`
 	Octets int64 `json:"octets"`
+	// Of is of the session that made it, and of no other's parts: what a run
+	// that was killed had on its way may arrive late, and must replace nothing
+	// that counts.
+	Of string `json:"of,omitempty"`
 }
 
 // mostParts is how many parts there are before some are put together.
@@ -44,7 +50,7 @@ const partOctets = 4 << 20
 // parts that don't count. An error is a fault.Config where parts that count
 // aren't there.
 func (p *Place) Parts(ctx context.Context, stem string, list []Part) (*Parts, error) {
-	l := &Parts{place: p, stem: stem, list: slices.Clone(list), next: 1}
+	l := &Parts{place: p, stem: stem, list: slices.Clone(list), next: 1, of: strings.ToLower(rand.Text()[:10])}
 	sizes := map[string]int64{}
 	for _, x := range list {
 		sizes[l.name(x)] = x.Octets
@@ -78,7 +84,12 @@ func (p *Place) Parts(ctx context.Context, stem string, list []Part) (*Parts, er
 func (l *Parts) name(x Part) string { return PartName(l.stem, x) }
 
 // PartName returns the name of a part in the books.
-func PartName(stem string, x Part) string { return fmt.Sprintf("%s-%06d.jsonl", stem, x.Number) }
+func PartName(stem string, x Part) string {
+	if x.Of == "" {
+		return fmt.Sprintf("%s-%06d.jsonl", stem, x.Number)
+	}
+	return fmt.Sprintf("%s-%06d-%s.jsonl", stem, x.Number, x.Of)
+}
 
 // Add appends a line, which ends in a newline.
 func (l *Parts) Add(ctx context.Context, line []byte) error {
@@ -94,7 +105,7 @@ func (l *Parts) upload(ctx context.Context) error {
 	if len(l.buf) == 0 {
 		return nil
 	}
-	x := Part{Number: l.next, Octets: int64(len(l.buf))}
+	x := Part{Number: l.next, Octets: int64(len(l.buf)), Of: l.of}
 	if err := l.place.Write(ctx, l.name(x), l.buf, false); err != nil {
 		return err
 	}
@@ -127,7 +138,7 @@ func (l *Parts) fold(ctx context.Context) error {
 		octets += l.list[from].Octets
 	}
 	old := slices.Clone(l.list[from:])
-	x := Part{Number: l.next, Octets: octets}
+	x := Part{Number: l.next, Octets: octets, Of: l.of}
 	err := l.place.copyTo(ctx, l.place.books+l.name(x), octets, func(w io.Writer) error {
 		r := l.Read(ctx, old)
 		defer r.Close()
