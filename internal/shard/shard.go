@@ -126,7 +126,8 @@ func found(dir, pipeline string) ([]int, error) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !os.IsNotExist(err) {
-		return nil, fault.Wrap(fault.Config, err, "look for the state of other shards")
+		return nil, fault.Wrap(fault.Config, err, "look for the state of other shards").(*fault.Error).
+			WithKey("state").WithHint("name a directory that can be written to with `state:`")
 	}
 	for _, e := range entries {
 		name, ok := strings.CutPrefix(e.Name(), folder)

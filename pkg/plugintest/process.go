@@ -92,7 +92,9 @@ func (o *outside) begin(string) (subject, error) {
 	p.host, err = pluginhost.New(pluginhost.Options{
 		Log:  slog.New(slog.NewJSONHandler(&p.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Dirs: []string{o.folder}, SocketDir: sockets, Window: window, Unredacted: true,
-		Env: []string{"GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}, StartTimeout: time.Minute,
+		// With GOGC set Serve leaves no room for garbage, which would count as
+		// what the plugin itself holds of a large message.
+		Env: []string{"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"), "GOGC=100"}, StartTimeout: time.Minute,
 	})
 	if err != nil {
 		os.RemoveAll(sockets)
