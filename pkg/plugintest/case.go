@@ -146,6 +146,9 @@ func (c testCase) try(ctx context.Context, d *direction, f Fixture) (r Result) {
 	if err := a.subject.end(); err != nil {
 		r.Problems = append(r.Problems, "end the plugin: "+explain(err))
 	}
+	if p, ok := a.subject.(*process); ok {
+		p.closeStages()
+	}
 	return r
 }
 

@@ -106,6 +106,7 @@ func (o *outside) begin(string) (subject, error) {
 // process is a plugin as the host runs it.
 type process struct {
 	*outside
+	stages  []*processStage
 	host    *pluginhost.Host
 	log     lines
 	sockets string
@@ -142,7 +143,34 @@ func (p *process) sink(ctx context.Context, c settings, st sink.State) (sinkSess
 }
 
 func (p *process) stage(ctx context.Context, c settings, prepared wire.Prepared) (stage.Stage, error) {
-	return p.host.OpenStage(ctx, p.spec(c), prepared, false)
+	s, err := p.host.OpenStage(ctx, p.spec(c), prepared, false)
+	if err != nil {
+		return nil, err
+	}
+	opened := &processStage{Stage: s}
+	p.stages = append(p.stages, opened)
+	return opened, nil
+}
+
+// processStage knows whether it was closed.
+type processStage struct {
+	stage.Stage
+	closed bool
+}
+
+func (s *processStage) Close() error {
+	s.closed = true
+	return s.Stage.Close()
+}
+
+// closeStages closes those that a case which broke off left open: the process
+// is gone, the ends of their streams in this one aren't.
+func (p *process) closeStages() {
+	for _, s := range p.stages {
+		if !s.closed {
+			_ = s.Close()
+		}
+	}
 }
 
 func (p *process) pid() int {
