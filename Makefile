@@ -21,7 +21,7 @@ MODULES  := . $(EXAMPLES)
 RACE = $(shell $(GO) list ./... | grep -v -e /test/ -e /pluginpb$$ -e /pipeline-store-objects -e /bench -e /examples$$ -e /docs/)
 
 # Longest wait for one package's tests. FUZZTIME is for each fuzz target.
-TIMEOUT  ?= 10m
+TIMEOUT  ?= 20m
 FUZZTIME ?= 1m
 CRASHES  ?= 500
 PLACES   ?= 24

@@ -8,7 +8,7 @@ import (
 
 // size is how much more garbage may gather. It is the most that a process
 // grows by (I5).
-const size = 32 << 20
+const size = 16 << 20
 
 // Room is memory that is never touched: the system never gives it, but the
 // collector counts it as in use, and so lets as much garbage gather again
