@@ -3,7 +3,7 @@ package job
 import (
 	"encoding/json"
 
-	"github.com/mailhaul/pipeline/internal/objects"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // addressOf returns the address of the place in object storage that a sink

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // DiskError gives an error of the file system its class: Full where room or a

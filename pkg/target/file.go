@@ -7,8 +7,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // Files is a target of files, a directory (Dir) or a place in a bucket

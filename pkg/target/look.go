@@ -9,8 +9,8 @@ import (
 	"io"
 	"iter"
 
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // Look opens a place in a bucket to read it: nothing is claimed or changed.

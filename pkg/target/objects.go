@@ -13,9 +13,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // Objects is a target of files in a bucket. A file is uploaded when it has its

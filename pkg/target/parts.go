@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // Parts is a growing list of lines in a bucket, where no object can be

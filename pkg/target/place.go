@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // openPatience is how long opening a target goes on where its server isn't to

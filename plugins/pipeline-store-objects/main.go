@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/mailhaul/pipeline/internal/objects"
+	"github.com/mailhaul/pipeline/pkg/objects"
 	"github.com/mailhaul/pipeline/plugins/pipeline-store-objects/internal/store"
 )
 

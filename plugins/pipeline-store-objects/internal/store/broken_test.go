@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/mailhaul/pipeline/internal/objects"
+	"github.com/mailhaul/pipeline/pkg/objects"
 	"github.com/mailhaul/pipeline/pkg/target"
 	"github.com/mailhaul/pipeline/plugins/pipeline-store-objects/internal/store"
 	"github.com/mailhaul/pipeline/test/s3server"

@@ -19,8 +19,8 @@ import (
 	"gocloud.dev/gcerrors"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 const (

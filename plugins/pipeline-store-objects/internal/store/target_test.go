@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mailhaul/pipeline/internal/objects"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/objects"
 	"github.com/mailhaul/pipeline/pkg/target"
 	"github.com/mailhaul/pipeline/plugins/pipeline-store-objects/internal/store"
 	"github.com/mailhaul/pipeline/test/s3server"

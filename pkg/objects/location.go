@@ -3,6 +3,9 @@
 // in a process of their own, the store (plugins/pipeline-store-objects), which
 // is talked to over a unix socket and started only when something is kept in a
 // bucket (docs/adr/0014-object-storage.md).
+//
+// The protocol between the two isn't frozen: both ends come from one build. A
+// sink needs package target alone.
 package objects
 
 import (
