@@ -29,7 +29,7 @@ import (
 // Options are what a run is made of.
 type Options struct {
 	Plan    *plan.Plan
-	Ledger  *ledger.Ledger
+	Ledger  Ledger
 	Plugins Plugins
 	Log     *slog.Logger
 	Spool   *message.Spool
@@ -66,7 +66,7 @@ type Engine struct {
 	opts    Options
 	ctx     context.Context // of the run: done when the user insists
 	plan    *plan.Plan
-	ledger  *ledger.Ledger
+	ledger  Ledger
 	plugins Plugins
 	now     time.Time
 
