@@ -24,6 +24,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/sink"
 )
 
 // Options are what a run is made of.
@@ -37,6 +38,7 @@ type Options struct {
 	Run         int64       // number of the run in the ledger
 	Adopt       []string    // sinks whose targets are taken over, whatever is there
 	Rewrite     []string    // sinks whose messages are all written anew
+	Fence       sink.Fence  // that sinks write under; zero: they have their targets for themselves
 	RetryFailed bool        // dead letters are tried again
 	Events      func(Event) // called from many goroutines
 	Stats       *Stats

@@ -105,6 +105,7 @@ func (o *outlet) get() (*session, error) {
 		Adopt:      o.e.opts.adopts(o.plan.Name),
 		Rewrite:    o.e.opts.rewrites(o.plan.Name),
 		Spool:      o.e.opts.Spool,
+		Fence:      o.e.opts.Fence,
 	}, o.alone)
 	if err != nil {
 		if fault.Is(err, fault.Crashed) {

@@ -344,7 +344,7 @@ func (j *Job) planSink(ctx context.Context, s *config.Sink) (plan.Sink, error) {
 		return plan.Sink{}, place(s.Config, err)
 	}
 	return plan.Sink{Name: s.Name, Plugin: s.Plugin, When: s.When, GoOn: s.Continue, Address: addressOf(resolved.JSON), Prepared: sink.Prepared{
-		Target: prepared.Target, Lanes: prepared.Lanes, Needs: prepared.Needs, Record: prepared.Record, Manifest: prepared.Manifest,
+		Target: prepared.Target, Lanes: prepared.Lanes, Needs: prepared.Needs, Record: prepared.Record, Manifest: prepared.Manifest, Fenced: prepared.Fenced,
 	}}, nil
 }
 

@@ -2,6 +2,8 @@ package job
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mailhaul/pipeline/internal/config"
@@ -58,10 +60,33 @@ func (j *Job) OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isol
 		return nil, j.placeSink(s.Name, err)
 	}
 	patience := closePatience
-	if s.Address != "" {
+	if s.Address != "" && state.Fence == (sink.Fence{}) {
 		patience = mergePatience
 	}
 	return sinkSession{session, patience}, nil
+}
+
+// MergeSink makes one of what tasks left in a sink's target (sink.Merger).
+// state has the checkpoint that keep was given the last time, and no fence. keep
+// makes the new one durable; what only the old one needed is removed after.
+func (j *Job) MergeSink(ctx context.Context, s *plan.Sink, state sink.State, tasks []sink.TaskCheckpoint, keep func(context.Context, sink.Checkpoint) error) (err error) {
+	opened, err := j.OpenSink(ctx, s, state, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	m, ok := opened.(sink.Merger)
+	if !ok {
+		return fault.New(fault.Bug, "a session of sink %s can't merge", s.Name)
+	}
+	cp, err := m.Merge(ctx, tasks)
+	if err != nil {
+		return fmt.Errorf("sink %s: merge what %d tasks left: %w", s.Name, len(tasks), err)
+	}
+	if err := keep(ctx, cp); err != nil {
+		return err
+	}
+	return opened.Committed(ctx, cp)
 }
 
 // OpenStage implements engine.Plugins.

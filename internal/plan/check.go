@@ -105,3 +105,22 @@ func (p *Plan) sharedTargets() (errs []error) {
 	}
 	return errs
 }
+
+// CheckFenced finds sinks that can't be written to by several machines at once.
+// It is for runs whose work is divided into tasks (sink.Fence).
+func (p *Plan) CheckFenced() error {
+	var errs []error
+	for i := range p.Sinks {
+		s := &p.Sinks[i]
+		switch {
+		case s.Prepared.Fenced:
+		case s.Address == "" && filepath.IsAbs(s.Prepared.Target):
+			errs = append(errs, fault.New(fault.Config, "sink %s (plugin %s) writes to %s, which is in a file system: several machines can't write there without harm", s.Name, s.Plugin, s.Prepared.Target).
+				WithKey(fmt.Sprintf("sinks[%d].config.path", i)).WithHint("give it the address of a place in a bucket, as s3://bucket/mail; or run with engine: {type: local}"))
+		default:
+			errs = append(errs, fault.New(fault.Config, "sink %s: plugin %s can't write for several machines at once: it knows no fences", s.Name, s.Plugin).
+				WithKey(fmt.Sprintf("sinks[%d]", i)).WithHint("update the plugin, give that sink a pipeline of its own, or run with engine: {type: local}"))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -232,6 +233,50 @@ func TestCheckRehash(t *testing.T) {
 			}
 			if f := fault.As(errs[0]); len(errs) != 1 || f.Class != fault.Config || f.Text != tt.want || f.Key != tt.key || f.Hint == "" {
 				t.Errorf("%v", errs)
+			}
+		})
+	}
+}
+
+// Several machines write where owners of tasks can be told apart; a plan with
+// another sink is refused, with its name, its place in the file and a way out.
+func TestCheckFenced(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "eml")
+	for name, tt := range map[string]struct {
+		sink plan.Sink
+		key  string
+		want string // "" may be shared
+		hint string
+	}{
+		"in a bucket": {sink: plan.Sink{Name: "far", Plugin: "eml", Address: "s3://mail/eml?region=x", Prepared: sink.Prepared{Target: "s3://mail/eml", Fenced: true}}},
+		"in a folder": {
+			plan.Sink{Name: "files", Plugin: "eml", Prepared: sink.Prepared{Target: path}},
+			"sinks[0].config.path", "sink files (plugin eml) writes to " + path + ", which is in a file system: several machines can't write there without harm", "s3://",
+		},
+		"a plugin of before, in a bucket": {
+			plan.Sink{Name: "far", Plugin: "old", Address: "s3://mail/x", Prepared: sink.Prepared{Target: "s3://mail/x"}},
+			"sinks[0]", "sink far: plugin old can't write for several machines at once: it knows no fences", "update the plugin",
+		},
+		"a service": {
+			plan.Sink{Name: "hook", Plugin: "webhook", Prepared: sink.Prepared{Target: "https://example.com/in"}},
+			"sinks[0]", "sink hook: plugin webhook can't write for several machines at once: it knows no fences", "engine: {type: local}",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			errs := list((&plan.Plan{Sinks: []plan.Sink{tt.sink}}).CheckFenced())
+			if tt.want == "" {
+				if len(errs) != 0 {
+					t.Error(errs)
+				}
+				return
+			}
+			if len(errs) != 1 {
+				t.Fatalf("%d errors: %v", len(errs), errs)
+			}
+			if f := fault.As(errs[0]); f.Class != fault.Config || f.Text != tt.want || f.Key != tt.key || !strings.Contains(f.Hint, tt.hint) {
+				t.Errorf("%v, key %s, hint %s", f, f.Key, f.Hint)
 			}
 		})
 	}

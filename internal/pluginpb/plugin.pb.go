@@ -265,6 +265,7 @@ type PrepareResponse struct {
 	Changes       bool                   `protobuf:"varint,6,opt,name=changes,proto3" json:"changes,omitempty"`                         // stages: it changes octets
 	NeedsWhole    bool                   `protobuf:"varint,7,opt,name=needs_whole,json=needsWhole,proto3" json:"needs_whole,omitempty"` // stages: it reads the body at random
 	Manifest      bool                   `protobuf:"varint,8,opt,name=manifest,proto3" json:"manifest,omitempty"`                       // sinks: target is a directory with a manifest of what was written, which can be read back
+	Fenced        bool                   `protobuf:"varint,9,opt,name=fenced,proto3" json:"fenced,omitempty"`                           // sinks: it heeds SinkState.fence
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +352,13 @@ func (x *PrepareResponse) GetNeedsWhole() bool {
 func (x *PrepareResponse) GetManifest() bool {
 	if x != nil {
 		return x.Manifest
+	}
+	return false
+}
+
+func (x *PrepareResponse) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
 	}
 	return false
 }
@@ -448,6 +456,7 @@ type SinkState struct {
 	Adopt         bool                   `protobuf:"varint,4,opt,name=adopt,proto3" json:"adopt,omitempty"`                // take over a target that isn't empty
 	Rewrite       bool                   `protobuf:"varint,5,opt,name=rewrite,proto3" json:"rewrite,omitempty"`            // everything is written anew
 	Store         string                 `protobuf:"bytes,6,opt,name=store,proto3" json:"store,omitempty"`                 // unix socket of the store of objects, where the target is in a bucket; ours, not part of the contract
+	Fence         *Fence                 `protobuf:"bytes,7,opt,name=fence,proto3" json:"fence,omitempty"`                 // absent: the session has the target for itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +533,68 @@ func (x *SinkState) GetStore() string {
 	return ""
 }
 
+func (x *SinkState) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+// Fence says which owner of which task a session of a sink writes for. What it
+// leaves in the target carries both, so that an owner who has lost the task
+// never touches what a later one made. Sent only where PrepareResponse.fenced.
+type Fence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // a later owner of a task has a higher one; never 0
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fence) Reset() {
+	*x = Fence{}
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fence) ProtoMessage() {}
+
+func (x *Fence) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fence.ProtoReflect.Descriptor instead.
+func (*Fence) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Fence) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *Fence) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 type OpenResponse struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Error          *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
@@ -536,13 +607,14 @@ type OpenResponse struct {
 	Finisher       bool                   `protobuf:"varint,8,opt,name=finisher,proto3" json:"finisher,omitempty"`                                                                     // sources: Finish may be called
 	Finishes       bool                   `protobuf:"varint,9,opt,name=finishes,proto3" json:"finishes,omitempty"`                                                                     // sources: Finish is wanted after every commit
 	Facts          map[string]string      `protobuf:"bytes,10,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // sources: what tells the server from another, for the records
+	Merger         bool                   `protobuf:"varint,11,opt,name=merger,proto3" json:"merger,omitempty"`                                                                        // sinks: Merge may be called
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *OpenResponse) Reset() {
 	*x = OpenResponse{}
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[6]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +626,7 @@ func (x *OpenResponse) String() string {
 func (*OpenResponse) ProtoMessage() {}
 
 func (x *OpenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[6]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +639,7 @@ func (x *OpenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenResponse.ProtoReflect.Descriptor instead.
 func (*OpenResponse) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{6}
+	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *OpenResponse) GetError() *Error {
@@ -640,6 +712,13 @@ func (x *OpenResponse) GetFacts() map[string]string {
 	return nil
 }
 
+func (x *OpenResponse) GetMerger() bool {
+	if x != nil {
+		return x.Merger
+	}
+	return false
+}
+
 type CloseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -649,7 +728,7 @@ type CloseRequest struct {
 
 func (x *CloseRequest) Reset() {
 	*x = CloseRequest{}
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[7]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +740,7 @@ func (x *CloseRequest) String() string {
 func (*CloseRequest) ProtoMessage() {}
 
 func (x *CloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[7]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +753,7 @@ func (x *CloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseRequest.ProtoReflect.Descriptor instead.
 func (*CloseRequest) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{7}
+	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CloseRequest) GetSession() uint64 {
@@ -693,7 +772,7 @@ type CloseResponse struct {
 
 func (x *CloseResponse) Reset() {
 	*x = CloseResponse{}
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[8]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +784,7 @@ func (x *CloseResponse) String() string {
 func (*CloseResponse) ProtoMessage() {}
 
 func (x *CloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[8]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +797,7 @@ func (x *CloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseResponse.ProtoReflect.Descriptor instead.
 func (*CloseResponse) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{8}
+	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CloseResponse) GetError() *Error {
@@ -745,7 +824,7 @@ type HostQuestion struct {
 
 func (x *HostQuestion) Reset() {
 	*x = HostQuestion{}
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[9]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +836,7 @@ func (x *HostQuestion) String() string {
 func (*HostQuestion) ProtoMessage() {}
 
 func (x *HostQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[9]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +849,7 @@ func (x *HostQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostQuestion.ProtoReflect.Descriptor instead.
 func (*HostQuestion) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{9}
+	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HostQuestion) GetNumber() uint64 {
@@ -847,7 +926,7 @@ type HostAnswer struct {
 
 func (x *HostAnswer) Reset() {
 	*x = HostAnswer{}
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[10]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +938,7 @@ func (x *HostAnswer) String() string {
 func (*HostAnswer) ProtoMessage() {}
 
 func (x *HostAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[10]
+	mi := &file_mailhaul_plugin_v1_plugin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +951,7 @@ func (x *HostAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostAnswer.ProtoReflect.Descriptor instead.
 func (*HostAnswer) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{10}
+	return file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HostAnswer) GetNumber() uint64 {
@@ -912,7 +991,7 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\fcapabilities\x18\a \x03(\tR\fcapabilities\"<\n" +
 	"\x0ePrepareRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06config\x18\x02 \x01(\fR\x06config\"\xf5\x01\n" +
+	"\x06config\x18\x02 \x01(\fR\x06config\"\x8d\x02\n" +
 	"\x0fPrepareResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
@@ -922,14 +1001,15 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\achanges\x18\x06 \x01(\bR\achanges\x12\x1f\n" +
 	"\vneeds_whole\x18\a \x01(\bR\n" +
 	"needsWhole\x12\x1a\n" +
-	"\bmanifest\x18\b \x01(\bR\bmanifest\"\xc6\x01\n" +
+	"\bmanifest\x18\b \x01(\bR\bmanifest\x12\x16\n" +
+	"\x06fenced\x18\t \x01(\bR\x06fenced\"\xc6\x01\n" +
 	"\vOpenRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\x12\x1b\n" +
 	"\tspool_dir\x18\x03 \x01(\tR\bspoolDir\x12!\n" +
 	"\fspool_budget\x18\x04 \x01(\x03R\vspoolBudget\x121\n" +
 	"\x04sink\x18\x05 \x01(\v2\x1d.mailhaul.plugin.v1.SinkStateR\x04sink\x12\x18\n" +
-	"\asession\x18\x06 \x01(\x04R\asession\"\xb7\x01\n" +
+	"\asession\x18\x06 \x01(\x04R\asession\"\xe8\x01\n" +
 	"\tSinkState\x12\x1a\n" +
 	"\bpipeline\x18\x01 \x01(\tR\bpipeline\x12#\n" +
 	"\n" +
@@ -938,8 +1018,12 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x05known\x18\x03 \x01(\bR\x05known\x12\x14\n" +
 	"\x05adopt\x18\x04 \x01(\bR\x05adopt\x12\x18\n" +
 	"\arewrite\x18\x05 \x01(\bR\arewrite\x12\x14\n" +
-	"\x05store\x18\x06 \x01(\tR\x05storeB\r\n" +
-	"\v_checkpoint\"\x9d\x03\n" +
+	"\x05store\x18\x06 \x01(\tR\x05store\x12/\n" +
+	"\x05fence\x18\a \x01(\v2\x19.mailhaul.plugin.v1.FenceR\x05fenceB\r\n" +
+	"\v_checkpoint\"3\n" +
+	"\x05Fence\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xb5\x03\n" +
 	"\fOpenResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x14\n" +
 	"\x05lanes\x18\x02 \x01(\rR\x05lanes\x12\x1a\n" +
@@ -951,7 +1035,8 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\bfinisher\x18\b \x01(\bR\bfinisher\x12\x1a\n" +
 	"\bfinishes\x18\t \x01(\bR\bfinishes\x12A\n" +
 	"\x05facts\x18\n" +
-	" \x03(\v2+.mailhaul.plugin.v1.OpenResponse.FactsEntryR\x05facts\x1a8\n" +
+	" \x03(\v2+.mailhaul.plugin.v1.OpenResponse.FactsEntryR\x05facts\x12\x16\n" +
+	"\x06merger\x18\v \x01(\bR\x06merger\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -998,7 +1083,7 @@ func file_mailhaul_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_mailhaul_plugin_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mailhaul_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_mailhaul_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_mailhaul_plugin_v1_plugin_proto_goTypes = []any{
 	(Kind)(0),                // 0: mailhaul.plugin.v1.Kind
 	(*DescribeRequest)(nil),  // 1: mailhaul.plugin.v1.DescribeRequest
@@ -1007,37 +1092,39 @@ var file_mailhaul_plugin_v1_plugin_proto_goTypes = []any{
 	(*PrepareResponse)(nil),  // 4: mailhaul.plugin.v1.PrepareResponse
 	(*OpenRequest)(nil),      // 5: mailhaul.plugin.v1.OpenRequest
 	(*SinkState)(nil),        // 6: mailhaul.plugin.v1.SinkState
-	(*OpenResponse)(nil),     // 7: mailhaul.plugin.v1.OpenResponse
-	(*CloseRequest)(nil),     // 8: mailhaul.plugin.v1.CloseRequest
-	(*CloseResponse)(nil),    // 9: mailhaul.plugin.v1.CloseResponse
-	(*HostQuestion)(nil),     // 10: mailhaul.plugin.v1.HostQuestion
-	(*HostAnswer)(nil),       // 11: mailhaul.plugin.v1.HostAnswer
-	nil,                      // 12: mailhaul.plugin.v1.OpenResponse.FactsEntry
-	(*Error)(nil),            // 13: mailhaul.plugin.v1.Error
+	(*Fence)(nil),            // 7: mailhaul.plugin.v1.Fence
+	(*OpenResponse)(nil),     // 8: mailhaul.plugin.v1.OpenResponse
+	(*CloseRequest)(nil),     // 9: mailhaul.plugin.v1.CloseRequest
+	(*CloseResponse)(nil),    // 10: mailhaul.plugin.v1.CloseResponse
+	(*HostQuestion)(nil),     // 11: mailhaul.plugin.v1.HostQuestion
+	(*HostAnswer)(nil),       // 12: mailhaul.plugin.v1.HostAnswer
+	nil,                      // 13: mailhaul.plugin.v1.OpenResponse.FactsEntry
+	(*Error)(nil),            // 14: mailhaul.plugin.v1.Error
 }
 var file_mailhaul_plugin_v1_plugin_proto_depIdxs = []int32{
 	0,  // 0: mailhaul.plugin.v1.DescribeResponse.kind:type_name -> mailhaul.plugin.v1.Kind
-	13, // 1: mailhaul.plugin.v1.PrepareResponse.error:type_name -> mailhaul.plugin.v1.Error
+	14, // 1: mailhaul.plugin.v1.PrepareResponse.error:type_name -> mailhaul.plugin.v1.Error
 	6,  // 2: mailhaul.plugin.v1.OpenRequest.sink:type_name -> mailhaul.plugin.v1.SinkState
-	13, // 3: mailhaul.plugin.v1.OpenResponse.error:type_name -> mailhaul.plugin.v1.Error
-	12, // 4: mailhaul.plugin.v1.OpenResponse.facts:type_name -> mailhaul.plugin.v1.OpenResponse.FactsEntry
-	13, // 5: mailhaul.plugin.v1.CloseResponse.error:type_name -> mailhaul.plugin.v1.Error
-	13, // 6: mailhaul.plugin.v1.HostAnswer.error:type_name -> mailhaul.plugin.v1.Error
-	1,  // 7: mailhaul.plugin.v1.Plugin.Describe:input_type -> mailhaul.plugin.v1.DescribeRequest
-	3,  // 8: mailhaul.plugin.v1.Plugin.Prepare:input_type -> mailhaul.plugin.v1.PrepareRequest
-	5,  // 9: mailhaul.plugin.v1.Plugin.Open:input_type -> mailhaul.plugin.v1.OpenRequest
-	8,  // 10: mailhaul.plugin.v1.Plugin.Close:input_type -> mailhaul.plugin.v1.CloseRequest
-	11, // 11: mailhaul.plugin.v1.Plugin.Attach:input_type -> mailhaul.plugin.v1.HostAnswer
-	2,  // 12: mailhaul.plugin.v1.Plugin.Describe:output_type -> mailhaul.plugin.v1.DescribeResponse
-	4,  // 13: mailhaul.plugin.v1.Plugin.Prepare:output_type -> mailhaul.plugin.v1.PrepareResponse
-	7,  // 14: mailhaul.plugin.v1.Plugin.Open:output_type -> mailhaul.plugin.v1.OpenResponse
-	9,  // 15: mailhaul.plugin.v1.Plugin.Close:output_type -> mailhaul.plugin.v1.CloseResponse
-	10, // 16: mailhaul.plugin.v1.Plugin.Attach:output_type -> mailhaul.plugin.v1.HostQuestion
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	7,  // 3: mailhaul.plugin.v1.SinkState.fence:type_name -> mailhaul.plugin.v1.Fence
+	14, // 4: mailhaul.plugin.v1.OpenResponse.error:type_name -> mailhaul.plugin.v1.Error
+	13, // 5: mailhaul.plugin.v1.OpenResponse.facts:type_name -> mailhaul.plugin.v1.OpenResponse.FactsEntry
+	14, // 6: mailhaul.plugin.v1.CloseResponse.error:type_name -> mailhaul.plugin.v1.Error
+	14, // 7: mailhaul.plugin.v1.HostAnswer.error:type_name -> mailhaul.plugin.v1.Error
+	1,  // 8: mailhaul.plugin.v1.Plugin.Describe:input_type -> mailhaul.plugin.v1.DescribeRequest
+	3,  // 9: mailhaul.plugin.v1.Plugin.Prepare:input_type -> mailhaul.plugin.v1.PrepareRequest
+	5,  // 10: mailhaul.plugin.v1.Plugin.Open:input_type -> mailhaul.plugin.v1.OpenRequest
+	9,  // 11: mailhaul.plugin.v1.Plugin.Close:input_type -> mailhaul.plugin.v1.CloseRequest
+	12, // 12: mailhaul.plugin.v1.Plugin.Attach:input_type -> mailhaul.plugin.v1.HostAnswer
+	2,  // 13: mailhaul.plugin.v1.Plugin.Describe:output_type -> mailhaul.plugin.v1.DescribeResponse
+	4,  // 14: mailhaul.plugin.v1.Plugin.Prepare:output_type -> mailhaul.plugin.v1.PrepareResponse
+	8,  // 15: mailhaul.plugin.v1.Plugin.Open:output_type -> mailhaul.plugin.v1.OpenResponse
+	10, // 16: mailhaul.plugin.v1.Plugin.Close:output_type -> mailhaul.plugin.v1.CloseResponse
+	11, // 17: mailhaul.plugin.v1.Plugin.Attach:output_type -> mailhaul.plugin.v1.HostQuestion
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_mailhaul_plugin_v1_plugin_proto_init() }
@@ -1047,7 +1134,7 @@ func file_mailhaul_plugin_v1_plugin_proto_init() {
 	}
 	file_mailhaul_plugin_v1_types_proto_init()
 	file_mailhaul_plugin_v1_plugin_proto_msgTypes[5].OneofWrappers = []any{}
-	file_mailhaul_plugin_v1_plugin_proto_msgTypes[9].OneofWrappers = []any{
+	file_mailhaul_plugin_v1_plugin_proto_msgTypes[10].OneofWrappers = []any{
 		(*HostQuestion_Secret)(nil),
 		(*HostQuestion_StoreSecret)(nil),
 	}
@@ -1057,7 +1144,7 @@ func file_mailhaul_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mailhaul_plugin_v1_plugin_proto_rawDesc), len(file_mailhaul_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -327,6 +327,179 @@ func (x *CommittedResponse) GetError() *Error {
 	return nil
 }
 
+type MergeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Tasks         []*TaskCheckpoint      `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRequest) Reset() {
+	*x = MergeRequest{}
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRequest) ProtoMessage() {}
+
+func (x *MergeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
+func (*MergeRequest) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *MergeRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *MergeRequest) GetTasks() []*TaskCheckpoint {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+// TaskCheckpoint is what counts of a task.
+type TaskCheckpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`              // of the fence of its last owner
+	Checkpoint    []byte                 `protobuf:"bytes,3,opt,name=checkpoint,proto3,oneof" json:"checkpoint,omitempty"` // absent: it has written nothing
+	Done          bool                   `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`                  // its last owner ended it, and writes no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskCheckpoint) Reset() {
+	*x = TaskCheckpoint{}
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskCheckpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskCheckpoint) ProtoMessage() {}
+
+func (x *TaskCheckpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskCheckpoint.ProtoReflect.Descriptor instead.
+func (*TaskCheckpoint) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TaskCheckpoint) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *TaskCheckpoint) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *TaskCheckpoint) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+func (x *TaskCheckpoint) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+type MergeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Checkpoint    []byte                 `protobuf:"bytes,2,opt,name=checkpoint,proto3,oneof" json:"checkpoint,omitempty"` // absent: the sink has none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeResponse) Reset() {
+	*x = MergeResponse{}
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeResponse) ProtoMessage() {}
+
+func (x *MergeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeResponse.ProtoReflect.Descriptor instead.
+func (*MergeResponse) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MergeResponse) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *MergeResponse) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
 var File_mailhaul_plugin_v1_sink_proto protoreflect.FileDescriptor
 
 const file_mailhaul_plugin_v1_sink_proto_rawDesc = "" +
@@ -354,11 +527,29 @@ const file_mailhaul_plugin_v1_sink_proto_rawDesc = "" +
 	"checkpoint\x88\x01\x01B\r\n" +
 	"\v_checkpoint\"D\n" +
 	"\x11CommittedResponse\x12/\n" +
-	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error2\xf7\x01\n" +
+	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"b\n" +
+	"\fMergeRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\x128\n" +
+	"\x05tasks\x18\x02 \x03(\v2\".mailhaul.plugin.v1.TaskCheckpointR\x05tasks\"\x84\x01\n" +
+	"\x0eTaskCheckpoint\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12#\n" +
+	"\n" +
+	"checkpoint\x18\x03 \x01(\fH\x00R\n" +
+	"checkpoint\x88\x01\x01\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04doneB\r\n" +
+	"\v_checkpoint\"t\n" +
+	"\rMergeResponse\x12/\n" +
+	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12#\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\fH\x00R\n" +
+	"checkpoint\x88\x01\x01B\r\n" +
+	"\v_checkpoint2\xc7\x02\n" +
 	"\x04Sink\x12G\n" +
 	"\x05Write\x12\x19.mailhaul.plugin.v1.Frame\x1a\x1f.mailhaul.plugin.v1.ResultBatch(\x010\x01\x12L\n" +
 	"\x05Flush\x12 .mailhaul.plugin.v1.FlushRequest\x1a!.mailhaul.plugin.v1.FlushResponse\x12X\n" +
-	"\tCommitted\x12$.mailhaul.plugin.v1.CommittedRequest\x1a%.mailhaul.plugin.v1.CommittedResponseB9Z7github.com/mailhaul/pipeline/internal/pluginpb;pluginpbb\x06proto3"
+	"\tCommitted\x12$.mailhaul.plugin.v1.CommittedRequest\x1a%.mailhaul.plugin.v1.CommittedResponse\x12N\n" +
+	"\x05Merge\x12 .mailhaul.plugin.v1.MergeRequest\x1a!.mailhaul.plugin.v1.MergeResponse(\x01B9Z7github.com/mailhaul/pipeline/internal/pluginpb;pluginpbb\x06proto3"
 
 var (
 	file_mailhaul_plugin_v1_sink_proto_rawDescOnce sync.Once
@@ -372,7 +563,7 @@ func file_mailhaul_plugin_v1_sink_proto_rawDescGZIP() []byte {
 	return file_mailhaul_plugin_v1_sink_proto_rawDescData
 }
 
-var file_mailhaul_plugin_v1_sink_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_mailhaul_plugin_v1_sink_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_mailhaul_plugin_v1_sink_proto_goTypes = []any{
 	(*ResultBatch)(nil),       // 0: mailhaul.plugin.v1.ResultBatch
 	(*Result)(nil),            // 1: mailhaul.plugin.v1.Result
@@ -380,26 +571,33 @@ var file_mailhaul_plugin_v1_sink_proto_goTypes = []any{
 	(*FlushResponse)(nil),     // 3: mailhaul.plugin.v1.FlushResponse
 	(*CommittedRequest)(nil),  // 4: mailhaul.plugin.v1.CommittedRequest
 	(*CommittedResponse)(nil), // 5: mailhaul.plugin.v1.CommittedResponse
-	(*Error)(nil),             // 6: mailhaul.plugin.v1.Error
-	(*Frame)(nil),             // 7: mailhaul.plugin.v1.Frame
+	(*MergeRequest)(nil),      // 6: mailhaul.plugin.v1.MergeRequest
+	(*TaskCheckpoint)(nil),    // 7: mailhaul.plugin.v1.TaskCheckpoint
+	(*MergeResponse)(nil),     // 8: mailhaul.plugin.v1.MergeResponse
+	(*Error)(nil),             // 9: mailhaul.plugin.v1.Error
+	(*Frame)(nil),             // 10: mailhaul.plugin.v1.Frame
 }
 var file_mailhaul_plugin_v1_sink_proto_depIdxs = []int32{
-	1, // 0: mailhaul.plugin.v1.ResultBatch.results:type_name -> mailhaul.plugin.v1.Result
-	6, // 1: mailhaul.plugin.v1.ResultBatch.error:type_name -> mailhaul.plugin.v1.Error
-	6, // 2: mailhaul.plugin.v1.Result.error:type_name -> mailhaul.plugin.v1.Error
-	6, // 3: mailhaul.plugin.v1.FlushResponse.error:type_name -> mailhaul.plugin.v1.Error
-	6, // 4: mailhaul.plugin.v1.CommittedResponse.error:type_name -> mailhaul.plugin.v1.Error
-	7, // 5: mailhaul.plugin.v1.Sink.Write:input_type -> mailhaul.plugin.v1.Frame
-	2, // 6: mailhaul.plugin.v1.Sink.Flush:input_type -> mailhaul.plugin.v1.FlushRequest
-	4, // 7: mailhaul.plugin.v1.Sink.Committed:input_type -> mailhaul.plugin.v1.CommittedRequest
-	0, // 8: mailhaul.plugin.v1.Sink.Write:output_type -> mailhaul.plugin.v1.ResultBatch
-	3, // 9: mailhaul.plugin.v1.Sink.Flush:output_type -> mailhaul.plugin.v1.FlushResponse
-	5, // 10: mailhaul.plugin.v1.Sink.Committed:output_type -> mailhaul.plugin.v1.CommittedResponse
-	8, // [8:11] is the sub-list for method output_type
-	5, // [5:8] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	1,  // 0: mailhaul.plugin.v1.ResultBatch.results:type_name -> mailhaul.plugin.v1.Result
+	9,  // 1: mailhaul.plugin.v1.ResultBatch.error:type_name -> mailhaul.plugin.v1.Error
+	9,  // 2: mailhaul.plugin.v1.Result.error:type_name -> mailhaul.plugin.v1.Error
+	9,  // 3: mailhaul.plugin.v1.FlushResponse.error:type_name -> mailhaul.plugin.v1.Error
+	9,  // 4: mailhaul.plugin.v1.CommittedResponse.error:type_name -> mailhaul.plugin.v1.Error
+	7,  // 5: mailhaul.plugin.v1.MergeRequest.tasks:type_name -> mailhaul.plugin.v1.TaskCheckpoint
+	9,  // 6: mailhaul.plugin.v1.MergeResponse.error:type_name -> mailhaul.plugin.v1.Error
+	10, // 7: mailhaul.plugin.v1.Sink.Write:input_type -> mailhaul.plugin.v1.Frame
+	2,  // 8: mailhaul.plugin.v1.Sink.Flush:input_type -> mailhaul.plugin.v1.FlushRequest
+	4,  // 9: mailhaul.plugin.v1.Sink.Committed:input_type -> mailhaul.plugin.v1.CommittedRequest
+	6,  // 10: mailhaul.plugin.v1.Sink.Merge:input_type -> mailhaul.plugin.v1.MergeRequest
+	0,  // 11: mailhaul.plugin.v1.Sink.Write:output_type -> mailhaul.plugin.v1.ResultBatch
+	3,  // 12: mailhaul.plugin.v1.Sink.Flush:output_type -> mailhaul.plugin.v1.FlushResponse
+	5,  // 13: mailhaul.plugin.v1.Sink.Committed:output_type -> mailhaul.plugin.v1.CommittedResponse
+	8,  // 14: mailhaul.plugin.v1.Sink.Merge:output_type -> mailhaul.plugin.v1.MergeResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_mailhaul_plugin_v1_sink_proto_init() }
@@ -410,13 +608,15 @@ func file_mailhaul_plugin_v1_sink_proto_init() {
 	file_mailhaul_plugin_v1_types_proto_init()
 	file_mailhaul_plugin_v1_sink_proto_msgTypes[3].OneofWrappers = []any{}
 	file_mailhaul_plugin_v1_sink_proto_msgTypes[4].OneofWrappers = []any{}
+	file_mailhaul_plugin_v1_sink_proto_msgTypes[7].OneofWrappers = []any{}
+	file_mailhaul_plugin_v1_sink_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mailhaul_plugin_v1_sink_proto_rawDesc), len(file_mailhaul_plugin_v1_sink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

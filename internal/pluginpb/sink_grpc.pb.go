@@ -24,6 +24,7 @@ const (
 	Sink_Write_FullMethodName     = "/mailhaul.plugin.v1.Sink/Write"
 	Sink_Flush_FullMethodName     = "/mailhaul.plugin.v1.Sink/Flush"
 	Sink_Committed_FullMethodName = "/mailhaul.plugin.v1.Sink/Committed"
+	Sink_Merge_FullMethodName     = "/mailhaul.plugin.v1.Sink/Merge"
 )
 
 // SinkClient is the client API for Sink service.
@@ -45,6 +46,11 @@ type SinkClient interface {
 	// Committed says that the ledger has committed a checkpoint. It is called
 	// only for sinks with the capability "committer".
 	Committed(ctx context.Context, in *CommittedRequest, opts ...grpc.CallOption) (*CommittedResponse, error)
+	// Merge makes one of what the tasks left in the target that the session was
+	// opened on, without a fence. The first request has the session; tasks come
+	// in the order in which their output stands. It is called only where
+	// OpenResponse.merger.
+	Merge(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[MergeRequest, MergeResponse], error)
 }
 
 type sinkClient struct {
@@ -88,6 +94,19 @@ func (c *sinkClient) Committed(ctx context.Context, in *CommittedRequest, opts .
 	return out, nil
 }
 
+func (c *sinkClient) Merge(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[MergeRequest, MergeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Sink_ServiceDesc.Streams[1], Sink_Merge_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[MergeRequest, MergeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Sink_MergeClient = grpc.ClientStreamingClient[MergeRequest, MergeResponse]
+
 // SinkServer is the server API for Sink service.
 // All implementations must embed UnimplementedSinkServer
 // for forward compatibility.
@@ -107,6 +126,11 @@ type SinkServer interface {
 	// Committed says that the ledger has committed a checkpoint. It is called
 	// only for sinks with the capability "committer".
 	Committed(context.Context, *CommittedRequest) (*CommittedResponse, error)
+	// Merge makes one of what the tasks left in the target that the session was
+	// opened on, without a fence. The first request has the session; tasks come
+	// in the order in which their output stands. It is called only where
+	// OpenResponse.merger.
+	Merge(grpc.ClientStreamingServer[MergeRequest, MergeResponse]) error
 	mustEmbedUnimplementedSinkServer()
 }
 
@@ -125,6 +149,9 @@ func (UnimplementedSinkServer) Flush(context.Context, *FlushRequest) (*FlushResp
 }
 func (UnimplementedSinkServer) Committed(context.Context, *CommittedRequest) (*CommittedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Committed not implemented")
+}
+func (UnimplementedSinkServer) Merge(grpc.ClientStreamingServer[MergeRequest, MergeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Merge not implemented")
 }
 func (UnimplementedSinkServer) mustEmbedUnimplementedSinkServer() {}
 func (UnimplementedSinkServer) testEmbeddedByValue()              {}
@@ -190,6 +217,13 @@ func _Sink_Committed_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Sink_Merge_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(SinkServer).Merge(&grpc.GenericServerStream[MergeRequest, MergeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Sink_MergeServer = grpc.ClientStreamingServer[MergeRequest, MergeResponse]
+
 // Sink_ServiceDesc is the grpc.ServiceDesc for Sink service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -211,6 +245,11 @@ var Sink_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Write",
 			Handler:       _Sink_Write_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Merge",
+			Handler:       _Sink_Merge_Handler,
 			ClientStreams: true,
 		},
 	},

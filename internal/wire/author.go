@@ -75,6 +75,7 @@ type Prepared struct {
 	Changes    bool
 	NeedsWhole bool
 	Manifest   bool
+	Fenced     bool
 }
 
 // Opening is what a session is opened with.
@@ -97,6 +98,21 @@ type SinkState struct {
 	Adopt      bool
 	Rewrite    bool
 	Store      string // socket of the store of objects, where the target is in a bucket
+	Fence      Fence
+}
+
+// Fence has the fields of sink.Fence.
+type Fence struct {
+	Task   string
+	Number uint64
+}
+
+// TaskCheckpoint has the fields of sink.TaskCheckpoint.
+type TaskCheckpoint struct {
+	Task       string
+	Fence      uint64
+	Checkpoint []byte
+	Done       bool
 }
 
 // Session is an open session: its functions, and what Open found. Those of
@@ -121,7 +137,8 @@ type Session struct {
 	// Of a sink.
 	Write     func(ctx context.Context, m *message.Message) (path string, octets int64, err error)
 	Flush     func(ctx context.Context) ([]byte, error)
-	Committed func(ctx context.Context, checkpoint []byte) error // may be nil
+	Committed func(ctx context.Context, checkpoint []byte) error                // may be nil
+	Merge     func(ctx context.Context, tasks []TaskCheckpoint) ([]byte, error) // may be nil
 
 	// Of a stage.
 	Apply func(ctx context.Context, m *message.Message) (verdict int, err error)

@@ -80,7 +80,7 @@ func (s *Server) Prepare(_ context.Context, req *pluginpb.PrepareRequest) (*plug
 	}
 	return &pluginpb.PrepareResponse{
 		Target: p.Target, Lanes: uint32(max(1, p.Lanes)), Needs: uint32(p.Needs),
-		Record: p.Record, Changes: p.Changes, NeedsWhole: p.NeedsWhole, Manifest: p.Manifest,
+		Record: p.Record, Changes: p.Changes, NeedsWhole: p.NeedsWhole, Manifest: p.Manifest, Fenced: p.Fenced,
 	}, nil
 }
 
@@ -109,7 +109,7 @@ func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 		o.Sink = SinkState{
 			Pipeline: k.GetPipeline(), Checkpoint: k.Checkpoint,
 			Known: k.GetKnown(), Adopt: k.GetAdopt(), Rewrite: k.GetRewrite(),
-			Store: k.GetStore(),
+			Store: k.GetStore(), Fence: Fence{k.GetFence().GetTask(), k.GetFence().GetNumber()},
 		}
 	}
 	faultpoint.Hit("session.open")
@@ -127,6 +127,7 @@ func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 		Url: session.URL, Notes: valids(session.Notes),
 		BudgetOctets: session.Budget.Bytes, BudgetPeriodNs: int64(session.Budget.Per),
 		Finisher: session.Finish != nil, Finishes: session.Finishes, Facts: validMap(session.Facts),
+		Merger: session.Merge != nil,
 	}, nil
 }
 

@@ -112,3 +112,39 @@ func (s *Server) committed(ctx context.Context, number uint64, checkpoint []byte
 	}
 	return session.Committed(ctx, checkpoint)
 }
+
+// Merge implements pluginpb.SinkServer.
+func (s *Server) Merge(stream pluginpb.Sink_MergeServer) error {
+	faultpoint.Hit("sink.merge")
+	checkpoint, err := s.merge(stream)
+	faultpoint.Hit("sink.merged")
+	return stream.SendAndClose(&pluginpb.MergeResponse{Checkpoint: checkpoint, Error: ErrorToPB(err)})
+}
+
+func (s *Server) merge(stream pluginpb.Sink_MergeServer) (checkpoint []byte, err error) {
+	defer s.guard("Merge", &err)
+	number, tasks := uint64(0), []TaskCheckpoint(nil)
+	for {
+		req, err := stream.Recv()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if number == 0 {
+			number = req.GetSession()
+		}
+		for _, t := range req.GetTasks() {
+			tasks = append(tasks, TaskCheckpoint{Task: t.GetTask(), Fence: t.GetNumber(), Checkpoint: t.Checkpoint, Done: t.GetDone()})
+		}
+	}
+	session, err := s.session(number)
+	if err != nil {
+		return nil, err
+	}
+	if session.Merge == nil {
+		return nil, fault.New(fault.Bug, "plugin %s doesn't merge what tasks left", s.author.Name)
+	}
+	return session.Merge(stream.Context(), tasks)
+}

@@ -60,7 +60,7 @@ func sinkOf[C any](p sink.Plugin[C]) plugged {
 			return wire.Prepared{}, err
 		}
 		r, err := p.Prepare(c)
-		return wire.Prepared{Target: r.Target, Lanes: max(1, r.Lanes), Needs: r.Needs, Record: r.Record, Manifest: r.Manifest}, err
+		return wire.Prepared{Target: r.Target, Lanes: max(1, r.Lanes), Needs: r.Needs, Record: r.Record, Manifest: r.Manifest, Fenced: r.Fenced}, err
 	}
 	out.onSink = func(ctx context.Context, c settings, st sink.State) (sink.Sink, error) {
 		config, err := decoded[C](c)

@@ -43,17 +43,31 @@ func author[C any](p Plugin[C], log *slog.Logger) (wire.Author, error) {
 			return wire.Prepared{}, err
 		}
 		r, err := p.Prepare(c)
-		return wire.Prepared{Target: r.Target, Lanes: r.Lanes, Needs: r.Needs, Record: r.Record, Manifest: r.Manifest}, err
+		return wire.Prepared{Target: r.Target, Lanes: r.Lanes, Needs: r.Needs, Record: r.Record, Manifest: r.Manifest, Fenced: r.Fenced}, err
 	}
 	a.Open = func(ctx context.Context, o wire.Opening) (*wire.Session, error) {
 		var config C
 		if err := spec.DecodeWith(o.Config, &config, spec.Vault{Value: o.Secret, Store: o.Store}); err != nil {
 			return nil, err
 		}
+		fence := Fence(o.Sink.Fence)
+		if err := fence.check(); err != nil {
+			return nil, err
+		}
+		if fence != (Fence{}) {
+			r, err := p.Prepare(config)
+			if err != nil {
+				return nil, err
+			}
+			if !r.Fenced {
+				return nil, fault.New(fault.Config, "plugin %s can't share its target %s with other machines", p.Name, r.Target).
+					WithHint("run with engine: {type: local}")
+			}
+		}
 		s, err := p.Open(ctx, config, State{
 			Name: o.Name, Pipeline: o.Sink.Pipeline, Checkpoint: o.Sink.Checkpoint,
 			Known: o.Sink.Known, Adopt: o.Sink.Adopt, Rewrite: o.Sink.Rewrite,
-			Log: log.With("session", o.Name), Spool: o.Spool, Store: o.Sink.Store,
+			Log: log.With("session", o.Name), Spool: o.Spool, Store: o.Sink.Store, Fence: fence,
 		})
 		if err != nil {
 			return nil, err
@@ -84,5 +98,27 @@ func session(s Sink) *wire.Session {
 	if c, ok := s.(Committer); ok {
 		w.Committed = func(ctx context.Context, b []byte) error { return c.Committed(ctx, b) }
 	}
+	if m, ok := s.(Merger); ok {
+		w.Merge = func(ctx context.Context, tasks []wire.TaskCheckpoint) ([]byte, error) {
+			list := make([]TaskCheckpoint, len(tasks))
+			for i, t := range tasks {
+				list[i] = TaskCheckpoint{Task: t.Task, Fence: t.Fence, Checkpoint: t.Checkpoint, Done: t.Done}
+			}
+			return m.Merge(ctx, list)
+		}
+	}
 	return w
+}
+
+// check refuses what can't stand in a name.
+func (f Fence) check() error {
+	ok := (f.Task == "") == (f.Number == 0) && len(f.Task) <= 64
+	for i := range len(f.Task) {
+		c := f.Task[i]
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	if !ok {
+		return fault.New(fault.Bug, "the host opened a session with the fence %d of the task %q", f.Number, f.Task)
+	}
+	return nil
 }

@@ -38,6 +38,10 @@ type Prepared struct {
 	// them back, as `rehash` wants. The receipt's path is the row's, or, where
 	// a message makes several files, the folder that they stand in.
 	Manifest bool
+
+	// Fenced says that a session heeds State.Fence: several machines may then
+	// write to Target at once, a task each.
+	Fenced bool
 }
 
 // Checkpoint is a sink's own opaque token for what it has made durable. nil
@@ -55,9 +59,41 @@ type State struct {
 	Log        *slog.Logger
 	Spool      *message.Spool
 
+	// Fence is zero where the session has the Target for itself. Else it
+	// writes for one owner of one task, while others write for other tasks;
+	// only a sink that says Fenced gets one.
+	Fence Fence
+
 	// Store is the socket of the store of objects where the sink's path is the
 	// address of a bucket, for pkg/target: hand it on in target.Owner.
 	Store string
+}
+
+// Fence tells the owners of tasks apart, where the work on one Target is
+// divided among machines. A task has one owner at a time; but one who was cut
+// off may go on without knowing that the task is another's by now, and what he
+// has sent may arrive later still. So a session with a fence
+//
+//   - writes everything to names that carry the fence, so that no owner's output
+//     ever takes the place of another's;
+//   - opens with the checkpoint of an earlier owner, and leaves what that doesn't
+//     name where it is: Merge clears it away;
+//   - shares with others only what is the same for all of them, as the marker
+//     of the Target, made on a condition.
+//
+// A checkpoint names what counts, and the host keeps only those of owners who
+// have the task.
+type Fence struct {
+	Task   string // names the task: at most 64 of a-z, 0-9 and "-"
+	Number uint64 // of the owner: a later owner of the task has a higher one
+}
+
+// TaskCheckpoint is what counts of a task.
+type TaskCheckpoint struct {
+	Task       string
+	Fence      uint64     // number of the last owner's fence
+	Checkpoint Checkpoint // of the last commit; nil: nothing was ever committed
+	Done       bool       // the last owner ended the task, and writes no more
 }
 
 // Receipt says where a message went.
@@ -97,4 +133,19 @@ type Sink interface {
 // crash: then Open with that checkpoint rolls forward.
 type Committer interface {
 	Committed(ctx context.Context, c Checkpoint) error
+}
+
+// Merger is an optional power of a sink that says Fenced. Merge makes of what
+// tasks left in the Target what one session would have left, but for names that
+// carry a fence: what stands in one file, as an index or a manifest, is made of
+// what the checkpoints name, in the order of tasks. What no checkpoint names is
+// removed where it is of a task in tasks and of a lower fence than its last, or
+// of its last and the task is done. Output of other tasks stays.
+//
+// The session was opened without a fence, with the checkpoint that the last
+// Merge returned; nil: there was none. Sessions with fences may run meanwhile.
+// Merging again, with other tasks or the same, makes all of it anew. Committed
+// is called when the returned checkpoint is kept.
+type Merger interface {
+	Merge(ctx context.Context, tasks []TaskCheckpoint) (Checkpoint, error)
 }

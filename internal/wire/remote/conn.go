@@ -193,6 +193,6 @@ func (c *Conn) Prepare(ctx context.Context, name string, config []byte) (wire.Pr
 	}
 	return wire.Prepared{
 		Target: p.GetTarget(), Lanes: max(1, int(p.GetLanes())), Needs: needs(p.GetNeeds()), Record: p.GetRecord(),
-		Changes: p.GetChanges(), NeedsWhole: p.GetNeedsWhole(), Manifest: p.GetManifest(),
+		Changes: p.GetChanges(), NeedsWhole: p.GetNeedsWhole(), Manifest: p.GetManifest(), Fenced: p.GetFenced(),
 	}, nil
 }

@@ -6,13 +6,14 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/internal/wire"
+	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/sink"
 )
 
 // Sink is a session of a sink plugin.
 type Sink struct {
 	session
-	committer bool
+	committer, merger bool
 }
 
 // OpenSink opens a session of a sink. Name, Log and Spool of state aren't
@@ -22,16 +23,21 @@ func (c *Conn) OpenSink(ctx context.Context, spec Spec, state sink.State) (*Sink
 	if err != nil {
 		return nil, err
 	}
-	session, _, err := c.open(ctx, spec, &pluginpb.SinkState{
+	sent := &pluginpb.SinkState{
 		Pipeline: state.Pipeline, Checkpoint: state.Checkpoint,
 		Known: state.Known, Adopt: state.Adopt, Rewrite: state.Rewrite,
 		Store: state.Store,
-	})
+	}
+	fenced := state.Fence != sink.Fence{}
+	if fenced {
+		sent.Fence = &pluginpb.Fence{Task: state.Fence.Task, Number: state.Fence.Number}
+	}
+	session, opened, err := c.open(ctx, spec, sent)
 	if err != nil {
 		return nil, err
 	}
-	session.merges = state.Store != "" // an index in a bucket is read and written once
-	return &Sink{session, slices.Contains(d.Capabilities, wire.CapabilityCommitter)}, nil
+	session.merges = state.Store != "" && !fenced // an index in a bucket is read and written once
+	return &Sink{session, slices.Contains(d.Capabilities, wire.CapabilityCommitter), opened.GetMerger()}, nil
 }
 
 // Flush makes every Put that was answered durable. No Put may be between its
@@ -57,6 +63,40 @@ func (s *Sink) Committed(ctx context.Context, checkpoint sink.Checkpoint) error 
 		return s.conn.lost(ctx, err)
 	}
 	return s.conn.error(r.GetError())
+}
+
+// mergeBatch is about how many octets of checkpoints stand in one request.
+const mergeBatch = 1 << 20
+
+// Merge makes one of what tasks left in the target, where the sink has the
+// power of sink.Merger. It may take long: only the context bounds it.
+func (s *Sink) Merge(ctx context.Context, tasks []sink.TaskCheckpoint) (sink.Checkpoint, error) {
+	if !s.merger {
+		return nil, fault.New(fault.Config, "%s merges nothing that tasks left", s.conn.o.Peer).
+			WithHint("update the plugin, or run with engine: {type: local}")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := s.conn.sink.Merge(ctx)
+	if err != nil {
+		return nil, s.conn.lost(ctx, err)
+	}
+	req, octets := &pluginpb.MergeRequest{Session: s.number}, 0
+	for _, t := range tasks {
+		if octets += 64 + len(t.Task) + len(t.Checkpoint); octets > mergeBatch && len(req.Tasks) > 0 {
+			if stream.Send(req) != nil {
+				break // the answer says why
+			}
+			req, octets = &pluginpb.MergeRequest{}, 0
+		}
+		req.Tasks = append(req.Tasks, &pluginpb.TaskCheckpoint{Task: t.Task, Number: t.Fence, Checkpoint: t.Checkpoint, Done: t.Done})
+	}
+	_ = stream.Send(req) // as above
+	r, err := stream.CloseAndRecv()
+	if err != nil {
+		return nil, s.conn.lost(ctx, err)
+	}
+	return sink.Checkpoint(r.Checkpoint), s.conn.error(r.GetError())
 }
 
 // Close ends the session. All lanes are closed before.

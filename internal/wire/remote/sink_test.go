@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -272,6 +273,7 @@ func TestSinkState(t *testing.T) {
 	t.Parallel()
 	for _, want := range []wire.SinkState{
 		{}, {Pipeline: "p", Checkpoint: []byte("c"), Known: true, Adopt: true, Rewrite: true}, {Checkpoint: []byte{}},
+		{Fence: wire.Fence{Task: "3f9a", Number: 1<<63 + 5}, Store: "/run/store"},
 	} {
 		var got wire.SinkState
 		a := sinkOf(wire.Session{})
@@ -281,10 +283,47 @@ func TestSinkState(t *testing.T) {
 		}
 		_, err := connect(t, a).OpenSink(t.Context(), remote.Spec{}, sink.State{
 			Pipeline: want.Pipeline, Checkpoint: want.Checkpoint, Known: want.Known, Adopt: want.Adopt, Rewrite: want.Rewrite,
+			Store: want.Store, Fence: sink.Fence(want.Fence),
 		})
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Error(err, diff)
 		}
+	}
+}
+
+// More tasks than one request takes are merged by one call, in their order.
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	var got []wire.TaskCheckpoint
+	s := openSink(t, wire.Session{Merge: func(_ context.Context, tasks []wire.TaskCheckpoint) ([]byte, error) {
+		if len(tasks) == 0 {
+			return nil, fault.New(fault.Full, "nothing to merge")
+		}
+		got = tasks
+		return []byte("merged"), nil
+	}})
+	var want []wire.TaskCheckpoint
+	var tasks []sink.TaskCheckpoint
+	for i := range 70 {
+		w := wire.TaskCheckpoint{Task: fmt.Sprint("t", i), Fence: uint64(i) << 40, Done: i%2 == 0}
+		if i%3 > 0 {
+			w.Checkpoint = bytes.Repeat([]byte{byte(i)}, i%3>>1<<16)
+		}
+		want = append(want, w)
+		tasks = append(tasks, sink.TaskCheckpoint{Task: w.Task, Fence: w.Fence, Checkpoint: w.Checkpoint, Done: w.Done})
+	}
+	cp, err := s.Merge(t.Context(), tasks)
+	if err != nil || string(cp) != "merged" {
+		t.Errorf("merged as %q, %v", cp, err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%d tasks came, not as the %d that were sent", len(got), len(want))
+	}
+	if _, err := s.Merge(t.Context(), nil); !fault.Is(err, fault.Full) {
+		t.Errorf("the sink's own error came as %v", err)
+	}
+	if _, err := openSink(t, wire.Session{}).Merge(t.Context(), tasks); !fault.Is(err, fault.Config) {
+		t.Errorf("a sink that merges nothing: %v", err)
 	}
 }
 
