@@ -89,6 +89,9 @@ const (
 
 // Exit returns the exit code of the run: the gravest that applies.
 func (r *Result) Exit() int {
+	if fault.Is(r.Err, fault.Throttled) && !r.Stopped {
+		return ExitParked // a sink's server asked to slow down, for longer than anybody waits
+	}
 	if r.Err != nil || r.Stopped {
 		return ExitStopped
 	}

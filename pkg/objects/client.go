@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"math/rand/v2"
@@ -25,7 +26,7 @@ type Bucket struct {
 	http     *http.Client
 
 	// Patience is how long a call goes on where the server is not to be
-	// reached or asks to slow down.
+	// reached or asks to slow down: three minutes, or as the address says.
 	Patience time.Duration
 }
 
@@ -54,13 +55,25 @@ func Dial(socket string, l Location) (*Bucket, error) {
 		return nil, fault.New(fault.Config, "%s is in a store of objects, and this program was given none", l.Target).
 			WithHint("update the pipeline command; or write to a folder").WithKey("path")
 	}
-	return &Bucket{location: l, Patience: patience, http: &http.Client{Transport: &http.Transport{
+	quiet := storeSilence
+	if l.Silence > 0 {
+		quiet = l.Silence
+	}
+	b := &Bucket{location: l, Patience: patience, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			c, err := (&net.Dialer{Timeout: quiet}).DialContext(ctx, "unix", socket)
+			if err != nil {
+				return nil, err
+			}
+			return Moving(c, quiet), nil
 		},
-		MaxIdleConnsPerHost: 256, DisableCompression: true,
+		MaxIdleConnsPerHost: 256, IdleConnTimeout: quiet / 2, DisableCompression: true,
 		WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10,
-	}}}, nil
+	}}}
+	if l.Patience > 0 {
+		b.Patience = l.Patience
+	}
+	return b, nil
 }
 
 // Location returns the place that it was made with.
@@ -200,6 +213,16 @@ func (b *Bucket) List(ctx context.Context, prefix string, level bool) iter.Seq2[
 	}
 }
 
+// lost is the error of a call on which the store's process, not the server
+// behind it, gave no answer.
+func (b *Bucket) lost(err error, what, name string) error {
+	if s := Silence(err); s > 0 {
+		return fault.New(fault.Unavailable, "%s %s: the store of objects (the process pipeline-store-objects) has said nothing for %s: %w", what, b.place(name), s, err).
+			WithHint("see whether that process is stopped, or the machine overloaded; run again: it goes on where it stopped")
+	}
+	return fault.New(fault.Unavailable, "%s %s: the store of objects (the process pipeline-store-objects) didn't answer: %w", what, b.place(name), err)
+}
+
 // wrap tells an error of a stream as one of the object that it was of.
 func (b *Bucket) wrap(err error, what, name string) error {
 	return fault.Wrap(fault.Unavailable, err, "%s %s in %s", what, name, b.location.Target)
@@ -230,8 +253,8 @@ func (b *Bucket) try(ctx context.Context, c call) (*http.Response, error) {
 		}
 		pause := min(firstPause<<min(n, 10), longestPause)
 		pause = max(pause/2+rand.N(pause/2), f.RetryAfter)
-		if time.Since(begun)+pause > b.Patience {
-			return nil, err
+		if took := time.Since(begun); took+pause > b.Patience {
+			return nil, exhausted(f, n+1, took)
 		}
 		select {
 		case <-time.After(pause):
@@ -239,6 +262,17 @@ func (b *Bucket) try(ctx context.Context, c call) (*http.Response, error) {
 			return nil, err
 		}
 	}
+}
+
+// exhausted returns the error of the last of several tries.
+func exhausted(f *fault.Error, tries int, took time.Duration) error {
+	if tries == 1 {
+		return f
+	}
+	w := *f
+	w.Text = fmt.Sprintf("%s (tried %d times in %s)", f.Text, tries, took.Round(time.Second))
+	w.Err = f
+	return &w
 }
 
 // once calls one time. The body of an answer that isn't wanted is read and
@@ -273,7 +307,7 @@ func (b *Bucket) once(ctx context.Context, c call) (*http.Response, error) {
 		if errors.As(err, &u) {
 			err = u.Err // without the address of the socket
 		}
-		return nil, fault.New(fault.Unavailable, "%s %s in %s: the store of objects didn't answer: %w", c.what, c.name, b.location.Target, err)
+		return nil, b.lost(err, c.what, c.name)
 	}
 	if r.StatusCode < http.StatusBadRequest {
 		if !c.answer {

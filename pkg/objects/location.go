@@ -13,6 +13,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
@@ -21,11 +22,21 @@ import (
 // is for trying it out: a folder that is used as a bucket.
 var schemes = []string{"s3", "gs", "azblob", "file"}
 
+// ParameterSilence is the parameter of an address for Location.Silence.
+const ParameterSilence = "silence"
+
 // Location is a place in a bucket.
 type Location struct {
 	Bucket string // address of the bucket with its parameters, as the store takes it
 	Prefix string // of the keys, without "/" at either end; empty: the whole bucket
 	Target string // the place without parameters: what the ledger and people know it by
+
+	// Patience is the parameter patience: how long a call goes on where the
+	// server is not to be reached or asks to slow down; 0: not given.
+	Patience time.Duration
+	// Silence is the parameter silence: how long a server may say nothing at
+	// all before a connection is given up; 0: not given. The store reads it too.
+	Silence time.Duration
 }
 
 // IsAddress reports whether a path is the address of a place in a bucket. A
@@ -68,7 +79,18 @@ func Parse(address string) (Location, error) {
 		l.Prefix = strings.TrimPrefix(path.Clean("/"+u.Path), "/")
 		l.Target = strings.TrimSuffix(l.Bucket+"/"+l.Prefix, "/")
 	}
-	if query := u.Query(); len(query) > 0 {
+	query := u.Query()
+	for name, to := range map[string]*time.Duration{"patience": &l.Patience, ParameterSilence: &l.Silence} {
+		text := query.Get(name)
+		if text == "" {
+			continue
+		}
+		if *to, err = time.ParseDuration(text); err != nil || *to < time.Second {
+			return wrong("write it as "+name+"=5m", "%s: the parameter %s is %q (expected a time of at least 1s)", shown, name, text)
+		}
+	}
+	query.Del("patience")
+	if len(query) > 0 {
 		l.Bucket += "?" + query.Encode()
 	}
 	return l, nil

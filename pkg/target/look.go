@@ -29,7 +29,7 @@ func Look(ctx context.Context, address string, file bool, store string) (*Place,
 	if p.bucket, err = objects.Dial(store, l); err != nil {
 		return nil, err
 	}
-	p.bucket.Patience = openPatience
+	p.bucket.Patience = min(p.bucket.Patience, openPatience)
 	if err := p.bucket.Check(ctx); err != nil {
 		p.bucket.Close()
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -70,6 +71,14 @@ func (p *Place) Parts(ctx context.Context, stem string, list []Part) (*Parts, er
 		}
 	}
 	for name, octets := range sizes {
+		// A listing may lag behind what was written: the object itself decides.
+		i, err := p.bucket.Stat(ctx, p.books+name)
+		if err != nil && !errors.Is(err, ErrMissing) {
+			return nil, err
+		}
+		if err == nil && i.Size == octets {
+			continue
+		}
 		return nil, fault.New(fault.Config, "%s in the target %s isn't there with the %d octets that the ledger committed: the target isn't as it was left", name, p.name, octets).
 			WithHint("put the target back as it was, or write everything anew with --rewrite").WithKey("path")
 	}

@@ -53,7 +53,7 @@ func TakeObjects(ctx context.Context, address string, file bool, o Owner) (*Plac
 		return nil, err
 	}
 	patience := p.bucket.Patience
-	p.bucket.Patience = openPatience
+	p.bucket.Patience = min(patience, openPatience)
 	if err := p.take(ctx, object, o); err != nil {
 		p.bucket.Close()
 		return nil, err

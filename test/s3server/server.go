@@ -5,8 +5,10 @@ package s3server
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -31,8 +33,11 @@ const (
 type Server struct {
 	URL    string // of the proxy
 	Folder string // a folder in it is a bucket
+	CA     string // file with the authority that signed the proxy's certificate; empty: it speaks no TLS
 
 	proxy *httptest.Server
+	spawn func() // starts the server itself
+	kill  func() // kills it
 
 	mu     sync.Mutex
 	trip   time.Duration              // before an answer
@@ -45,11 +50,16 @@ type Mishap int
 
 // The mishaps.
 const (
-	None     Mishap = iota
-	SlowDown        // 503 SlowDown, as S3 answers
-	Broken          // 500 InternalError, the request wasn't done
-	CutOff          // the connection ends before the request is done
-	CutAfter        // the connection ends after it was done: nobody hears of it
+	None      Mishap = iota
+	SlowDown         // 503 SlowDown, as S3 answers
+	Broken           // 500 InternalError, the request wasn't done
+	CutOff           // the connection ends before the request is done
+	CutAfter         // the connection ends after it was done: nobody hears of it
+	Silent           // the request is taken, and nothing ever answered
+	Forbidden        // 403 AccessDenied
+	Refused          // 400 InvalidRequest, as for a key that the server doesn't like
+	Expired          // 400 ExpiredToken
+	Trickling        // it is done, and answered ten octets at a time
 )
 
 // Executable returns where the server's program is, or an error that says how
@@ -79,6 +89,18 @@ func Executable() (string, error) {
 // Start starts a server with the buckets, until the test ends.
 func Start(t testing.TB, buckets ...string) *Server {
 	t.Helper()
+	return start(t, false, buckets)
+}
+
+// StartTLS is Start with a proxy that speaks TLS, with a certificate of an
+// authority that nobody knows.
+func StartTLS(t testing.TB, buckets ...string) *Server {
+	t.Helper()
+	return start(t, true, buckets)
+}
+
+func start(t testing.TB, secure bool, buckets []string) *Server {
+	t.Helper()
 	program, err := Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -96,23 +118,27 @@ func Start(t testing.TB, buckets ...string) *Server {
 	}
 	socket := filepath.Join(dir, "s3.sock")
 	var said output
-	cmd := exec.Command(program, "--port", socket, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet",
-		"posix", s.Folder)
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // it is killed
-		close(ended)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
 	dial := func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", socket) }
-	await(t, ended, &said, dial)
+	s.spawn = func() {
+		cmd := exec.Command(program, "--port", socket, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet",
+			"posix", s.Folder)
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() {
+			_ = cmd.Wait() // it is killed
+			close(ended)
+		}()
+		s.kill = func() {
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+		await(t, ended, &said, dial)
+	}
+	s.spawn()
+	t.Cleanup(func() { s.kill() })
 	to, err := url.Parse("http://s3.test")
 	if err != nil {
 		t.Fatal(err)
@@ -128,11 +154,30 @@ func Start(t testing.TB, buckets ...string) *Server {
 		},
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
-	s.proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(reverse, w, r) }))
+	s.proxy = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(reverse, w, r) }))
+	s.proxy.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that don't trust it are part of the tests
+	if secure {
+		s.proxy.StartTLS()
+		s.CA = filepath.Join(dir, "ca.pem")
+		b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.proxy.Certificate().Raw})
+		if err := os.WriteFile(s.CA, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		s.proxy.Start()
+	}
 	t.Cleanup(s.proxy.Close)
 	s.URL = s.proxy.URL
 	return s
 }
+
+// Kill kills the server itself; what it had begun stays as it is. Calls are
+// cut off until Restart. One goroutine calls the two, and not when the test
+// ends.
+func (s *Server) Kill() { s.kill() }
+
+// Restart starts the server again, over the same folder.
+func (s *Server) Restart() { s.spawn() }
 
 // await waits until the server takes calls.
 func await(t testing.TB, ended <-chan struct{}, said *output, dial func(context.Context) (net.Conn, error)) {
@@ -236,6 +281,17 @@ func (s *Server) serve(next http.Handler, w http.ResponseWriter, r *http.Request
 		refuse(w, r, http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.")
 	case Broken:
 		refuse(w, r, http.StatusInternalServerError, "InternalError", "We encountered an internal error. Please try again.")
+	case Forbidden:
+		refuse(w, r, http.StatusForbidden, "AccessDenied", "Access Denied")
+	case Refused:
+		refuse(w, r, http.StatusBadRequest, "InvalidRequest", "The key is not welcome.")
+	case Expired:
+		refuse(w, r, http.StatusBadRequest, "ExpiredToken", "The provided token has expired.")
+	case Silent:
+		_, _ = io.Copy(io.Discard, r.Body) // else nobody notices that the client has gone
+		<-r.Context().Done()
+	case Trickling:
+		next.ServeHTTP(&trickle{w}, r)
 	case CutOff:
 		panic(http.ErrAbortHandler)
 	case CutAfter:
@@ -252,6 +308,23 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, code, text strin
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(status)
 	fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>%s</Code><Message>%s</Message></Error>", code, text)
+}
+
+// trickle writes ten octets at a time, with pauses.
+type trickle struct{ http.ResponseWriter }
+
+// Write implements http.ResponseWriter.
+func (w *trickle) Write(p []byte) (int, error) {
+	for done := 0; done < len(p); done += 10 {
+		if _, err := w.ResponseWriter.Write(p[done:min(done+10, len(p))]); err != nil {
+			return done, err
+		}
+		if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+			return done, err
+		}
+		time.Sleep(50 * time.Millisecond) // that is what is tested
+	}
+	return len(p), nil
 }
 
 // output is what the server said.

@@ -87,9 +87,11 @@ var (
 	slowDown  = []string{"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "ServerBusy", "rateLimitExceeded", "userRateLimitExceeded"}
 	bucketOut = []string{"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "ContainerBeingDeleted"}
 	noEntry   = []string{
-		"AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
+		"AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken", "TokenRefreshRequired",
 		"AuthenticationFailed", "AuthorizationFailure", "AuthorizationPermissionMismatch", "RequestTimeTooSkewed", "forbidden", "authError",
 	}
+	// expired are those of noEntry that new credentials mend.
+	expired   = []string{"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 	elsewhere = []string{"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
 	// brokenOff is that an upload didn't come whole, or that its parts are gone:
 	// the answer to its end may have been lost, or somebody aborted it. It is
@@ -169,6 +171,9 @@ func unanswered(err error) objects.Failure {
 	f := objects.Failure{Class: fault.Unavailable, Text: text}
 	var dns *net.DNSError
 	switch {
+	case objects.Silence(err) > 0:
+		f.Text = "the server said nothing for " + objects.Silence(err).String() + ": " + text
+		f.Hint = "see whether the server is well, and run again: it goes on where it stopped; silence=10m in the address waits longer"
 	case errors.Is(err, context.Canceled):
 	case errors.Is(err, fs.ErrNotExist), gcerrors.Code(err) == gcerrors.NotFound:
 		f.Missing = true

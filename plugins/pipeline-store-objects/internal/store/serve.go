@@ -74,13 +74,16 @@ func Handler(log *slog.Logger) http.Handler {
 		"GET " + objects.PathCheck:     check,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			b, err := s.bucket(r.Header.Get(objects.HeaderBucket))
+			address := r.Header.Get(objects.HeaderBucket)
+			beats := begin(w, objects.Beat(silenceIn(address)))
+			defer beats.end()
+			b, err := s.bucket(address)
 			if err == nil {
-				err = f(b, w, r)
+				err = f(b, beats, r)
 			}
 			if err != nil {
 				_, _ = io.Copy(io.Discard, r.Body) // an answer before the body's end would be lost with the connection
-				objects.WriteFailure(w, failure(err))
+				objects.WriteFailure(beats, failure(err))
 			}
 		})
 	}
