@@ -35,6 +35,7 @@ type document struct {
 	Sources     []sourceDoc     `json:"sources" required:"true" doc:"where messages come from"`
 	Stages      []stages.Config `json:"stages" doc:"what each message passes, in order"`
 	Sinks       []sinkDoc       `json:"sinks" required:"true" doc:"where messages go"`
+	Engine      Engine          `json:"engine" doc:"who does the work"`
 	Report      Report          `json:"report" doc:"what a run did, written at its end"`
 	Custody     *Custody        `json:"custody" doc:"evidence of what was exported: manifests, a signed record of each run"`
 }
@@ -89,8 +90,13 @@ type File struct {
 	Plugins     []*PluginConfig // of each stage; nil where it is no plugin
 	Sinks       []Sink
 	BadRows     []BadRow // of the tables, in their order
+	Engine      Engine
 	Report      Report
 	Custody     *Custody // nil: none is kept
+
+	// Sum is the hash of the file's text and of its tables', as they were read:
+	// who has another works on something else.
+	Sum string
 
 	root *node
 }
@@ -203,11 +209,18 @@ func ParseWith(path string, data []byte, readFile func(path string) ([]byte, err
 		r.fail(root.line, root.column, "", "expected a mapping with version, sources and sinks, found %s", root.kind)
 		return nil, r.problems
 	}
-	b := &builder{reader: r, root: root, readFile: readFile, said: map[string]bool{}, tables: map[string]*table{}}
+	read := [][]byte{data}
+	noting := func(path string) ([]byte, error) {
+		text, err := readFile(path)
+		read = append(read, text)
+		return text, err
+	}
+	b := &builder{reader: r, root: root, readFile: noting, said: map[string]bool{}, tables: map[string]*table{}}
 	for _, p := range r.problems {
 		b.said[p.Key] = true
 	}
 	f := b.build(path)
+	f.Sum = sum(read)
 	if len(r.problems) > 0 {
 		r.problems.Sort()
 		return f, r.problems
@@ -241,7 +254,7 @@ func (b *builder) build(path string) *File {
 	for _, e := range parts(spec.Decode(raw.Bytes(), &doc, nil)) {
 		b.decoding(e)
 	}
-	f := &File{Path: path, Name: doc.Name, State: doc.State, Timezone: time.UTC, Concurrency: doc.Concurrency, Report: doc.Report, Custody: doc.Custody, root: b.root}
+	f := &File{Path: path, Name: doc.Name, State: doc.State, Timezone: time.UTC, Concurrency: doc.Concurrency, Engine: doc.Engine, Report: doc.Report, Custody: doc.Custody, root: b.root}
 	if doc.Version != 1 && b.root.get("version") != nil {
 		b.at("version", "this program reads version 1")
 	}
@@ -265,6 +278,7 @@ func (b *builder) build(path string) *File {
 	b.stages(f, doc.Stages, vars)
 	b.sinks(f, doc.Sinks, vars)
 	b.proof(f)
+	b.engine(f)
 	return f
 }
 
@@ -344,7 +358,7 @@ func (b *builder) references(key string, n *node) {
 }
 
 var (
-	evaluated = regexp.MustCompile(`^(state$|sources\[\d+\]\.(name$|vars\.)|(sources|stages|sinks)\[\d+\]\.config[.\[])`)
+	evaluated = regexp.MustCompile(`^(state$|engine\.(url|credentials|objects)$|sources\[\d+\]\.(name$|vars\.)|(sources|stages|sinks)\[\d+\]\.config[.\[])`)
 	ofSource  = regexp.MustCompile(`^sources\[\d+\]`)
 	ofSink    = regexp.MustCompile(`^sinks\[\d+\]\.config[.\[]`)
 )
@@ -528,20 +542,11 @@ func (f *File) SettleState(ctx context.Context, v Values) error {
 // evaluated becomes a bad row. The error is Problems.
 func (f *File) Settle(ctx context.Context, v Values) error {
 	var problems Problems
-	settle := func(key string, v Values) string {
-		n, line, column, whole := f.root.locate(key)
-		if !whole {
-			return ""
-		}
-		s, err := evalText(ctx, n, v)
-		if err != nil {
-			problems = append(problems, Problem{f.Path, line, column, key, err.Error()})
-		}
-		return s
-	}
+	settle := f.settler(ctx, &problems)
 	if err := f.SettleState(ctx, v); err != nil {
 		problems = err.(Problems)
 	}
+	f.settleEngine(settle, v)
 	f.Sources = slices.DeleteFunc(f.Sources, func(s Source) bool {
 		before := len(problems)
 		v := v
