@@ -70,9 +70,9 @@ sources:
   - {name: a, plugin: imap, limit: 5}
   - {name: b, plugin: imap, after: {flag: '\Seen'}}
 stages:
-  - {name: once, dedupe: content}
   - {name: few, limit: 10}
   - {name: each, limit: {messages: 10, per: mailbox}}
+  - {name: once, dedupe: content}
 sinks: [{name: s, plugin: eml}]
 `
 	f, err := config.Parse("p.yaml", []byte(text))
@@ -80,12 +80,12 @@ sinks: [{name: s, plugin: eml}]
 		t.Fatal(err)
 	}
 	got := errors.Join(f.CheckShared()...).Error()
-	for _, want := range []string{"stages[0].dedupe", "stages[1].limit", "sources[0].limit", "sources[1].after", "custody"} {
+	for _, want := range []string{"stages[0].limit", "stages[2].dedupe", "sources[0].limit", "sources[1].after", "custody"} {
 		if !strings.Contains(got, want+": ") {
 			t.Errorf("%s isn't refused in:\n%s", want, got)
 		}
 	}
-	if strings.Contains(got, "stages[2]") {
+	if strings.Contains(got, "stages[1]") {
 		t.Errorf("a limit per mailbox is refused:\n%s", got)
 	}
 }

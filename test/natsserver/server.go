@@ -57,7 +57,7 @@ func Executable() (string, error) {
 		if path == "" {
 			continue
 		}
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 { // a build that broke off leaves nothing
 			return path, nil
 		}
 	}

@@ -1,0 +1,158 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mailhaul/pipeline/internal/cluster/lease"
+	"github.com/mailhaul/pipeline/test/natsserver"
+)
+
+// ttl is long enough for a loaded machine to update in time.
+const ttl = 3 * time.Second
+
+func bucket(t *testing.T, s *natsserver.Server) jetstream.KeyValue {
+	t.Helper()
+	kv, err := s.Connect(t).CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "leases", TTL: ttl})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kv
+}
+
+// take waits until the lease is to be had.
+func take(ctx context.Context, t *testing.T, k *lease.Keeper, key string) *lease.Lease {
+	t.Helper()
+	for {
+		l, err := k.Take(ctx, key)
+		if err == nil {
+			return l
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		if !errors.Is(err, lease.ErrHeld) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestOneOwnerAtATime(t *testing.T) {
+	t.Parallel()
+	s := natsserver.Start(t)
+	kv := bucket(t, s)
+	var owners atomic.Int32
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var fences []uint64
+	for range 4 {
+		wg.Go(func() {
+			k := lease.NewKeeper(kv, ttl, "someone")
+			for range 5 {
+				l := take(t.Context(), t, k, "a")
+				if n := owners.Add(1); n != 1 {
+					t.Errorf("%d own it at once", n)
+				}
+				mu.Lock()
+				if n := len(fences); n > 0 && fences[n-1] >= l.Fence() {
+					t.Errorf("fence %d after %d", l.Fence(), fences[n-1])
+				}
+				fences = append(fences, l.Fence())
+				mu.Unlock()
+				owners.Add(-1)
+				if err := l.Release(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if len(fences) != 20 {
+		t.Errorf("it was taken %d times, want 20", len(fences))
+	}
+}
+
+// Slots are as many leases as there are, and one given back can be had again.
+func TestTakeOneOfSeveral(t *testing.T) {
+	t.Parallel()
+	kv := bucket(t, natsserver.Start(t))
+	k := lease.NewKeeper(kv, ttl, "a")
+	var taken []*lease.Lease
+	for range 3 {
+		l, err := k.TakeOne(t.Context(), "slot.x", 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken = append(taken, l)
+	}
+	if _, err := k.TakeOne(t.Context(), "slot.x", 3); !errors.Is(err, lease.ErrHeld) {
+		t.Fatalf("a fourth of three: %v", err)
+	}
+	if err := taken[1].Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.TakeOne(t.Context(), "slot.x", 3); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A lease lives on past its TTL while its owner does, and is told to who looks.
+func TestLeaseIsKept(t *testing.T) {
+	t.Parallel()
+	kv := bucket(t, natsserver.Start(t))
+	l := take(t.Context(), t, lease.NewKeeper(kv, ttl, "me"), "a")
+	updated := make(chan struct{}, 64)
+	l.Beside(func() { updated <- struct{}{} })
+	l.Tell([]byte(`{"n":1}`))
+	for range 7 { // the updates of more than one TTL
+		select {
+		case <-updated:
+		case <-l.Context().Done():
+			t.Fatalf("it was lost: %v", context.Cause(l.Context()))
+		}
+	}
+	e, err := kv.Get(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := lease.Read(e.Value())
+	if err != nil || v.Owner != "me" || string(v.Told) != `{"n":1}` {
+		t.Errorf("the key has %+v, %v", v, err)
+	}
+	if _, err := lease.NewKeeper(kv, ttl, "you").Take(t.Context(), "a"); !errors.Is(err, lease.ErrHeld) {
+		t.Errorf("another one takes it: %v", err)
+	}
+}
+
+// An owner that can't reach the server gives up before another one can begin.
+func TestLeaseIsLostInTime(t *testing.T) {
+	t.Parallel()
+	s := natsserver.Start(t)
+	kv := bucket(t, s)
+	l := take(t.Context(), t, lease.NewKeeper(kv, ttl, "a"), "a")
+	s.Nodes[0].Pause(t)
+	<-l.Context().Done()
+	if !errors.Is(context.Cause(l.Context()), lease.ErrLost) || !l.Lost() {
+		t.Errorf("it ended with %v", context.Cause(l.Context()))
+	}
+	s.Nodes[0].Resume(t)
+	next := take(t.Context(), t, lease.NewKeeper(kv, ttl, "b"), "a")
+	if next.Fence() <= l.Fence() {
+		t.Errorf("fence %d after %d", next.Fence(), l.Fence())
+	}
+	if err := l.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if next.Lost() {
+		t.Error("who lost the lease took it from its next owner")
+	}
+	if _, err := kv.Get(t.Context(), "a"); err != nil {
+		t.Errorf("the next owner's key is gone: %v", err)
+	}
+}
