@@ -31,7 +31,8 @@ type Ledger struct {
 	lock     *os.File
 	path     string
 	pipeline string
-	whole    bool // it was opened for writing, and nothing was wrong with it
+	whole    bool        // it was opened for writing, and nothing was wrong with it
+	file     os.FileInfo // of path when it was opened for writing; nil: it wasn't
 
 	mu sync.Mutex // one writer at a time: SQLite has one, and waiting here is cheaper
 
@@ -128,9 +129,15 @@ func (l *Ledger) open(ctx context.Context) error {
 	if broken != nil && broken.found.Size == 0 { // which SQLite would take for a new one
 		return l.wrap(&damage{"the file", broken}, "open")
 	}
+	// Made here, and never by a connection that is opened later: were the folder
+	// replaced meanwhile, that would begin another ledger in it. What keeps it
+	// from being made SQLite says, too.
+	if f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o644); err == nil {
+		f.Close()
+	}
 	// FULL: a commit survives a power cut, not only a crash (I3). Damage is
 	// to be an error, not a wrong answer: cell_size_check.
-	err = l.connect(url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}})
+	err = l.connect(url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}})
 	if err != nil {
 		return err
 	}
@@ -149,6 +156,9 @@ func (l *Ledger) open(ctx context.Context) error {
 	}
 	if err := l.unseal(ctx, broken); err != nil {
 		return err
+	}
+	if l.file, err = os.Stat(l.path); err != nil {
+		return disk.DiskError(err, "ledger %s: open", l.path)
 	}
 	l.whole = true
 	return nil
@@ -198,7 +208,7 @@ func (l *Ledger) Close() error {
 	var err error
 	if l.db != nil {
 		s, unsealed := seal{}, errors.New("it isn't whole")
-		if l.whole {
+		if l.whole && l.gone("seal") == nil {
 			s, unsealed = l.stamp(context.Background())
 		}
 		err = l.db.Close()
@@ -244,6 +254,10 @@ func (l *Ledger) write(ctx context.Context, tried string, f func(context.Context
 	}
 	if err := tx.Commit(); err != nil {
 		return l.wrap(err, tried)
+	}
+	// SQLite goes on in files that are removed: what isn't at its path isn't done (I3).
+	if err := l.gone(tried); err != nil {
+		return err
 	}
 	l.boxMu.Lock()
 	defer l.boxMu.Unlock()

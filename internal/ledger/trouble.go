@@ -83,6 +83,23 @@ func (l *Ledger) full() error {
 	return err
 }
 
+// gone returns an error of class Full where the ledger isn't at its path any
+// more, nil where it is, or was opened for reading only.
+func (l *Ledger) gone(tried string) error {
+	if l.file == nil {
+		return nil
+	}
+	there, err := os.Stat(l.path)
+	switch {
+	case err == nil && os.SameFile(l.file, there):
+		return nil
+	case err == nil:
+		err = errors.New("another file is in its place")
+	}
+	return fault.As(fault.Wrap(fault.Full, err, "ledger %s: %s: it was removed or moved away during the run", l.path, tried)).
+		WithHint("put the state directory back and run again; if it is gone for good, pipeline verify --rebuild makes a new ledger of what was exported")
+}
+
 // wrap classes SQLite's errors by their words; the driver's numbers would tie
 // us to one driver.
 func (l *Ledger) wrap(err error, tried string) error {
@@ -94,6 +111,8 @@ func (l *Ledger) wrap(err error, tried string) error {
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), contains(err, "interrupted"):
 		return fmt.Errorf("ledger %s: %s: %w", l.path, tried, err) // nobody's fault
+	case l.gone(tried) != nil:
+		return l.gone(tried)
 	case contains(err, "disk is full", "no space left", "disk I/O error"):
 		return fault.As(fault.Wrap(fault.Full, err, "ledger %s: %s", l.path, tried)).
 			WithHint(roomHint)

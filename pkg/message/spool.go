@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -139,8 +140,11 @@ func SpoolError(err error) error { return spoolError(err, "use the spool file") 
 // or a working disk helps.
 func spoolError(err error, tried string) error {
 	f := fault.Wrap(fault.Full, err, "%s", tried)
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fault.As(f).WithHint("make room on the disk, or set TMPDIR to another one")
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return fault.As(f).WithHint("make the directory, one that can be written to, or set TMPDIR to another one, and run again: it goes on where it stopped")
 	}
 	return f
 }

@@ -59,6 +59,8 @@ type Claim struct {
 	Books   string // absolute path of the books, made
 	Adopted bool   // there was something, now or earlier, and the user let us take it over
 	lock    *os.File
+	name    string // of the target, for the user
+	sink    string
 }
 
 // Take claims the target that the user knows as name and whose books are kept
@@ -67,7 +69,7 @@ type Claim struct {
 // that the mount point of an unmounted disk stays empty. Errors are of class
 // Config (it isn't ours), Unavailable (another process has it) or Full.
 func Take(ctx context.Context, name, books string, o Owner, occupied func() (string, error)) (*Claim, error) {
-	c := &Claim{Books: books}
+	c := &Claim{Books: books, name: name, sink: o.Sink}
 	read := func() (*marker, error) { return readMarker(books) }
 	if _, _, err := check(name, filepath.Join(books, markerName), o, read, occupied); err != nil {
 		return nil, err
@@ -104,6 +106,36 @@ func removeUnfinished(books string) error {
 		}
 	}
 	return DiskError(err, "clean up %s", books)
+}
+
+// Check returns an error of class Full where the target isn't at its path any
+// more: its folder, or its books, was removed or moved away, or another was put
+// or mounted in its place. Writing to files that are open goes on to succeed
+// then, so who promises that something is there asks after it was made durable
+// (I3). It costs two system calls.
+func (c *Claim) Check() error {
+	mine, err := c.lock.Stat()
+	if err != nil {
+		return DiskError(err, "look at the lock of the target %s", c.name)
+	}
+	there, err := os.Stat(c.lock.Name())
+	switch {
+	case err == nil && os.SameFile(mine, there):
+		return nil
+	case err == nil:
+		err = errors.New("another folder is in its place")
+	}
+	return fault.As(fault.Wrap(fault.Full, err, "the target %s was removed or moved away while the run wrote to it", c.name)).
+		WithHint("put it back and run again: it goes on where it stopped; if it is gone for good, write everything anew with --rewrite %s", c.sink)
+}
+
+// vanished returns what Check finds where an error says that something isn't
+// there.
+func (c *Claim) vanished(err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return c.Check()
 }
 
 // Release lets go of the lock. The marker stays.

@@ -138,7 +138,7 @@ func (d *Dir) Create() (*File, error) {
 	f.sum.Reset()
 	var err error
 	if f.h, err = d.disk.create(f.temp); err != nil {
-		return nil, DiskError(err, "make a temporary file in the target %s", d.root)
+		return nil, d.trouble(err, DiskError, "make a temporary file in the target %s", d.root)
 	}
 	return f, nil
 }
@@ -152,6 +152,15 @@ func (d *Dir) CreateFor(b *message.Body) (*File, error) {
 		f.body = b
 	}
 	return f, err
+}
+
+// trouble is what an error of the disk is to the user: that the target is gone,
+// where it is; else what was tried.
+func (d *Dir) trouble(err error, class func(err error, format string, args ...any) error, tried string, args ...any) error {
+	if gone := d.claim.vanished(err); gone != nil {
+		return gone
+	}
+	return class(err, tried, args...)
 }
 
 func (d *Dir) append(f *File, p []byte) error {
@@ -189,7 +198,7 @@ func (d *Dir) place(f *File, id message.ID, part, name string, modified time.Tim
 	if err != nil {
 		_ = d.disk.remove(f.temp)
 		d.free.Put(f)
-		return NameError(err, "write %s in the target %s", name, d.root)
+		return d.trouble(err, NameError, "write %s in the target %s", name, d.root)
 	}
 	size := f.size
 	d.free.Put(f)
@@ -242,7 +251,7 @@ func (d *Dir) note(name string) error {
 // nobody will write again: it stays failed.
 func (d *Dir) sync(names []string) error {
 	if d.failed == nil {
-		d.failed = DiskError(d.disk.sync(names), "make the files in the target %s durable", d.root)
+		d.failed = d.trouble(d.disk.sync(names), DiskError, "make the files in the target %s durable", d.root)
 	}
 	d.pending = d.pending[:0]
 	return d.failed
@@ -265,6 +274,9 @@ func (d *Dir) Flush(ctx context.Context) ([]byte, error) {
 		}
 		if err := d.sync(append(d.pending, ManifestName)); err != nil {
 			return nil, err
+		}
+		if d.failed = d.claim.Check(); d.failed != nil {
+			return nil, d.failed
 		}
 		d.changed = false
 	}

@@ -154,7 +154,7 @@ func (x *index) open(p point) error {
 // merge writes the next generation from what is committed, announces it, and
 // puts it in place. Lines that were written since the commit go on behind it.
 func (x *index) merge() error {
-	if err := errors.Join(x.file.write(), x.pending.write()); err != nil {
+	if err := errors.Join(x.claim.Check(), x.file.write(), x.pending.write()); err != nil {
 		return err
 	}
 	from := x.committed

@@ -130,6 +130,9 @@ func (x *index) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	defer x.mu.Unlock()
 	if x.failed == nil && x.changed {
 		x.failed = errors.Join(x.file.sync(), x.pending.sync())
+		if x.failed == nil {
+			x.failed = x.claim.Check()
+		}
 		x.changed = false
 	}
 	if x.failed != nil {
