@@ -34,6 +34,7 @@ func (e *Engine) commitLoop(ctx context.Context, ended <-chan struct{}) error {
 type flushed struct {
 	gen        int // 0: nothing durable
 	checkpoint sink.Checkpoint
+	refused    map[message.ID]error // what the target took back; see message.Refusals
 }
 
 // commit takes an epoch through the protocol of DESIGN §6: wait for its
@@ -136,10 +137,10 @@ func (e *Engine) flushAll(ctx context.Context, results []flushed, records bool) 
 			continue
 		}
 		wg.Go(func() {
-			gen, cp, err := o.flush(ctx)
+			gen, cp, refused, err := o.flush(ctx)
 			switch {
 			case err == nil:
-				results[i] = flushed{gen, cp}
+				results[i] = flushed{gen, cp, refused}
 			case ctx.Err() != nil, fault.Is(err, fault.Crashed):
 				// What was written is pending again; a dead sink is opened anew.
 			case fault.Is(err, fault.Full):
@@ -154,7 +155,8 @@ func (e *Engine) flushAll(ctx context.Context, results []flushed, records bool) 
 }
 
 // takeBack makes pending again what a sink wrote but never made durable: a
-// fate enters the ledger only under a checkpoint that covers it (I3).
+// fate enters the ledger only under a checkpoint that covers it (I3). What the
+// target refused in the Flush is a dead letter (I6).
 func (e *Engine) takeBack(it *item, results []flushed, records bool) {
 	for i := range it.slots {
 		sl := &it.slots[i]
@@ -163,6 +165,13 @@ func (e *Engine) takeBack(it *item, results []flushed, records bool) {
 		}
 		if sl.gen != results[i].gen {
 			sl.state, sl.receipt = slotTodo, ""
+			continue
+		}
+		if len(results[i].refused) == 0 {
+			continue
+		}
+		if err := results[i].refused[it.named().ID]; err != nil {
+			sl.state, sl.receipt, sl.letter = slotDead, "", letterOf(it, e.outlets[i].plan.Name, err)
 		}
 	}
 }

@@ -215,17 +215,26 @@ func (o *outlet) countDeath(err error) {
 }
 
 // flush makes what was written durable. It returns the generation that the
-// checkpoint covers; 0 when there was nothing to flush.
-func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, error) {
+// checkpoint covers, 0 when there was nothing to flush; and what the target
+// has refused, which it doesn't cover.
+func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, map[message.ID]error, error) {
 	o.mu.Lock()
 	s := o.open
 	if s == nil || !s.wrote {
 		o.mu.Unlock()
-		return 0, nil, nil
+		return 0, nil, nil, nil
 	}
 	s.wrote, o.committing = false, true
 	o.mu.Unlock()
 	cp, err := s.Flush(ctx)
+	var list message.Refusals
+	var refused map[message.ID]error
+	if errors.As(err, &list) {
+		err, refused = nil, make(map[message.ID]error, len(list))
+		for _, x := range list {
+			refused[x.ID] = x.Err
+		}
+	}
 	if err != nil {
 		o.endCommit()
 	}
@@ -233,9 +242,9 @@ func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, error) {
 		o.died(s, err)
 	}
 	if err != nil {
-		return 0, nil, fmt.Errorf("sink %s: flush: %w", o.plan.Name, err)
+		return 0, nil, nil, fmt.Errorf("sink %s: flush: %w", o.plan.Name, err)
 	}
-	return s.gen, cp, nil
+	return s.gen, cp, refused, nil
 }
 
 // endCommit lets sessions be opened again.

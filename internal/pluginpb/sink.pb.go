@@ -180,9 +180,14 @@ func (x *FlushRequest) GetSession() uint64 {
 }
 
 type FlushResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Error         *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
-	Checkpoint    []byte                 `protobuf:"bytes,2,opt,name=checkpoint,proto3,oneof" json:"checkpoint,omitempty"` // absent: the sink has none
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Error      *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Checkpoint []byte                 `protobuf:"bytes,2,opt,name=checkpoint,proto3,oneof" json:"checkpoint,omitempty"` // absent: the sink has none
+	// Messages whose Write was answered without an error and that the target
+	// has refused since, for good: the checkpoint covers all others. Who knows
+	// this field takes them for dead letters, and disregards the error beside
+	// it; who doesn't sees that error.
+	Refused       []*Refusal `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +236,65 @@ func (x *FlushResponse) GetCheckpoint() []byte {
 	return nil
 }
 
+func (x *FlushResponse) GetRefused() []*Refusal {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+type Refusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *ID                    `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Error         *Error                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Refusal) GetId() *ID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Refusal) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 type CommittedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -241,7 +305,7 @@ type CommittedRequest struct {
 
 func (x *CommittedRequest) Reset() {
 	*x = CommittedRequest{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[4]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -253,7 +317,7 @@ func (x *CommittedRequest) String() string {
 func (*CommittedRequest) ProtoMessage() {}
 
 func (x *CommittedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[4]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -266,7 +330,7 @@ func (x *CommittedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommittedRequest.ProtoReflect.Descriptor instead.
 func (*CommittedRequest) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{4}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CommittedRequest) GetSession() uint64 {
@@ -292,7 +356,7 @@ type CommittedResponse struct {
 
 func (x *CommittedResponse) Reset() {
 	*x = CommittedResponse{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[5]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +368,7 @@ func (x *CommittedResponse) String() string {
 func (*CommittedResponse) ProtoMessage() {}
 
 func (x *CommittedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[5]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +381,7 @@ func (x *CommittedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommittedResponse.ProtoReflect.Descriptor instead.
 func (*CommittedResponse) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{5}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CommittedResponse) GetError() *Error {
@@ -337,7 +401,7 @@ type MergeRequest struct {
 
 func (x *MergeRequest) Reset() {
 	*x = MergeRequest{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +413,7 @@ func (x *MergeRequest) String() string {
 func (*MergeRequest) ProtoMessage() {}
 
 func (x *MergeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +426,7 @@ func (x *MergeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
 func (*MergeRequest) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{6}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MergeRequest) GetSession() uint64 {
@@ -392,7 +456,7 @@ type TaskCheckpoint struct {
 
 func (x *TaskCheckpoint) Reset() {
 	*x = TaskCheckpoint{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +468,7 @@ func (x *TaskCheckpoint) String() string {
 func (*TaskCheckpoint) ProtoMessage() {}
 
 func (x *TaskCheckpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +481,7 @@ func (x *TaskCheckpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskCheckpoint.ProtoReflect.Descriptor instead.
 func (*TaskCheckpoint) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{7}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TaskCheckpoint) GetTask() string {
@@ -458,7 +522,7 @@ type MergeResponse struct {
 
 func (x *MergeResponse) Reset() {
 	*x = MergeResponse{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +534,7 @@ func (x *MergeResponse) String() string {
 func (*MergeResponse) ProtoMessage() {}
 
 func (x *MergeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +547,7 @@ func (x *MergeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeResponse.ProtoReflect.Descriptor instead.
 func (*MergeResponse) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{8}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MergeResponse) GetError() *Error {
@@ -513,13 +577,17 @@ const file_mailhaul_plugin_v1_sink_proto_rawDesc = "" +
 	"\x06octets\x18\x02 \x01(\x03R\x06octets\x12/\n" +
 	"\x05error\x18\x03 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"(\n" +
 	"\fFlushRequest\x12\x18\n" +
-	"\asession\x18\x01 \x01(\x04R\asession\"t\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\"\xab\x01\n" +
 	"\rFlushResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12#\n" +
 	"\n" +
 	"checkpoint\x18\x02 \x01(\fH\x00R\n" +
-	"checkpoint\x88\x01\x01B\r\n" +
-	"\v_checkpoint\"`\n" +
+	"checkpoint\x88\x01\x01\x125\n" +
+	"\arefused\x18\x03 \x03(\v2\x1b.mailhaul.plugin.v1.RefusalR\arefusedB\r\n" +
+	"\v_checkpoint\"b\n" +
+	"\aRefusal\x12&\n" +
+	"\x02id\x18\x01 \x01(\v2\x16.mailhaul.plugin.v1.IDR\x02id\x12/\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"`\n" +
 	"\x10CommittedRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12#\n" +
 	"\n" +
@@ -563,41 +631,46 @@ func file_mailhaul_plugin_v1_sink_proto_rawDescGZIP() []byte {
 	return file_mailhaul_plugin_v1_sink_proto_rawDescData
 }
 
-var file_mailhaul_plugin_v1_sink_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_mailhaul_plugin_v1_sink_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_mailhaul_plugin_v1_sink_proto_goTypes = []any{
 	(*ResultBatch)(nil),       // 0: mailhaul.plugin.v1.ResultBatch
 	(*Result)(nil),            // 1: mailhaul.plugin.v1.Result
 	(*FlushRequest)(nil),      // 2: mailhaul.plugin.v1.FlushRequest
 	(*FlushResponse)(nil),     // 3: mailhaul.plugin.v1.FlushResponse
-	(*CommittedRequest)(nil),  // 4: mailhaul.plugin.v1.CommittedRequest
-	(*CommittedResponse)(nil), // 5: mailhaul.plugin.v1.CommittedResponse
-	(*MergeRequest)(nil),      // 6: mailhaul.plugin.v1.MergeRequest
-	(*TaskCheckpoint)(nil),    // 7: mailhaul.plugin.v1.TaskCheckpoint
-	(*MergeResponse)(nil),     // 8: mailhaul.plugin.v1.MergeResponse
-	(*Error)(nil),             // 9: mailhaul.plugin.v1.Error
-	(*Frame)(nil),             // 10: mailhaul.plugin.v1.Frame
+	(*Refusal)(nil),           // 4: mailhaul.plugin.v1.Refusal
+	(*CommittedRequest)(nil),  // 5: mailhaul.plugin.v1.CommittedRequest
+	(*CommittedResponse)(nil), // 6: mailhaul.plugin.v1.CommittedResponse
+	(*MergeRequest)(nil),      // 7: mailhaul.plugin.v1.MergeRequest
+	(*TaskCheckpoint)(nil),    // 8: mailhaul.plugin.v1.TaskCheckpoint
+	(*MergeResponse)(nil),     // 9: mailhaul.plugin.v1.MergeResponse
+	(*Error)(nil),             // 10: mailhaul.plugin.v1.Error
+	(*ID)(nil),                // 11: mailhaul.plugin.v1.ID
+	(*Frame)(nil),             // 12: mailhaul.plugin.v1.Frame
 }
 var file_mailhaul_plugin_v1_sink_proto_depIdxs = []int32{
 	1,  // 0: mailhaul.plugin.v1.ResultBatch.results:type_name -> mailhaul.plugin.v1.Result
-	9,  // 1: mailhaul.plugin.v1.ResultBatch.error:type_name -> mailhaul.plugin.v1.Error
-	9,  // 2: mailhaul.plugin.v1.Result.error:type_name -> mailhaul.plugin.v1.Error
-	9,  // 3: mailhaul.plugin.v1.FlushResponse.error:type_name -> mailhaul.plugin.v1.Error
-	9,  // 4: mailhaul.plugin.v1.CommittedResponse.error:type_name -> mailhaul.plugin.v1.Error
-	7,  // 5: mailhaul.plugin.v1.MergeRequest.tasks:type_name -> mailhaul.plugin.v1.TaskCheckpoint
-	9,  // 6: mailhaul.plugin.v1.MergeResponse.error:type_name -> mailhaul.plugin.v1.Error
-	10, // 7: mailhaul.plugin.v1.Sink.Write:input_type -> mailhaul.plugin.v1.Frame
-	2,  // 8: mailhaul.plugin.v1.Sink.Flush:input_type -> mailhaul.plugin.v1.FlushRequest
-	4,  // 9: mailhaul.plugin.v1.Sink.Committed:input_type -> mailhaul.plugin.v1.CommittedRequest
-	6,  // 10: mailhaul.plugin.v1.Sink.Merge:input_type -> mailhaul.plugin.v1.MergeRequest
-	0,  // 11: mailhaul.plugin.v1.Sink.Write:output_type -> mailhaul.plugin.v1.ResultBatch
-	3,  // 12: mailhaul.plugin.v1.Sink.Flush:output_type -> mailhaul.plugin.v1.FlushResponse
-	5,  // 13: mailhaul.plugin.v1.Sink.Committed:output_type -> mailhaul.plugin.v1.CommittedResponse
-	8,  // 14: mailhaul.plugin.v1.Sink.Merge:output_type -> mailhaul.plugin.v1.MergeResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	10, // 1: mailhaul.plugin.v1.ResultBatch.error:type_name -> mailhaul.plugin.v1.Error
+	10, // 2: mailhaul.plugin.v1.Result.error:type_name -> mailhaul.plugin.v1.Error
+	10, // 3: mailhaul.plugin.v1.FlushResponse.error:type_name -> mailhaul.plugin.v1.Error
+	4,  // 4: mailhaul.plugin.v1.FlushResponse.refused:type_name -> mailhaul.plugin.v1.Refusal
+	11, // 5: mailhaul.plugin.v1.Refusal.id:type_name -> mailhaul.plugin.v1.ID
+	10, // 6: mailhaul.plugin.v1.Refusal.error:type_name -> mailhaul.plugin.v1.Error
+	10, // 7: mailhaul.plugin.v1.CommittedResponse.error:type_name -> mailhaul.plugin.v1.Error
+	8,  // 8: mailhaul.plugin.v1.MergeRequest.tasks:type_name -> mailhaul.plugin.v1.TaskCheckpoint
+	10, // 9: mailhaul.plugin.v1.MergeResponse.error:type_name -> mailhaul.plugin.v1.Error
+	12, // 10: mailhaul.plugin.v1.Sink.Write:input_type -> mailhaul.plugin.v1.Frame
+	2,  // 11: mailhaul.plugin.v1.Sink.Flush:input_type -> mailhaul.plugin.v1.FlushRequest
+	5,  // 12: mailhaul.plugin.v1.Sink.Committed:input_type -> mailhaul.plugin.v1.CommittedRequest
+	7,  // 13: mailhaul.plugin.v1.Sink.Merge:input_type -> mailhaul.plugin.v1.MergeRequest
+	0,  // 14: mailhaul.plugin.v1.Sink.Write:output_type -> mailhaul.plugin.v1.ResultBatch
+	3,  // 15: mailhaul.plugin.v1.Sink.Flush:output_type -> mailhaul.plugin.v1.FlushResponse
+	6,  // 16: mailhaul.plugin.v1.Sink.Committed:output_type -> mailhaul.plugin.v1.CommittedResponse
+	9,  // 17: mailhaul.plugin.v1.Sink.Merge:output_type -> mailhaul.plugin.v1.MergeResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_mailhaul_plugin_v1_sink_proto_init() }
@@ -607,16 +680,16 @@ func file_mailhaul_plugin_v1_sink_proto_init() {
 	}
 	file_mailhaul_plugin_v1_types_proto_init()
 	file_mailhaul_plugin_v1_sink_proto_msgTypes[3].OneofWrappers = []any{}
-	file_mailhaul_plugin_v1_sink_proto_msgTypes[4].OneofWrappers = []any{}
-	file_mailhaul_plugin_v1_sink_proto_msgTypes[7].OneofWrappers = []any{}
+	file_mailhaul_plugin_v1_sink_proto_msgTypes[5].OneofWrappers = []any{}
 	file_mailhaul_plugin_v1_sink_proto_msgTypes[8].OneofWrappers = []any{}
+	file_mailhaul_plugin_v1_sink_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mailhaul_plugin_v1_sink_proto_rawDesc), len(file_mailhaul_plugin_v1_sink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -81,7 +82,14 @@ func (s *Server) Flush(ctx context.Context, req *pluginpb.FlushRequest) (*plugin
 	faultpoint.Hit("sink.flush")
 	checkpoint, err := s.flush(ctx, req.GetSession())
 	faultpoint.Hit("sink.flushed")
-	return &pluginpb.FlushResponse{Checkpoint: checkpoint, Error: ErrorToPB(err)}, nil
+	out := &pluginpb.FlushResponse{Checkpoint: checkpoint, Error: ErrorToPB(err)}
+	var refused message.Refusals
+	if checkpoint != nil && errors.As(err, &refused) {
+		for _, x := range refused {
+			out.Refused = append(out.Refused, &pluginpb.Refusal{Id: IDToPB(x.ID, ""), Error: ErrorToPB(x.Err)})
+		}
+	}
+	return out, nil
 }
 
 func (s *Server) flush(ctx context.Context, number uint64) (checkpoint []byte, err error) {

@@ -46,6 +46,9 @@ var (
 	ErrThere   = errors.New("there is an object of that name")
 	// ErrUnconditional: the server can't put an object only where there is none.
 	ErrUnconditional = errors.New("the server knows no conditional writes")
+	// ErrRefused: the server refuses an object. Whether it refuses all others
+	// too, the next one shows.
+	ErrRefused = errors.New("the server refuses the object")
 )
 
 // Dial returns the bucket of a location, as the store that listens on the
@@ -343,6 +346,9 @@ func (b *Bucket) failure(c call, r *http.Response) error {
 	}
 	e := fault.New(f.Class, "%s %s: %s", c.what, b.place(c.name), f.Text)
 	e.Hint, e.Key, e.RetryAfter = f.Hint, f.Key, f.RetryAfter
+	if f.Refused {
+		e.Err = ErrRefused
+	}
 	return e
 }
 

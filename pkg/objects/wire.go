@@ -55,6 +55,8 @@ type Failure struct {
 	RetryAfter time.Duration `json:"retry_after,omitempty"`
 	Missing    bool          `json:"missing,omitempty"` // there is no such object
 	There      bool          `json:"there,omitempty"`   // there is one, and there should be none
+	// Refused: the server refuses this object, and perhaps no other.
+	Refused bool `json:"refused,omitempty"`
 	// Unconditional: the server can't write on the condition that nothing is there.
 	Unconditional bool `json:"unconditional,omitempty"`
 }

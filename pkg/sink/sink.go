@@ -120,6 +120,10 @@ type Sink interface {
 	// checkpoint that covers exactly those. It is never called while a Write
 	// runs on this session. After a crash the session is opened with the
 	// checkpoint that the ledger committed last, perhaps not the newest.
+	//
+	// Where the target refuses single messages for good only now, Flush makes
+	// the others durable, and returns a checkpoint that covers those with a
+	// message.Refusals of the rest.
 	Flush(ctx context.Context) (Checkpoint, error)
 
 	// Close ends the session without making anything durable. It is called

@@ -36,6 +36,9 @@ type Objects struct {
 
 	mu      sync.Mutex // of the manifest too
 	rows    []byte     // since the last Flush
+	refused []refusal  // since the last Flush
+	turned  int        // away: refused in all
+	taken   int        // uploaded in all
 	changed bool       // since the last Flush
 	failed  error      // of an upload: what it didn't save must not be promised
 }
@@ -56,6 +59,7 @@ const (
 // upload is a file on its way.
 type upload struct {
 	file     *File
+	id       message.ID
 	name     string
 	modified time.Time
 }
@@ -262,7 +266,7 @@ func (t *Objects) place(f *File, id message.ID, part, name string, modified time
 		return err
 	}
 	t.pending.Add(1)
-	t.queue <- &upload{file: f, name: name, modified: modified}
+	t.queue <- &upload{file: f, id: id, name: name, modified: modified}
 	return nil
 }
 
@@ -271,12 +275,7 @@ func (t *Objects) start() {
 	for range uploads {
 		t.running.Go(func() {
 			for u := range t.queue {
-				if err := t.upload(u); err != nil {
-					t.mu.Lock()
-					t.failed = errors.Join(t.failed, err)
-					t.mu.Unlock()
-					t.stop() // what the others have in hand counts for nothing any more
-				}
+				t.uploaded(u, t.upload(u))
 				u.file.Discard()
 				t.pending.Done()
 			}
@@ -318,6 +317,11 @@ func (t *Objects) Flush(ctx context.Context) ([]byte, error) {
 	if !t.changed {
 		return ObjectsCheckpoint(t.manifest.List())
 	}
+	refused, err := t.takeRefused()
+	if err != nil {
+		t.failed = err
+		return nil, err
+	}
 	if err := t.manifest.Add(ctx, t.rows); err != nil {
 		t.failed = err // the rows wait there, and would be added again
 		return nil, err
@@ -332,7 +336,11 @@ func (t *Objects) Flush(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	t.changed = false
-	return ObjectsCheckpoint(list)
+	cp, err := ObjectsCheckpoint(list)
+	if err == nil && len(refused) > 0 {
+		err = refused
+	}
+	return cp, err
 }
 
 // Committed removes what the checkpoint that the ledger has doesn't need any

@@ -7,6 +7,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/internal/wire"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 )
 
@@ -48,7 +49,14 @@ func (s *Sink) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	if err != nil {
 		return nil, s.conn.lost(ctx, err)
 	}
-	return sink.Checkpoint(r.Checkpoint), s.conn.error(r.GetError())
+	if len(r.GetRefused()) == 0 {
+		return sink.Checkpoint(r.Checkpoint), s.conn.error(r.GetError())
+	}
+	var refused message.Refusals
+	for _, x := range r.GetRefused() {
+		refused = append(refused, message.Refusal{ID: wire.IDFromPB(x.GetId(), ""), Err: s.conn.error(x.GetError())})
+	}
+	return sink.Checkpoint(r.Checkpoint), refused
 }
 
 // Committed tells the sink that the ledger has committed a checkpoint, if it

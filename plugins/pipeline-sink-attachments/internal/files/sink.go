@@ -121,10 +121,14 @@ func (s *files) put(m *message.Message, e *message.Entity, name string) (int64, 
 // Flush makes the files durable, with the manifest.
 func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	cp, err := s.dir.Flush(ctx)
-	if err != nil {
+	if cp == nil {
 		return nil, err
 	}
-	return json.Marshal(checkpoint{cp})
+	b, wrong := json.Marshal(checkpoint{cp})
+	if wrong != nil {
+		return nil, wrong
+	}
+	return b, err // of single messages: message.Refusals
 }
 
 // Committed tells a target in a bucket what the ledger has.

@@ -90,6 +90,11 @@ var (
 		"AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken", "TokenRefreshRequired",
 		"AuthenticationFailed", "AuthorizationFailure", "AuthorizationPermissionMismatch", "RequestTimeTooSkewed", "forbidden", "authError",
 	}
+	// whoWeAre are those of noEntry that are of all objects.
+	whoWeAre = []string{
+		"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken",
+		"TokenRefreshRequired", "AuthenticationFailed", "RequestTimeTooSkewed", "authError",
+	}
 	// expired are those of noEntry that new credentials mend.
 	expired   = []string{"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 	elsewhere = []string{"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
@@ -151,15 +156,15 @@ func failure(err error) objects.Failure {
 		f.Class = fault.Full
 		f.Hint = "raise the quota or make room, and run again: it goes on where it stopped"
 	case is(noEntry), a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
-		f.Class = fault.Auth
+		f.Class, f.Refused = fault.Auth, !is(whoWeAre)
 		f.Hint = "check the credentials, and that they may list, read, write and delete there: docs/reference/object-storage.md says where they come from and what they need"
 	case a.status == http.StatusConflict:
 		// Two writes at once: the later try sees which one won.
 	case a.code == "KeyTooLongError":
-		f.Class = fault.Message
+		f.Class, f.Refused = fault.Message, true
 		f.Hint = "write with another name template or a smaller max_path"
 	case a.status >= 400 && a.status < 500 && a.status != http.StatusRequestTimeout:
-		f.Class = fault.Config
+		f.Class, f.Refused = fault.Config, true
 		f.Hint = "docs/reference/object-storage.md has the parameters of an address for servers that aren't quite like Amazon's"
 	}
 	return f
@@ -181,6 +186,8 @@ func unanswered(err error) objects.Failure {
 		f.There = true
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		f.Class, f.Hint = fault.Full, "make room on the disk and run again: it goes on where it stopped"
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		f.Class, f.Refused, f.Hint = fault.Message, true, "write with another name template or a smaller max_path"
 	case errors.Is(err, fs.ErrPermission):
 		f.Class, f.Hint, f.Key = fault.Config, "give the user who runs this the right to write there, or write to another path", "path"
 	case strings.Contains(said, "credentials"):

@@ -1,0 +1,89 @@
+package target
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/objects"
+)
+
+// refusal is a file that the server of a bucket refused. Whether it refuses
+// all files the manifest shows, which is put behind it: when that gets through,
+// it is this one, and the message's dead letter (I6).
+type refusal struct {
+	id   message.ID
+	name string
+	err  error
+}
+
+// mostRefused is up to where files may be refused though none was taken: a
+// server that takes the manifest and nothing else isn't one that a message is
+// wrong for.
+const mostRefused = 8
+
+// uploaded notes how an upload ended.
+func (t *Objects) uploaded(u *upload, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case err == nil:
+		t.taken++
+	case errors.Is(err, objects.ErrRefused), fault.Is(err, fault.Message):
+		t.turned++
+		t.refused = append(t.refused, refusal{u.id, u.name, err})
+	default:
+		t.failed = errors.Join(t.failed, err)
+		t.stop() // what the others have in hand counts for nothing any more
+	}
+}
+
+// takeRefused takes the rows of refused files out of those that wait, and
+// returns whose they were. The error is the server's where it refuses too much
+// to be about single messages. The lock is held.
+func (t *Objects) takeRefused() (message.Refusals, error) {
+	if len(t.refused) == 0 {
+		return nil, nil
+	}
+	if t.turned > mostRefused && t.turned > t.taken {
+		return nil, t.refused[0].err
+	}
+	var out message.Refusals
+	names := map[string]bool{}
+	for _, x := range t.refused {
+		names[x.name] = true
+		e := &fault.Error{Class: fault.Message, Text: x.err.Error(), Reason: "refused_by_server", Err: x.err}
+		if f := fault.As(x.err); f != nil {
+			e.Hint = f.Hint
+			if f.Class == fault.Message {
+				e.Reason = "name_refused"
+			}
+		}
+		out = append(out, message.Refusal{ID: x.id, Err: e})
+	}
+	t.refused = t.refused[:0]
+	kept, lines := t.rows[:0], bufio.NewReaderSize(bytes.NewReader(bytes.Clone(t.rows)), 256<<10)
+	for {
+		line, err := readLine(lines)
+		if len(line) > 0 {
+			row, wrong := parseRow(line)
+			if wrong != nil {
+				return nil, fault.Wrap(fault.Bug, wrong, "read a row of the manifest that was just made")
+			}
+			if !names[row.Path] {
+				kept = append(kept, line...)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fault.Wrap(fault.Bug, err, "read the rows of the manifest that were just made")
+		}
+	}
+	t.rows = kept
+	return out, nil
+}
