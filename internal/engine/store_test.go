@@ -32,6 +32,7 @@ type store struct {
 	doubled   int  // records of one id that don't say that they replace another
 
 	refuse  map[uint32]bool // Write says Message
+	late    map[uint32]bool // Flush says that, as a bucket does
 	killer  map[uint32]bool // the process dies at Write
 	dieAt   int             // the process dies once at that Write; 0: never
 	dieIn   string          // "flush": dies once in the next Flush; "flushed": right after it; "committed": in Committed
@@ -58,6 +59,7 @@ type storeSession struct {
 	held  map[string]string // durable and not yet flushed
 	dead  bool
 	lanes []*storeLane
+	late  message.Refusals // of the next Flush
 }
 
 func (s *store) open(st sink.State) (engine.SinkSession, error) {
@@ -120,7 +122,9 @@ func (ss *storeSession) write(m *message.Message) (sink.Receipt, error) {
 	case ss.s.full > 0 && ss.s.writes >= ss.s.full:
 		return sink.Receipt{}, fault.New(fault.Full, "no space left on device")
 	}
-	if !ss.s.forgetful {
+	if ss.s.late[m.ID.UID] {
+		ss.late = append(ss.late, message.Refusal{ID: m.ID, Err: fault.New(fault.Message, "not here").WithReason("taste")})
+	} else if !ss.s.forgetful {
 		ss.held[key] = string(octets)
 	}
 	return sink.Receipt{Path: m.ID.Hash(), Octets: int64(len(octets))}, nil
@@ -144,6 +148,10 @@ func (ss *storeSession) Flush(context.Context) (sink.Checkpoint, error) {
 	if ss.s.dieIn == "flushed" {
 		ss.s.dieIn = ""
 		ss.dead = true
+	}
+	if late := ss.late; len(late) > 0 {
+		ss.late = nil
+		return sink.Checkpoint(strconv.Itoa(ss.s.flushes)), late
 	}
 	return sink.Checkpoint(strconv.Itoa(ss.s.flushes)), nil
 }

@@ -57,6 +57,12 @@ func TestTroubleWithSingleMessages(t *testing.T) {
 			sum:     func(s engine.Sum) bool { return s.DeadLetters == 2 && s.Written == 198 },
 			exit:    engine.ExitLetters,
 		},
+		"refused by what the sink writes to, after Write": {
+			trouble: func(_ *server, st *store) { st.late = map[uint32]bool{5: true, 199: true} },
+			missing: func(uid uint32) bool { return uid == 5 || uid == 199 },
+			sum:     func(s engine.Sum) bool { return s.DeadLetters == 2 && s.Written == 198 },
+			exit:    engine.ExitLetters,
+		},
 		"a body that breaks off twice": {
 			trouble: func(s *server, _ *store) { s.cut[5] = 2 },
 			sum:     func(s engine.Sum) bool { return s.Written == 200 },

@@ -269,6 +269,27 @@ func TestFlushAndCommitted(t *testing.T) {
 	}
 }
 
+// A target that answers late refuses single messages.
+func TestFlushWithRefusals(t *testing.T) {
+	t.Parallel()
+	id := message.ID{Source: "alice", Mailbox: "INBOX", UIDValidity: 7, UID: 3}
+	var all error = message.Refusals{{ID: id, Err: fault.New(fault.Message, "the key is too long").WithReason("name_refused").WithHint("a shorter one")}}
+	checkpoint := []byte("c")
+	s := openSink(t, wire.Session{Flush: func(context.Context) ([]byte, error) { return checkpoint, all }})
+	c, err := s.Flush(t.Context())
+	var refused message.Refusals
+	if string(c) != "c" || !errors.As(err, &refused) || len(refused) != 1 || refused[0].ID != id {
+		t.Fatalf("flushed %q, %v", c, err)
+	}
+	if f := fault.As(refused[0].Err); f == nil || f.Class != fault.Message || f.Reason != "name_refused" || f.Hint != "a shorter one" {
+		t.Errorf("refused with %+v", f)
+	}
+	checkpoint = nil // nothing is durable: the sink has failed
+	if _, err := s.Flush(t.Context()); err == nil || errors.As(err, &refused) {
+		t.Errorf("flushed nothing: %v, want the error alone", err)
+	}
+}
+
 func TestSinkState(t *testing.T) {
 	t.Parallel()
 	for _, want := range []wire.SinkState{
