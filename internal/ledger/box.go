@@ -74,7 +74,7 @@ func (l *Ledger) Box(ctx context.Context, source, mailbox string, uidValidity ui
 }
 
 // addBoxes gives the new mailboxes their rows, and returns how many they were.
-func (l *Ledger) addBoxes(ctx context.Context, tx *sql.Tx) (int, error) {
+func (l *Ledger) addBoxes(ctx context.Context, tx *transaction) (int, error) {
 	l.boxMu.Lock()
 	boxes := l.newBoxes
 	l.boxMu.Unlock()
@@ -98,10 +98,8 @@ func (l *Ledger) SavedState(ctx context.Context, source, mailbox string, uidVali
 	if errors.Is(err, sql.ErrNoRows) {
 		return BoxState{}, nil
 	}
-	if err == nil && tally != "" {
-		if bad := json.Unmarshal([]byte(tally), &s.Tally); bad != nil {
-			err = &damage{"a mailbox's sums", bad}
-		}
+	if err == nil {
+		err = parseTally(tally, &s.Tally)
 	}
 	if err != nil {
 		return BoxState{}, l.wrap(err, "read a mailbox")
@@ -109,7 +107,18 @@ func (l *Ledger) SavedState(ctx context.Context, source, mailbox string, uidVali
 	return s, nil
 }
 
-func saveState(ctx context.Context, tx *sql.Tx, box Box, s BoxState) error {
+// parseTally reads a Tally; an empty text is none.
+func parseTally(text string, t *Tally) error {
+	if text == "" {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(text), t); err != nil {
+		return &damage{"a mailbox's sums", err}
+	}
+	return nil
+}
+
+func saveState(ctx context.Context, tx *transaction, box Box, s BoxState) error {
 	tally, err := json.Marshal(s.Tally)
 	if err != nil {
 		return err
@@ -122,8 +131,9 @@ func saveState(ctx context.Context, tx *sql.Tx, box Box, s BoxState) error {
 // HasMessages reports whether anything is known of the mailbox's messages.
 func (l *Ledger) HasMessages(ctx context.Context, box Box) (bool, error) {
 	var has bool
-	err := l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM message WHERE key BETWEEN ?1 AND ?2)
-		OR EXISTS (SELECT 1 FROM refusal WHERE key BETWEEN ?1 AND ?2) OR EXISTS (SELECT 1 FROM suspect WHERE key BETWEEN ?1 AND ?2)`,
-		box.key(0), box.stringKey(math.MaxUint32)).Scan(&has)
+	err := l.db.QueryRowContext(ctx, hasMessages, box.key(0), box.stringKey(math.MaxUint32)).Scan(&has)
 	return has, l.wrap(err, "read a mailbox")
 }
+
+const hasMessages = `SELECT EXISTS (SELECT 1 FROM message WHERE key BETWEEN ?1 AND ?2)
+	OR EXISTS (SELECT 1 FROM refusal WHERE key BETWEEN ?1 AND ?2) OR EXISTS (SELECT 1 FROM suspect WHERE key BETWEEN ?1 AND ?2)`

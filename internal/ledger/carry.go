@@ -18,7 +18,7 @@ func (l *Ledger) CopyTo(ctx context.Context, path string) error {
 // already, or none of that sink. It returns the Target as it was, empty when
 // nothing was moved.
 func (l *Ledger) Move(ctx context.Context, sink, to string) (from string, err error) {
-	err = l.write(ctx, "move a target", func(ctx context.Context, tx *sql.Tx) error {
+	err = l.write(ctx, "move a target", func(ctx context.Context, tx *transaction) error {
 		var there bool
 		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM target WHERE sink = ? AND target = ?)", sink, to).Scan(&there); err != nil || there {
 			return err

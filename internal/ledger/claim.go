@@ -47,7 +47,7 @@ type Claimed struct {
 // NewClaims begins a round of claims, one a run: what was claimed before and
 // isn't claimed again may be gone.
 func (l *Ledger) NewClaims(ctx context.Context) (round int64, err error) {
-	err = l.write(ctx, "begin to compare messages", func(ctx context.Context, tx *sql.Tx) error {
+	err = l.write(ctx, "begin to compare messages", func(ctx context.Context, tx *transaction) error {
 		return tx.QueryRowContext(ctx, "INSERT INTO meta VALUES ('claims', '1') ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + 1 RETURNING value").Scan(&round)
 	})
 	return round, err
@@ -60,7 +60,7 @@ func (l *Ledger) Claim(ctx context.Context, round int64, box Box, claims []Claim
 	if len(claims) == 0 {
 		return nil
 	}
-	return l.write(ctx, "note what messages share", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "note what messages share", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		keys, err := w.keys(len(claims), func(i int) (Box, message.ID) { return box, claims[i].ID })
 		if err != nil {
@@ -83,7 +83,7 @@ func (l *Ledger) Claim(ctx context.Context, round int64, box Box, claims []Claim
 
 // Tell gives a message the digest that it turned out to have.
 func (l *Ledger) Tell(ctx context.Context, box Box, id message.ID, d Digest) error {
-	return l.write(ctx, "tell messages apart", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "tell messages apart", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		keys, err := w.keys(1, func(int) (Box, message.ID) { return box, id })
 		if err != nil {
@@ -162,7 +162,7 @@ func (l *Ledger) Hold(ctx context.Context, holdings []Holding) error {
 	if len(holdings) == 0 {
 		return nil
 	}
-	return l.write(ctx, "choose among copies", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "choose among copies", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		for _, h := range holdings {
 			key := h.Holder.Box.key(h.Holder.Number)

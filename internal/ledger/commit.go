@@ -3,7 +3,6 @@ package ledger
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"slices"
 
@@ -39,7 +38,7 @@ type Settled struct {
 
 // Commit stores an epoch: all of it or nothing.
 func (l *Ledger) Commit(ctx context.Context, e Epoch) error {
-	return l.write(ctx, "commit", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "commit", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		if err := w.settle(e.Settled); err != nil {
 			return err
@@ -64,7 +63,7 @@ func (l *Ledger) Commit(ctx context.Context, e Epoch) error {
 // AddSuspects counts one more death for each of the ids, in one transaction:
 // a process died while it had them in hand.
 func (l *Ledger) AddSuspects(ctx context.Context, box Box, target TargetID, ids []message.ID) error {
-	return l.write(ctx, "note suspects", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "note suspects", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		keys, err := w.keys(len(ids), func(i int) (Box, message.ID) { return box, ids[i] })
 		if err != nil {
@@ -84,7 +83,7 @@ func (l *Ledger) AddSuspects(ctx context.Context, box Box, target TargetID, ids 
 // writer is a transaction that stores messages.
 type writer struct {
 	ctx context.Context
-	tx  *sql.Tx
+	tx  *transaction
 }
 
 func (w *writer) exec(query string, args ...any) error {
@@ -109,7 +108,7 @@ func (w *writer) keys(n int, message func(int) (Box, message.ID)) ([]int64, erro
 	if len(ids) == 0 {
 		return keys, nil
 	}
-	if err := findStrings(w.ctx, w.tx, ids, func(i int, num uint32) { keys[at[i]] = ids[i].box.stringKey(num) }); err != nil {
+	if err := findStrings(w.ctx, w.tx.sql, ids, func(i int, num uint32) { keys[at[i]] = ids[i].box.stringKey(num) }); err != nil {
 		return nil, err
 	}
 	given := map[stringID]uint32{}
@@ -286,7 +285,7 @@ type rows struct {
 	into  string
 	width int
 	args  []any
-	full  *sql.Stmt // stores a whole batch
+	full  *statement // stores a whole batch
 }
 
 func (w *writer) rows(into string, width int) *rows {
@@ -299,10 +298,11 @@ func (r *rows) put(values ...any) error {
 		return nil
 	}
 	if r.full == nil {
-		var err error
-		if r.full, err = r.w.tx.PrepareContext(r.w.ctx, r.into+tuples(batch, r.width)); err != nil {
+		full, err := r.w.tx.PrepareContext(r.w.ctx, r.into+tuples(batch, r.width))
+		if err != nil {
 			return err
 		}
+		r.full = full
 	}
 	_, err := r.full.ExecContext(r.w.ctx, r.args...)
 	r.args = r.args[:0]

@@ -17,7 +17,7 @@ func (l *Ledger) Finish(ctx context.Context, box Box, flag string, ids []message
 	if len(ids) == 0 {
 		return nil
 	}
-	return l.write(ctx, "note what is finished", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "note what is finished", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		keys, err := w.keys(len(ids), func(i int) (Box, message.ID) { return box, ids[i] })
 		if err != nil {

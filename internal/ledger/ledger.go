@@ -33,6 +33,8 @@ type Ledger struct {
 	pipeline string
 	whole    bool        // it was opened for writing, and nothing was wrong with it
 	file     os.FileInfo // of path when it was opened for writing; nil: it wasn't
+	// durable makes a change of a scratch ledger durable; else nil.
+	durable func(context.Context, Change) error
 
 	mu sync.Mutex // one writer at a time: SQLite has one, and waiting here is cheaper
 
@@ -147,7 +149,9 @@ func (l *Ledger) open(ctx context.Context) error {
 		return l.wrap(err, "open")
 	}
 	if empty {
-		if err := l.create(ctx); err != nil {
+		var id [16]byte
+		rand.Read(id[:])
+		if err := l.create(ctx, hex.EncodeToString(id[:])); err != nil {
 			return err
 		}
 	}
@@ -188,14 +192,12 @@ func (l *Ledger) known(ctx context.Context) error {
 	return l.wrap(err, "read the mailboxes")
 }
 
-func (l *Ledger) create(ctx context.Context) error {
-	var id [16]byte
-	rand.Read(id[:])
-	return l.write(ctx, "create", func(ctx context.Context, tx *sql.Tx) error {
+func (l *Ledger) create(ctx context.Context, pipeline string) error {
+	return l.write(ctx, "create", func(ctx context.Context, tx *transaction) error {
 		if _, err := tx.ExecContext(ctx, schema); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO meta VALUES ('pipeline', ?)", hex.EncodeToString(id[:])); err != nil {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO meta VALUES ('pipeline', ?)", pipeline); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, schemaVersion))
@@ -220,7 +222,7 @@ func (l *Ledger) Close() error {
 		l.whole = false
 	}
 	if l.lock == nil {
-		return err // a View
+		return err // a View, or a Scratch
 	}
 	// A child that is being forked at this moment has the file too, and the
 	// lock with it, until it is another program: closing alone isn't enough.
@@ -235,24 +237,31 @@ func (l *Ledger) Pipeline() string { return l.pipeline }
 func (l *Ledger) Path() string { return l.path }
 
 // write runs f in one transaction.
-func (l *Ledger) write(ctx context.Context, tried string, f func(context.Context, *sql.Tx) error) error {
+func (l *Ledger) write(ctx context.Context, tried string, f func(context.Context, *transaction) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// A cancelled context must not tear a commit whose sinks have flushed:
 	// the transaction is short, and goes on.
 	ctx = context.WithoutCancel(ctx)
-	tx, err := l.db.BeginTx(ctx, nil)
+	t, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
 		return l.wrap(err, tried)
+	}
+	tx := &transaction{sql: t}
+	if l.durable != nil {
+		tx.journal = &journal{}
 	}
 	boxes, err := l.addBoxes(ctx, tx)
 	if err == nil {
 		err = f(ctx, tx)
 	}
-	if err != nil {
-		return errors.Join(l.wrap(err, tried), ignoreDone(tx.Rollback()))
+	if err == nil && l.durable != nil {
+		err = l.keep(ctx, t, tx.journal)
 	}
-	if err := tx.Commit(); err != nil {
+	if err != nil {
+		return errors.Join(l.wrap(err, tried), ignoreDone(t.Rollback()))
+	}
+	if err := t.Commit(); err != nil {
 		return l.wrap(err, tried)
 	}
 	// SQLite goes on in files that are removed: what isn't at its path isn't done (I3).

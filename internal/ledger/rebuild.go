@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -18,7 +17,7 @@ func (l *Ledger) TakeOver(ctx context.Context, pipeline string) error {
 	if known || pipeline == "" {
 		return fault.New(fault.Bug, "ledger %s: it belongs to a pipeline already", l.path)
 	}
-	err := l.write(ctx, "take a pipeline over", func(ctx context.Context, tx *sql.Tx) error {
+	err := l.write(ctx, "take a pipeline over", func(ctx context.Context, tx *transaction) error {
 		_, err := tx.ExecContext(ctx, "UPDATE meta SET value = ? WHERE key = 'pipeline'", pipeline)
 		return err
 	})
@@ -35,7 +34,7 @@ func (l *Ledger) ClaimWritten(ctx context.Context, box Box, claims []Claim) erro
 	if len(claims) == 0 {
 		return nil
 	}
-	return l.write(ctx, "note what messages share", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "note what messages share", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		keys, err := w.keys(len(claims), func(i int) (Box, message.ID) { return box, claims[i].ID })
 		if err != nil {

@@ -121,7 +121,7 @@ type Recognised struct {
 // messages are listed anew. It is all done or nothing is, so that a crash in
 // between only has the comparison made again.
 func (l *Ledger) Recognise(ctx context.Context, box Box, found []Recognised, former []Box) error {
-	err := l.write(ctx, "recognise messages", func(ctx context.Context, tx *sql.Tx) error {
+	err := l.write(ctx, "recognise messages", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		keys, err := w.keys(len(found), func(i int) (Box, message.ID) { return box, found[i].ID })
 		if err != nil {

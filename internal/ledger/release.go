@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -26,7 +25,7 @@ func (l *Ledger) Release(ctx context.Context, match func(id message.ID, sink str
 	if err != nil || len(chosen) == 0 {
 		return 0, err
 	}
-	return len(chosen), l.write(ctx, "release dead letters", func(ctx context.Context, tx *sql.Tx) error {
+	return len(chosen), l.write(ctx, "release dead letters", func(ctx context.Context, tx *transaction) error {
 		w := &writer{ctx: ctx, tx: tx}
 		for _, d := range chosen {
 			if err := w.exec("DELETE FROM letter WHERE key = ? AND target = ?", d.key, d.target); err != nil {

@@ -3,6 +3,9 @@ package ledger
 // schemaVersion is raised with every change that an older program can't read.
 const schemaVersion = 3
 
+// Schema is the version of the tables, and so of what is executed on them.
+const Schema = schemaVersion
+
 // applicationID marks the file as a ledger for SQLite and file(1): "mHl1".
 const applicationID = 0x6d486c31
 

@@ -108,12 +108,9 @@ func (l *Ledger) Mailboxes(ctx context.Context, source string, f func(Mailbox) e
 		if err := rows.Scan(&m.Source, &m.Name, &m.Run, &m.State, &m.UIDValidity, &m.Server, &m.Listed, &raw); err != nil {
 			return err
 		}
-		var s sums
-		if err := json.Unmarshal(raw, &s); err != nil {
-			return &damage{"a mailbox's sums", err}
+		if err := m.setSums(raw); err != nil {
+			return err
 		}
-		m.Fates, m.Dropped, m.Undecided = s.Fates, s.Dropped, s.Undecided
-		m.Limited, m.BlindSpots, m.Problem = s.Limited, s.BlindSpots, s.Problem
 		own = f(m)
 		return own
 	})
@@ -157,6 +154,20 @@ type sums struct {
 	Problem    string           `json:"problem,omitempty"`
 }
 
+func (m *Mailbox) sums() ([]byte, error) {
+	return json.Marshal(sums{noZeros(m.Fates), noZeros(m.Dropped), noZeros(m.Undecided), m.Limited, m.BlindSpots, m.Problem})
+}
+
+func (m *Mailbox) setSums(raw []byte) error {
+	var s sums
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return &damage{"a mailbox's sums", err}
+	}
+	m.Fates, m.Dropped, m.Undecided = s.Fates, s.Dropped, s.Undecided
+	m.Limited, m.BlindSpots, m.Problem = s.Limited, s.BlindSpots, s.Problem
+	return nil
+}
+
 // stand stores where accounts and mailboxes stand. A mailbox that the run of
 // its ended account didn't see is gone.
 func (w *writer) stand(accounts []Account, mailboxes []Mailbox) error {
@@ -173,7 +184,7 @@ func (w *writer) stand(accounts []Account, mailboxes []Mailbox) error {
 				continue
 			}
 		}
-		raw, err := json.Marshal(sums{noZeros(m.Fates), noZeros(m.Dropped), noZeros(m.Undecided), m.Limited, m.BlindSpots, m.Problem})
+		raw, err := m.sums()
 		if err != nil {
 			return err
 		}

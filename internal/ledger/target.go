@@ -20,7 +20,7 @@ func (l *Ledger) Target(ctx context.Context, sink, target string) (Target, error
 	if !errors.Is(err, sql.ErrNoRows) {
 		return t, l.wrap(err, "read a target")
 	}
-	err = l.write(ctx, "add a target", func(ctx context.Context, tx *sql.Tx) error {
+	err = l.write(ctx, "add a target", func(ctx context.Context, tx *transaction) error {
 		_, err := tx.ExecContext(ctx, "INSERT INTO target (sink, target) VALUES (?, ?)", sink, target)
 		return err
 	})
@@ -55,7 +55,7 @@ func (l *Ledger) MarkClean(ctx context.Context, id TargetID) error {
 }
 
 func (l *Ledger) setDirty(ctx context.Context, id TargetID, dirty bool) error {
-	return l.write(ctx, "mark a target", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "mark a target", func(ctx context.Context, tx *transaction) error {
 		_, err := tx.ExecContext(ctx, "UPDATE target SET dirty = ? WHERE id = ?", dirty, id)
 		return err
 	})
@@ -64,7 +64,7 @@ func (l *Ledger) setDirty(ctx context.Context, id TargetID, dirty bool) error {
 // Forget takes back everything that is known of a target: its fates become
 // pending and its checkpoint nil. For `--rewrite`.
 func (l *Ledger) Forget(ctx context.Context, id TargetID) error {
-	return l.write(ctx, "forget a target", func(ctx context.Context, tx *sql.Tx) error {
+	return l.write(ctx, "forget a target", func(ctx context.Context, tx *transaction) error {
 		if err := forgetFates(ctx, tx, id); err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (l *Ledger) Forget(ctx context.Context, id TargetID) error {
 }
 
 // forgetFates takes the target out of all messages, some at a time (I5).
-func forgetFates(ctx context.Context, tx *sql.Tx, id TargetID) error {
+func forgetFates(ctx context.Context, tx *transaction, id TargetID) error {
 	w := &writer{ctx: ctx, tx: tx}
 	last := int64(-1)
 	for {
