@@ -1,0 +1,7 @@
+package segments_test
+
+import "os"
+
+const childEnv = "SEGMENTS_TEST_CHILD"
+
+func child() { os.Exit(0) }
