@@ -14,47 +14,36 @@ import (
 	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
-// built is the program, built once for all tests of a process.
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
+// build builds the program once for all tests of a process, and returns its
+// folder. It is without CGO_ENABLED=0, as the tests of the store's own packages
+// are compiled: the clouds' SDKs take a minute, and are there already.
+var build = sync.OnceValues(func() (string, error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for { // up to the repository
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil || root == filepath.Dir(root) {
+			break
+		}
+		root = filepath.Dir(root)
+	}
+	dir, err := os.MkdirTemp("", "mhst-")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./plugins/pipeline-store-objects")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("build the store of objects: %w\n%s", err, out)
+	}
+	return dir, nil
+})
 
-// build is without CGO_ENABLED=0, as the tests of the store's own packages are
-// compiled: the clouds' SDKs take a minute, and are there already.
-func build() (string, error) {
-	built.once.Do(func() {
-		root, err := os.Getwd()
-		for err == nil {
-			if _, missing := os.Stat(filepath.Join(root, "go.mod")); missing == nil {
-				break
-			}
-			if root == filepath.Dir(root) {
-				err = fmt.Errorf("the repository isn't above the working directory")
-			}
-			root = filepath.Dir(root)
-		}
-		if err == nil {
-			built.dir, err = os.MkdirTemp("", "mhst-")
-		}
-		if err == nil {
-			cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", built.dir+"/", "./plugins/pipeline-store-objects")
-			cmd.Dir = root
-			var out []byte
-			if out, err = cmd.CombinedOutput(); err != nil {
-				err = fmt.Errorf("build the store of objects: %w\n%s", err, out)
-			}
-		}
-		built.err = err
-	})
-	return filepath.Join(built.dir, "pipeline-store-objects"), built.err
-}
-
-// Remove deletes the built program: for the end of TestMain.
+// Remove deletes the program: for the end of TestMain.
 func Remove() {
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir) // a temporary folder
+	if dir, _ := build(); dir != "" {
+		_ = os.RemoveAll(dir) // a temporary folder
 	}
 }
 
@@ -66,6 +55,7 @@ func Start(t testing.TB, environ []string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	program = filepath.Join(program, "pipeline-store-objects")
 	dir, err := os.MkdirTemp("", "mhst-") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
