@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mailhaul/pipeline/internal/job"
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -63,7 +64,7 @@ func (c *command) letters(ctx context.Context, choice status.Choice, w status.Wr
 	if err != nil {
 		return err
 	}
-	if err := status.Letters(ctx, state, j.File.Name, choice, w.Write); err != nil {
+	if err := c.eachLetter(ctx, j, state, choice, w.Write); err != nil {
 		return err
 	}
 	return w.Close()
@@ -85,7 +86,7 @@ func (c *command) failedShowCommand() *cobra.Command {
 			}
 			left := slices.Clone(keys)
 			first := true
-			err = status.Letters(cmd.Context(), state, j.File.Name, status.Choice{Keys: keys}, func(l status.Letter) error {
+			err = c.eachLetter(cmd.Context(), j, state, status.Choice{Keys: keys}, func(l status.Letter) error {
 				if !first {
 					fmt.Fprintln(c.out)
 				}
@@ -135,7 +136,7 @@ codes are those of "pipeline run".`,
   pipeline failed retry i3s3jp4tlm`,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			choice.Keys = keys
-			sources, err := c.release(cmd.Context(), choice)
+			sources, tasks, err := c.release(cmd.Context(), choice)
 			if err != nil {
 				return err
 			}
@@ -143,7 +144,7 @@ codes are those of "pipeline run".`,
 				fmt.Fprintln(c.out, "no dead letters")
 				return nil
 			}
-			f.only = sources
+			f.only, f.retryTasks = sources, tasks
 			return c.run(cmd.Context(), f)
 		},
 	}
@@ -153,18 +154,22 @@ codes are those of "pipeline run".`,
 }
 
 // release makes the dead letters pending, and returns their sources. One whose
-// source is no longer in the file stays.
-func (c *command) release(ctx context.Context, choice status.Choice) (sources []string, err error) {
+// source is no longer in the file stays. Of a run with workers it returns the
+// tasks that are to try theirs again.
+func (c *command) release(ctx context.Context, choice status.Choice) (sources []string, tasks map[string]bool, err error) {
 	j, err := c.read()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if _, err := j.State(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if j.File.Engine.Shared() {
+		return c.sharedRetry(ctx, j, choice)
 	}
 	l, err := j.OpenLedger(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(ctx))) }()
 	left, inFile := slices.Clone(choice.Keys), j.Sources()
@@ -180,9 +185,39 @@ func (c *command) release(ctx context.Context, choice status.Choice) (sources []
 		return true
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return sources, noLetters(left)
+	return sources, nil, noLetters(left)
+}
+
+// eachLetter calls f for the dead letters that are meant: of the ledger here, or
+// of all workers.
+func (c *command) eachLetter(ctx context.Context, j *job.Job, state string, choice status.Choice, f func(status.Letter) error) error {
+	if !j.File.Engine.Shared() {
+		return status.Letters(ctx, state, j.File.Name, choice, f)
+	}
+	return c.sharedLetters(ctx, j, choice, func(_ string, l status.Letter) error { return f(l) })
+}
+
+// sharedRetry returns the sources and tasks of the dead letters that are meant.
+func (c *command) sharedRetry(ctx context.Context, j *job.Job, choice status.Choice) (sources []string, tasks map[string]bool, err error) {
+	left, inFile := slices.Clone(choice.Keys), j.Sources()
+	tasks = map[string]bool{}
+	err = c.sharedLetters(ctx, j, choice, func(task string, l status.Letter) error {
+		if !slices.Contains(inFile, l.Source) {
+			return nil
+		}
+		left = slices.DeleteFunc(left, func(key string) bool { return key == l.Key })
+		tasks[task] = true
+		if !slices.Contains(sources, l.Source) {
+			sources = append(sources, l.Source)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return sources, tasks, errors.Join(noLetters(left), j.Close(ctx))
 }
 
 func (c *command) failedExportCommand() *cobra.Command {

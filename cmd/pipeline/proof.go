@@ -23,6 +23,7 @@ import (
 type ended struct {
 	job    *job.Job
 	ledger *ledger.Ledger
+	box    letterBox
 	number int64
 	began  time.Time
 	result *engine.Result
@@ -39,7 +40,7 @@ func (c *command) prove(ctx context.Context, e ended) error {
 		return nil
 	}
 	r, err := report.Build(ctx, report.Input{
-		File: c.file, Version: version(), Plan: e.job.Plan, Result: e.result, Ledger: e.ledger,
+		File: c.file, Version: version(), Plan: e.job.Plan, Result: e.result, Ledger: e.box,
 		Shard: e.job.Shard(), Run: e.number, Began: e.began, Ended: time.Now(), Exit: e.code, Series: e.series,
 	})
 	if err != nil {

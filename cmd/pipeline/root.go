@@ -63,7 +63,7 @@ func execute(ctx context.Context, args []string, s stdio) int {
 	flags.StringVarP(&c.file, "config", "c", "pipeline.yaml", "the pipeline file")
 	flags.StringArrayVar(&c.plugins, "plugin-dir", nil, "look for plugins here too, before PATH; may be given more than once")
 	flags.BoolVar(&c.debug, "debug", false, "show the log of the command and its plugins")
-	addVerbs(root, "Export", c.runCommand(), c.demoCommand())
+	addVerbs(root, "Export", c.runCommand(), c.workerCommand(), c.demoCommand())
 	addVerbs(root, "Look before",
 		c.lintCommand(),
 		c.testCommand(),

@@ -27,6 +27,7 @@ type runFlags struct {
 	rewrite     []string
 	only        []string
 	retryFailed bool
+	retryTasks  map[string]bool // of a run with workers: their dead letters
 	quiet       bool
 	json        bool
 	dry         bool
@@ -147,6 +148,9 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	if err := c.canProve(j.File); err != nil {
 		return err
 	}
+	if err := c.canShare(j, f); err != nil {
+		return err
+	}
 	began := time.Now()
 	number, err := l.BeginRun(ctx, began)
 	if err != nil {
@@ -174,7 +178,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	if shown.Kind == progress.Bars {
 		c.screen.through(display)
 	}
-	result, err := engine.Run(ctx, asked.stop, opts)
+	result, box, err := c.carryOut(ctx, j, l, asked, f, opts)
 	series := watch.Stop()
 	c.screen.through(c.err)
 	display.Close()
@@ -189,7 +193,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	if fault.Is(err, fault.Full) && fault.Is(noted, fault.Full) {
 		noted = nil // one full disk is told once
 	}
-	return errors.Join(noted, c.prove(ctx, ended{j, l, number, began, result, series, code}), c.conclude(result, code, err))
+	return errors.Join(noted, c.prove(ctx, ended{j, l, box, number, began, result, series, code}), c.conclude(result, code, err))
 }
 
 // record begins to record where the time of the command goes, and has plugins

@@ -125,13 +125,18 @@ type Sink struct {
 	When   string `json:"when,omitempty"`
 }
 
+// Letters has the dead letters that stand: a ledger, or what workers keep.
+type Letters interface {
+	Letters(ctx context.Context, f func(id message.ID, sink string, l ledger.Letter) error) error
+}
+
 // Input is what a report is made of.
 type Input struct {
 	File    string // the pipeline file, as the user named it
 	Version string // of the command
 	Plan    *plan.Plan
 	Result  *engine.Result
-	Ledger  *ledger.Ledger
+	Ledger  Letters
 	Shard   shard.Shard
 	Run     int64
 	Began   time.Time

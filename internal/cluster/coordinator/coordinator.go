@@ -1,0 +1,414 @@
+// Package coordinator divides a run into tasks, follows what workers do of
+// them, and makes one result of it.
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/mailhaul/pipeline/internal/cluster"
+	"github.com/mailhaul/pipeline/internal/cluster/lease"
+	"github.com/mailhaul/pipeline/internal/cluster/queue"
+	"github.com/mailhaul/pipeline/internal/cluster/task"
+	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/ledger/segments"
+	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/sink"
+)
+
+// Options are what a run with workers is made of.
+type Options struct {
+	Cluster *cluster.Cluster
+	Plan    *plan.Plan
+	File    string // hash of the pipeline file
+	Plugins engine.Plugins
+	Range   int // UIDs of a task of a large mailbox; 0: mailboxes aren't divided
+	// Merge makes one of what tasks left in a sink's target (sink.Merger).
+	Merge func(ctx context.Context, s *plan.Sink, state sink.State, tasks []sink.TaskCheckpoint, keep func(context.Context, sink.Checkpoint) error) error
+	Log   *slog.Logger
+	Name  string // of this process, as others see it
+	// Retry says of which tasks the dead letters are tried again; nil: of none.
+	Retry  func(task string) bool
+	Stats  *engine.Stats
+	Events func(engine.Event)
+	Stop   <-chan struct{}
+	Now    time.Time
+}
+
+// Result is what a run did.
+type Result struct {
+	engine.Result
+	Run       int64
+	Tasks     int
+	Accounts  []ledger.Account // where each stands, for who asks later
+	Mailboxes []ledger.Mailbox
+}
+
+// run is a run under way.
+type run struct {
+	o        Options
+	queue    *queue.Queue
+	pipeline string
+	number   int64
+	known    map[string]bool // tasks of earlier runs
+	accounts []*account
+	tasks    map[string]*progress
+	open     int // of tasks
+	stopped  bool
+	err      error // why the run ends before its end
+	dirty    bool  // a task wrote something
+}
+
+// account is what becomes of one source.
+type account struct {
+	plan     *plan.Source
+	began    time.Time
+	err      error
+	until    time.Time
+	listed   bool
+	url      string
+	excluded []string
+	boxes    []*box
+}
+
+// box is a mailbox, whose tasks are one, or many.
+type box struct {
+	name   string
+	server int64
+	tasks  []*progress
+}
+
+// progress is a task, as far as the coordinator knows.
+type progress struct {
+	task    *task.Task
+	account *account
+	shown   engine.Totals
+	outcome *task.Outcome
+	stands  []ledger.Mailbox
+}
+
+// coordinatorKey is the key of the lease that one coordinator has.
+const coordinatorKey = "coordinator"
+
+// Run runs the plan with workers. When Stop is closed it takes back the tasks
+// that nobody has begun, and ends: workers finish what they have. The result is
+// there even with an error. A *ledger.LockedError says that another run is
+// under way.
+func Run(ctx context.Context, o Options) (*Result, error) {
+	r := &run{o: o, tasks: map[string]*progress{}, known: map[string]bool{}}
+	keeper := lease.NewKeeper(o.Cluster.Leases, o.Cluster.Lease, o.Name)
+	own, err := keeper.Take(ctx, coordinatorKey)
+	if errors.Is(err, lease.ErrHeld) {
+		err = locked(ctx, o.Cluster)
+	}
+	if err != nil {
+		return &Result{Result: engine.Result{Err: err}}, err
+	}
+	working, end := context.WithCancelCause(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() {
+		if err := keepOn(working, o, keeper, own); err != nil {
+			end(err)
+		}
+	})
+	err = r.run(working)
+	end(nil)
+	keeping.Wait()
+	if err == nil {
+		err = r.err
+	}
+	return r.result(err), err
+}
+
+// keepOn keeps being the only coordinator. A lease that is lost, as when the
+// cluster has no leader for a while, is taken again: nothing that a run does
+// hangs on it. The error says that another run began meanwhile.
+func keepOn(ctx context.Context, o Options, k *lease.Keeper, own *lease.Lease) error {
+	for {
+		select {
+		case <-ctx.Done():
+			release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releasePatience)
+			defer cancel()
+			_ = own.Release(release) // else it ends by itself
+			return nil
+		case <-own.Context().Done():
+		}
+		for held := 0; ; {
+			next, err := k.Take(ctx, coordinatorKey)
+			if err == nil {
+				own = next
+				break
+			}
+			if by := holder(ctx, o.Cluster); errors.Is(err, lease.ErrHeld) && by != "" && by != o.Name {
+				held++
+			}
+			if held > mostHeld {
+				return fault.New(fault.Unavailable, "another `pipeline run` began while this one had lost touch with NATS").
+					WithHint("see \"pipeline status\": workers go on with what they have, and what is done stays done")
+			}
+			select {
+			case <-time.After(heldPause):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+const (
+	releasePatience = 5 * time.Second
+	heldPause       = time.Second
+	mostHeld        = 3 // a replica that lags may show an older holder
+)
+
+// locked says that another run is under way.
+func locked(ctx context.Context, c *cluster.Cluster) error {
+	return &ledger.LockedError{Path: "stream " + c.Name(), Holder: holder(ctx, c)}
+}
+
+// holder says who has the coordinator's lease.
+func holder(ctx context.Context, c *cluster.Cluster) string {
+	e, err := c.Leases.Get(ctx, coordinatorKey)
+	if err != nil {
+		return ""
+	}
+	v, err := lease.Read(e.Value())
+	if err != nil {
+		return ""
+	}
+	return v.Owner
+}
+
+func (r *run) run(ctx context.Context) (err error) {
+	c := r.o.Cluster
+	if r.queue, err = queue.Open(ctx, c); err != nil {
+		return err
+	}
+	if r.pipeline, err = c.Pipeline(ctx); err != nil {
+		return err
+	}
+	last, err := c.LastRun(ctx)
+	if err != nil {
+		return err
+	}
+	r.number = last.Number + 1
+	state := cluster.Run{Number: r.number, Stage: cluster.Listing, File: r.o.File, Began: r.o.Now}
+	if err := c.SetRun(ctx, state); err != nil {
+		return err
+	}
+	// What an earlier run left in the queue is listed anew.
+	if err := r.queue.Clear(ctx); err != nil {
+		return err
+	}
+	for m, err := range segments.All(ctx, c.Books) {
+		if err != nil {
+			return err
+		}
+		r.known[m.Task] = true
+	}
+	news, err := r.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer news.stop()
+	if err := r.list(ctx); err != nil {
+		return err
+	}
+	state.Stage, state.Tasks = cluster.Working, len(r.tasks)
+	if err := c.SetRun(ctx, state); err != nil {
+		return err
+	}
+	err = r.follow(ctx, news)
+	if r.stopped || err != nil || r.err != nil {
+		clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		err = errors.Join(err, r.queue.Clear(clearing))
+	}
+	if err == nil && !r.stopped && r.err == nil {
+		err = r.merge(ctx)
+	}
+	ending := context.WithoutCancel(ctx)
+	state.Stage, state.Exit = cluster.Ended, r.result(err).Exit()
+	return errors.Join(err, c.SetRun(ending, state))
+}
+
+// news are the changes of manifests and leases.
+type news struct {
+	manifests <-chan *segments.Manifest
+	leases    <-chan told
+	failed    <-chan error
+	stop      func()
+}
+
+type told struct{ p workerProgress }
+
+// workerProgress is worker.Progress, as far as it is read here.
+type workerProgress struct {
+	Run    int64         `json:"run"`
+	Task   string        `json:"task"`
+	Totals engine.Totals `json:"totals"`
+}
+
+// watch begins to look at what workers write.
+func (r *run) watch(ctx context.Context) (*news, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	manifests, leases, failed := make(chan *segments.Manifest, 256), make(chan told, 256), make(chan error, 2)
+	books, err := r.o.Cluster.Books.Watch(ctx, segments.Key("*"))
+	if err != nil {
+		cancel()
+		return nil, cluster.Wrap(err, "watch the manifests of the tasks")
+	}
+	held, err := r.o.Cluster.Leases.Watch(ctx, "lease.*")
+	if err != nil {
+		cancel()
+		return nil, cluster.Wrap(err, "watch the leases of the tasks")
+	}
+	go func() {
+		for e := range books.Updates() {
+			if e == nil {
+				continue
+			}
+			m, err := segments.Decode(e.Value())
+			if err != nil {
+				failed <- err
+				return
+			}
+			if m.Run != r.number {
+				continue
+			}
+			select {
+			case manifests <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if ctx.Err() == nil {
+			failed <- fault.New(fault.Unavailable, "watch the manifests of the tasks: the connection to NATS was closed")
+		}
+	}()
+	go func() {
+		for e := range held.Updates() {
+			if e == nil || len(e.Value()) == 0 {
+				continue
+			}
+			v, err := lease.Read(e.Value())
+			var p workerProgress
+			if err != nil || json.Unmarshal(v.Told, &p) != nil || p.Run != r.number {
+				continue
+			}
+			select {
+			case leases <- told{p}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return &news{manifests, leases, failed, func() {
+		cancel()
+		_, _ = books.Stop(), held.Stop() // nothing more is wanted of them
+	}}, nil
+}
+
+// follow waits until all tasks are done.
+func (r *run) follow(ctx context.Context, n *news) error {
+	select {
+	case <-r.o.Stop: // before all was listed, even
+		r.stop()
+	default:
+	}
+	for r.open > 0 && r.err == nil && !r.stopped {
+		select {
+		case m := <-n.manifests:
+			if err := r.learn(m); err != nil {
+				return err
+			}
+		case t := <-n.leases:
+			if p := r.tasks[t.p.Task]; p != nil && p.outcome == nil {
+				r.show(p, t.p.Totals)
+			}
+		case err := <-n.failed:
+			return err
+		case <-r.o.Stop:
+			r.stop()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (r *run) stop() {
+	r.stopped = true
+	r.o.Events(engine.Event{Kind: engine.Stopping})
+}
+
+// learn takes note of a manifest.
+func (r *run) learn(m *segments.Manifest) error {
+	p := r.tasks[m.Task]
+	if p == nil || p.outcome != nil || m.State == segments.Taken {
+		return nil
+	}
+	o, err := task.Decode(m.Outcome)
+	if err != nil {
+		return fmt.Errorf("task %s: %w", m.Task, err)
+	}
+	p.outcome = o
+	r.open--
+	r.dirty = r.dirty || o.Sum.Listed > o.Sum.DoneBefore
+	_, p.stands, err = m.Head.Standing()
+	if err != nil {
+		return fmt.Errorf("task %s: %w", m.Task, err)
+	}
+	s := &o.Sum
+	t := engine.Totals{
+		Expected: s.Listed, Listed: s.Listed, Todo: s.Listed - s.DoneBefore, Settled: s.Listed - s.DoneBefore - s.Pending,
+		Fetched: s.Written, Octets: s.Octets, Passed: p.shown.Passed,
+	}
+	t.Became[ledger.Written], t.Became[ledger.Duplicate], t.Became[ledger.Dead] = s.Written, s.Duplicates, s.DeadLetters
+	t.Became[ledger.Dropped], t.Became[ledger.Unrouted], t.Became[ledger.Vanished] = s.AllDropped(), s.Unrouted, s.Vanished
+	r.show(p, t)
+	ev := engine.Event{Source: o.Source, Mailbox: s.Mailbox, Count: s.Listed}
+	switch {
+	case o.Err != nil && !o.Until.IsZero():
+		ev.Kind, ev.Err, ev.Wait = engine.AccountParked, o.Err.Fault(), time.Until(o.Until)
+	case o.Err != nil && m.State == segments.Failed:
+		// What ends a local run ends this one: a sink that fails for one worker
+		// does for all.
+		r.err = o.Err.Fault()
+		ev.Kind, ev.Err = engine.Stopping, r.err
+	case o.Err != nil:
+		ev.Kind, ev.Err = engine.AccountFailed, o.Err.Fault()
+	case s.Skipped:
+		ev.Kind = engine.MailboxSkipped
+	default:
+		ev.Kind = engine.MailboxListed
+	}
+	r.o.Events(ev)
+	if n := s.Written; n > 0 {
+		r.o.Events(engine.Event{Kind: engine.Committed, Source: o.Source, Count: n, Octets: s.Octets, Took: o.Took})
+	}
+	return nil
+}
+
+// show adds to the counters what a task is further than before.
+func (r *run) show(p *progress, t engine.Totals) {
+	c := r.o.Stats.Account(p.account.plan.Name)
+	old := &p.shown
+	c.Listed.Add(t.Listed - old.Listed)
+	c.Todo.Add(t.Todo - old.Todo)
+	c.Fetched.Add(t.Fetched - old.Fetched)
+	c.Octets.Add(t.Octets - old.Octets)
+	c.Passed.Add(t.Passed - old.Passed)
+	c.Settled.Add(t.Settled - old.Settled)
+	for i := range t.Became {
+		c.Became[i].Add(t.Became[i] - old.Became[i])
+	}
+	p.shown = t
+}
