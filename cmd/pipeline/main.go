@@ -11,6 +11,7 @@ import (
 )
 
 func main() {
+	withoutCore()
 	room := headroom.New()
 	code := execute(context.Background(), os.Args[1:], stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr})
 	room.Keep()

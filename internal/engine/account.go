@@ -88,6 +88,11 @@ func (a *account) run(ctx context.Context) {
 		case a.e.ctx.Err() != nil:
 			a.err = context.Cause(a.e.ctx)
 			return
+		case fault.Is(err, fault.Full):
+			// It is the machine's, the ledger's mostly, and no account's own: another
+			// account's copies aren't to go on in the place of this one's (I2).
+			a.e.stop(fmt.Errorf("source %s: %w", a.plan.Name, err))
+			return
 		case err == nil || a.e.stopped():
 			a.e.note(Event{Kind: AccountDone, Source: a.plan.Name})
 			return

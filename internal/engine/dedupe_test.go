@@ -13,6 +13,7 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/stages"
+	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
 
@@ -260,6 +261,27 @@ func TestAFailingAccountKeepsNoCopyBack(t *testing.T) {
 		t.Errorf("%+v", sum)
 	}
 	if diff := cmp.Diff(before, r.stores["files"].contents()); diff != "" {
+		t.Errorf("%.500s", diff)
+	}
+}
+
+// TestAFullDiskLetsNoCopyGo: what stops the run (a ledger whose disk is full or
+// broken, as an account met it first) releases no copy: the next run ends as one
+// that was never disturbed (I2).
+func TestAFullDiskLetsNoCopyGo(t *testing.T) {
+	t.Parallel()
+	undisturbed := many(t, "message_id")
+	undisturbed.wantExit(undisturbed.run(), engine.ExitDone)
+	r := many(t, "message_id")
+	r.servers["src"].openErr = fault.New(fault.Full, "the ledger: disk I/O error").WithHint("make room")
+	res := r.run()
+	r.wantExit(res, engine.ExitStopped)
+	if !fault.Is(res.Err, fault.Full) || !strings.Contains(res.Err.Error(), "source src: ") {
+		t.Errorf("error %v, want one of class Full that names the source", res.Err)
+	}
+	r.servers["src"].openErr = nil
+	r.wantExit(r.run(), engine.ExitDone)
+	if diff := cmp.Diff(undisturbed.stores["files"].contents(), r.stores["files"].contents()); diff != "" {
 		t.Errorf("%.500s", diff)
 	}
 }

@@ -55,8 +55,7 @@ const maxConns = 4
 // says who holds it.
 func Open(ctx context.Context, dir, name string) (*Ledger, error) {
 	if err := makeDirs(dir); err != nil {
-		return nil, fault.Wrap(fault.Config, err, "make the state directory").(*fault.Error).
-			WithKey("state").WithHint("name a directory that can be written to with `state:`")
+		return nil, unwritable(err, "make the state directory")
 	}
 	lock, err := acquire(filepath.Join(dir, name+".lock"))
 	if err != nil {
@@ -132,11 +131,12 @@ func (l *Ledger) open(ctx context.Context) error {
 		return l.wrap(&damage{"the file", broken}, "open")
 	}
 	// Made here, and never by a connection that is opened later: were the folder
-	// replaced meanwhile, that would begin another ledger in it. What keeps it
-	// from being made SQLite says, too.
-	if f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o644); err == nil {
-		f.Close()
+	// replaced meanwhile, that would begin another ledger in it.
+	f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return unwritable(err, "ledger %s: open", l.path)
 	}
+	f.Close()
 	// FULL: a commit survives a power cut, not only a crash (I3). Damage is
 	// to be an error, not a wrong answer: cell_size_check.
 	err = l.connect(url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}})

@@ -38,8 +38,7 @@ const lingers = 5 * time.Second
 func acquire(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fault.As(fault.Wrap(fault.Config, err, "open the lock")).WithKey("state").
-			WithHint("the state directory must be writable")
+		return nil, unwritable(err, "open the lock")
 	}
 	err = lock(f)
 	for deadline := time.Now().Add(lingers); errors.Is(err, errHeld) && orphaned(path) && time.Now().Before(deadline); {

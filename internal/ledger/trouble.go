@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	disk "github.com/mailhaul/pipeline/pkg/target"
@@ -70,17 +71,27 @@ func (d *damage) Unwrap() error { return d.err }
 const roomHint = "make room where the ledger is, and see whether its disk is well; nothing that was committed is lost"
 
 // full returns what the disk says to a new file beside the ledger, nil where
-// it has room for one: SQLite doesn't tell why it couldn't make its own.
+// it takes one: SQLite doesn't tell why it couldn't make its own.
 func (l *Ledger) full() error {
 	f, err := os.CreateTemp(filepath.Dir(l.path), ".room")
 	if err == nil {
 		_, err = f.Write(make([]byte, 4096))
 		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
-	if err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || contains(err, "read-only") {
-		return nil
-	}
 	return err
+}
+
+// unwritable gives an error of the disk its class: where no file can be made,
+// the user names another place; all else is a disk without room, or not well.
+func unwritable(err error, tried string, args ...any) error {
+	f := fault.As(fault.Wrap(fault.Full, err, tried, args...))
+	for _, e := range []error{fs.ErrPermission, fs.ErrNotExist, syscall.EROFS, syscall.ENOTDIR, syscall.EISDIR, syscall.ENAMETOOLONG, syscall.ELOOP} {
+		if errors.Is(err, e) {
+			f.Class = fault.Config
+			return f.WithKey("state").WithHint("name a directory that can be written to with `state:`")
+		}
+	}
+	return f.WithHint(roomHint)
 }
 
 // gone returns an error of class Full where the ledger isn't at its path any
@@ -124,7 +135,7 @@ func (l *Ledger) wrap(err error, tried string) error {
 			WithHint("the file is damaged: pipeline verify --rebuild keeps it aside, and makes a new one of what was exported")
 	case contains(err, "readonly", "unable to open"):
 		if why := l.full(); why != nil {
-			return fault.As(fault.Wrap(fault.Full, why, "ledger %s: %s", l.path, tried)).WithHint(roomHint)
+			return unwritable(why, "ledger %s: %s", l.path, tried)
 		}
 		return fault.As(fault.Wrap(fault.Config, err, "ledger %s: %s", l.path, tried)).WithKey("state").
 			WithHint("the state directory must be writable")

@@ -188,16 +188,19 @@ func (o *output) strayWords() string {
 	return strings.Join(o.told, " / ")
 }
 
-// lines calls f for each line of r, without its end, until r ends. A line
-// longer than the limit comes in pieces.
+// lines calls f for each line of r, without its end, until r ends. Of a line
+// longer than the limit it gets the beginning alone: a secret that stands where
+// two pieces meet would be found in neither (I9).
 func lines(r io.Reader, f func([]byte)) {
 	b := bufio.NewReaderSize(r, lineLimit)
+	rest := false
 	for {
 		line, err := b.ReadSlice('\n')
-		if len(line) > 0 {
+		if len(line) > 0 && !rest {
 			f(bytes.TrimRight(line, "\r\n"))
 		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		rest = errors.Is(err, bufio.ErrBufferFull)
+		if err != nil && !rest {
 			return
 		}
 	}
@@ -207,12 +210,14 @@ func lines(r io.Reader, f func([]byte)) {
 type lineWriter struct {
 	show func(string)
 
-	mu   sync.Mutex
-	rest []byte
+	mu    sync.Mutex
+	rest  []byte
+	shown bool // the beginning of the line that is being written, which is too long
 }
 
 // Write implements io.Writer. It keeps what doesn't end in a newline until
-// the next one comes, or for a line that is too long.
+// the next one comes. Of a line that is too long it shows the beginning, as
+// lines does.
 func (w *lineWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -222,8 +227,10 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 		if !ok && len(line) < lineLimit {
 			return len(p), nil
 		}
-		w.show(string(line))
-		w.rest = rest
+		if !w.shown {
+			w.show(string(line))
+		}
+		w.rest, w.shown = rest, !ok
 	}
 }
 
@@ -231,8 +238,8 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 func (w *lineWriter) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.rest) > 0 {
+	if len(w.rest) > 0 && !w.shown {
 		w.show(string(w.rest))
-		w.rest = nil
 	}
+	w.rest = nil
 }

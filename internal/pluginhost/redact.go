@@ -53,7 +53,15 @@ func (r *redactor) add(secret string) {
 	r.words = nil
 	var long []string
 	for s := range r.known {
-		for _, form := range spellings(s) {
+		// A log is a line at a time: of a secret of several each is one.
+		parts := strings.FieldsFunc(s, func(c rune) bool { return c == '\n' || c == '\r' })
+		for i, part := range parts {
+			parts[i] = strings.TrimSpace(part)
+		}
+		for _, form := range slices.Concat(spellings(s), parts) {
+			if len(form) < shortest {
+				continue
+			}
 			switch {
 			case len(form) > word:
 				long = append(long, form)

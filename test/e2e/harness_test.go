@@ -56,6 +56,7 @@ func build() (binaries, error) {
 		{root, b.dir, "./plugins/pipeline-sink-msg"},
 		{root, b.third, "./test/e2e/testdata/pipeline-sink-slow"},
 		{root, b.third, "./test/e2e/testdata/pipeline-source-hostile"},
+		{root, b.third, "./test/e2e/testdata/pipeline-source-careless"},
 		{filepath.Join(root, "examples/pipeline-sink-maildir"), b.third, "."},
 		{filepath.Join(root, "examples/pipeline-stage-redact"), b.third, "."},
 	} {
@@ -190,8 +191,19 @@ func (o *output) String() string {
 // start starts the command. It dies with the test.
 func (j *job) start(args ...string) *running {
 	j.t.Helper()
+	return j.startWith(filepath.Join(j.bin.dir, "pipeline"), args...)
+}
+
+// startBy has another program start the command, which it is told.
+func (j *job) startBy(program string, args ...string) *running {
+	j.t.Helper()
+	return j.startWith(program, append([]string{filepath.Join(j.bin.dir, "pipeline")}, args...)...)
+}
+
+func (j *job) startWith(program string, args ...string) *running {
+	j.t.Helper()
 	r := &running{t: j.t, began: time.Now(), watched: make(chan map[string]int64, 1), ended: make(chan struct{})}
-	r.cmd = exec.Command(filepath.Join(j.bin.dir, "pipeline"), args...)
+	r.cmd = exec.Command(program, args...)
 	r.cmd.Dir, r.cmd.Env = j.dir, j.env
 	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.err
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

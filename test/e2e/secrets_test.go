@@ -225,6 +225,9 @@ func TestSecretsAreOnlyWhereTheyMustBe(t *testing.T) {
 			pids := children(r.cmd.Process.Pid)
 			pids[r.cmd.Process.Pid] = "pipeline"
 			for pid, name := range pids {
+				if limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid)); err == nil && len(limits) > 0 { // else it has ended
+					wantNoCore(t, name, limits)
+				}
 				for _, what := range []string{"cmdline", "environ"} {
 					text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, what))
 					if err != nil {
