@@ -84,6 +84,9 @@ func (t *Template) Append(b []byte, m *message.Summary) []byte {
 		}
 		b = t.shorten(b, base, element, spans)
 	}
+	if t.fence != "" {
+		b = t.mark(b, base, m.ID.Hash())
+	}
 	return b
 }
 

@@ -36,6 +36,11 @@ type Options struct {
 	// What stands before the name, the target's own path, isn't counted: a
 	// target that moves would change every name.
 	MaxPath int
+	// Fence is the number of the owner who writes, where several machines
+	// share a target: it stands behind the hash. 0: none. MaxPath and
+	// MaxElement don't count it: but for the fence, a name is what it is
+	// without one.
+	Fence uint64
 }
 
 // Template is a parsed template. It is immutable and safe for concurrent use.
@@ -44,6 +49,7 @@ type Template struct {
 	pieces  []piece
 	needs   message.Needs
 	maxPath int
+	fence   string // behind the hash
 }
 
 // piece is a literal, a separator between elements, or a field.
@@ -110,7 +116,7 @@ func Parse(text string, opts Options) (*Template, error) {
 }
 
 func parse(text string, opts Options) (*Template, error) {
-	t := &Template{text: text, maxPath: cmp.Or(opts.MaxPath, DefaultMaxPath)}
+	t := &Template{text: text, maxPath: cmp.Or(opts.MaxPath, DefaultMaxPath), fence: fenceMark(opts.Fence)}
 	if t.maxPath < MinMaxPath {
 		return nil, fault.New(fault.Config, "a name of at most %d UTF-16 units is too short", t.maxPath).
 			WithHint("set max_path to %d or more", MinMaxPath)
