@@ -68,16 +68,17 @@ func (j *Job) OpenSink(ctx context.Context, s *plan.Sink, state sink.State, isol
 
 // MergeSink makes one of what tasks left in a sink's target (sink.Merger).
 // state has the checkpoint that keep was given the last time, and no fence. keep
-// makes the new one durable; what only the old one needed is removed after.
+// makes the new one durable; what only the old one needed is removed after. Of a
+// sink that has nothing to merge nothing is kept.
 func (j *Job) MergeSink(ctx context.Context, s *plan.Sink, state sink.State, tasks []sink.TaskCheckpoint, keep func(context.Context, sink.Checkpoint) error) (err error) {
 	opened, err := j.OpenSink(ctx, s, state, false)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
-	m, ok := opened.(sink.Merger)
-	if !ok {
-		return fault.New(fault.Bug, "a session of sink %s can't merge", s.Name)
+	m, ok := opened.(sinkSession)
+	if !ok || !m.Merges() {
+		return nil
 	}
 	cp, err := m.Merge(ctx, tasks)
 	if err != nil {

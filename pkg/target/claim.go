@@ -36,6 +36,10 @@ type Owner struct {
 	Adopt    bool   // the user said --adopt: take over what is there
 	Rewrite  bool   // the user said --rewrite: everything is written anew
 
+	// Fence is that of the sink's state: not zero where the target has other
+	// writers too, as only one in a bucket may.
+	Fence Fence
+
 	// Store is the socket of the store of objects, for a target in a bucket;
 	// Spool is where files wait that are too large for memory until they are
 	// uploaded. A directory needs neither.
@@ -69,6 +73,9 @@ type Claim struct {
 // that the mount point of an unmounted disk stays empty. Errors are of class
 // Config (it isn't ours), Unavailable (another process has it) or Full.
 func Take(ctx context.Context, name, books string, o Owner, occupied func() (string, error)) (*Claim, error) {
+	if err := o.Fence.refuse(name); err != nil {
+		return nil, err
+	}
 	c := &Claim{Books: books, name: name, sink: o.Sink}
 	read := func() (*marker, error) { return readMarker(books) }
 	if _, _, err := check(name, filepath.Join(books, markerName), o, read, occupied); err != nil {

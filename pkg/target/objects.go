@@ -41,6 +41,8 @@ type Objects struct {
 	taken   int        // uploaded in all
 	changed bool       // since the last Flush
 	failed  error      // of an upload: what it didn't save must not be promised
+
+	owned func() error // notes whose fence it is, once
 }
 
 const (
@@ -112,7 +114,8 @@ func OpenObjects(ctx context.Context, address string, o Owner, checkpoint []byte
 	}
 	t := &Objects{at: p, spool: o.Spool, queue: make(chan *upload)}
 	t.ctx, t.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if checkpoint == nil && p.Adopted && !o.Rewrite {
+	t.owned = sync.OnceValue(func() error { return p.own(t.ctx) })
+	if checkpoint == nil && p.Adopted && !o.Rewrite && o.Fence.zero() {
 		err = p.SetAsideParts(ctx, manifestStem)
 	}
 	if err == nil {
@@ -248,6 +251,12 @@ func (t *Objects) place(f *File, id message.ID, part, name string, modified time
 		return fault.New(fault.Message, "write %s in the target %s: its key has %d octets, object storage takes %d", name, t.at.name, n, maxKey).
 			WithReason("name_refused").WithHint("write with another name template or a smaller max_path")
 	}
+	if !t.at.fence.zero() {
+		if err := t.fenced(name); err != nil {
+			f.Discard()
+			return err
+		}
+	}
 	t.started.Do(t.start)
 	sum, err := f.digest()
 	if err != nil {
@@ -328,7 +337,7 @@ func (t *Objects) Flush(ctx context.Context) ([]byte, error) {
 	}
 	t.rows = t.rows[:0]
 	list, err := t.manifest.Flush(ctx)
-	if err == nil {
+	if err == nil && t.at.fence.zero() {
 		err = t.at.writeParts(ctx, manifestStem, list)
 	}
 	if err != nil {

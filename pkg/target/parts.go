@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -8,10 +9,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
@@ -39,6 +40,9 @@ type Part struct {
 	// that was killed had on its way may arrive late, and must replace nothing
 	// that counts.
 	Of string `json:"of,omitempty"`
+	// Task and Fence are of the owner who made it, where a target has several.
+	Task  string `json:"task,omitempty"`
+	Fence uint64 `json:"fence,omitempty"`
 }
 
 // mostParts is how many parts there are before some are put together.
@@ -58,13 +62,20 @@ func (p *Place) Parts(ctx context.Context, stem string, list []Part) (*Parts, er
 		l.next = max(l.next, x.Number+1)
 	}
 	var dead []string
-	for o, err := range p.bucket.List(ctx, p.books+stem+"-", false) {
+	at := stem + "-"
+	if !p.fence.zero() {
+		if len(list) == 0 {
+			return l, nil // what earlier owners left is for Sweep
+		}
+		at = p.fence.parts()
+	}
+	for o, err := range p.bucket.List(ctx, p.books+at, false) {
 		if err != nil {
 			return nil, err
 		}
 		size, counts := sizes[strings.TrimPrefix(o.Key, p.books)]
 		switch {
-		case !counts:
+		case !counts && p.fence.zero():
 			dead = append(dead, o.Key)
 		case size == o.Size:
 			delete(sizes, strings.TrimPrefix(o.Key, p.books))
@@ -94,6 +105,9 @@ func (l *Parts) name(x Part) string { return PartName(l.stem, x) }
 
 // PartName returns the name of a part in the books.
 func PartName(stem string, x Part) string {
+	if x.Task != "" {
+		return fmt.Sprintf("%s%06d-%s.%s.jsonl", Fence{x.Task, x.Fence}.own(), x.Number, x.Of, stem)
+	}
 	if x.Of == "" {
 		return fmt.Sprintf("%s-%06d.jsonl", stem, x.Number)
 	}
@@ -114,7 +128,7 @@ func (l *Parts) upload(ctx context.Context) error {
 	if len(l.buf) == 0 {
 		return nil
 	}
-	x := Part{Number: l.next, Octets: int64(len(l.buf)), Of: l.of}
+	x := Part{Number: l.next, Octets: int64(len(l.buf)), Of: l.of, Task: l.place.fence.Task, Fence: l.place.fence.Number}
 	if err := l.place.Write(ctx, l.name(x), l.buf, false); err != nil {
 		return err
 	}
@@ -147,7 +161,7 @@ func (l *Parts) fold(ctx context.Context) error {
 		octets += l.list[from].Octets
 	}
 	old := slices.Clone(l.list[from:])
-	x := Part{Number: l.next, Octets: octets, Of: l.of}
+	x := Part{Number: l.next, Octets: octets, Of: l.of, Task: l.place.fence.Task, Fence: l.place.fence.Number}
 	err := l.place.copyTo(ctx, l.place.books+l.name(x), octets, func(w io.Writer) error {
 		r := l.Read(ctx, old)
 		defer r.Close()
@@ -195,65 +209,6 @@ func (l *Parts) Drop(ctx context.Context, first []Part) error {
 // List returns the parts that are there now, without what is in memory.
 func (l *Parts) List() []Part { return slices.Clone(l.list) }
 
-// Read returns the lines of some parts, one behind the other.
-func (l *Parts) Read(ctx context.Context, list []Part) io.ReadCloser {
-	return readParts(ctx, l.place.bucket, l.place.books, l.stem, list)
-}
-
-func readParts(ctx context.Context, b *objects.Bucket, books, stem string, list []Part) io.ReadCloser {
-	return &partsReader{ctx: ctx, bucket: b, books: books, stem: stem, rest: list}
-}
-
-// partsReader reads parts one behind the other.
-type partsReader struct {
-	ctx         context.Context
-	bucket      *objects.Bucket
-	books, stem string
-	rest        []Part
-	body        io.ReadCloser
-}
-
-// Read implements io.Reader.
-func (r *partsReader) Read(p []byte) (int, error) {
-	for {
-		if r.body == nil {
-			if len(r.rest) == 0 {
-				return 0, io.EOF
-			}
-			x := r.rest[0]
-			body, i, err := r.bucket.Open(r.ctx, r.books+PartName(r.stem, x), 0)
-			if err != nil {
-				return 0, err
-			}
-			if i.Size != x.Octets {
-				body.Close()
-				return 0, fault.New(fault.Config, "%s in %s has %s octets, the ledger committed %d: the target isn't as it was left",
-					r.books+PartName(r.stem, x), r.bucket.Location().Target, strconv.FormatInt(i.Size, 10), x.Octets).
-					WithHint("put the target back as it was, or write everything anew with --rewrite").WithKey("path")
-			}
-			r.body, r.rest = body, r.rest[1:]
-		}
-		n, err := r.body.Read(p)
-		if err != io.EOF {
-			return n, err
-		}
-		err = r.Close()
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
-}
-
-// Close implements io.Closer.
-func (r *partsReader) Close() error {
-	if r.body == nil {
-		return nil
-	}
-	err := r.body.Close()
-	r.body = nil
-	return err
-}
-
 // copyTo puts an object that is made of a stream: in memory when it is small,
 // else by way of a file without a name, so that it can be sent again.
 func (p *Place) copyTo(ctx context.Context, key string, octets int64, write func(io.Writer) error) error {
@@ -269,8 +224,12 @@ func (p *Place) copyTo(ctx context.Context, key string, octets int64, write func
 		return err
 	}
 	defer f.Close()
-	if err := write(f); err != nil {
+	out := bufio.NewWriterSize(f, 256<<10)
+	if err := write(out); err != nil {
 		return err
+	}
+	if err := out.Flush(); err != nil {
+		return message.SpoolError(err)
 	}
 	info, err := f.Stat()
 	if err != nil {

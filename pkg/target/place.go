@@ -29,6 +29,7 @@ type Place struct {
 	name   string // for people
 	books  string // "/" at its end, relative to the bucket's place
 	spool  *message.Spool
+	fence  Fence // not zero: others write here too
 }
 
 // TakeObjects claims a place in a bucket whose address is path. file says that
@@ -40,7 +41,7 @@ func TakeObjects(ctx context.Context, address string, file bool, o Owner) (*Plac
 	if err != nil {
 		return nil, err
 	}
-	p := &Place{name: l.Target, books: Books + "/", spool: o.Spool}
+	p := &Place{name: l.Target, books: Books + "/", spool: o.Spool, fence: o.Fence}
 	object := ""
 	if file {
 		l, object = l.Up()
@@ -74,6 +75,14 @@ func (p *Place) take(ctx context.Context, object string, o Owner) error {
 		return err
 	}
 	mark, adopted, err := check(p.name, at, o, func() (*marker, error) { return found, nil }, occupied)
+	if err != nil && found == nil {
+		// Another session of ours may have marked it just now, and what
+		// stands here may be its first files.
+		if again, rerr := read(); again != nil || rerr != nil {
+			found = again
+			mark, adopted, err = check(p.name, at, o, read, occupied)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -73,6 +73,9 @@ func (s *Sink) Committed(ctx context.Context, checkpoint sink.Checkpoint) error 
 	return s.conn.error(r.GetError())
 }
 
+// Merges reports whether Merge may be called.
+func (s *Sink) Merges() bool { return s.merger }
+
 // mergeBatch is about how many octets of checkpoints stand in one request.
 const mergeBatch = 1 << 20
 

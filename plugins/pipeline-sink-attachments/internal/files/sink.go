@@ -32,7 +32,7 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := c.template()
+	t, err := c.template(st.Fence.Number)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 	}
 	dir, err := target.Open(ctx, c.Path, target.Owner{
 		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
-		Store: st.Store, Spool: st.Spool,
+		Store: st.Store, Spool: st.Spool, Fence: target.Fence(st.Fence),
 	}, cp.Attachments)
 	if err != nil {
 		return nil, err
@@ -138,6 +138,25 @@ func (s *files) Committed(ctx context.Context, c sink.Checkpoint) error {
 		return fault.New(fault.Bug, "the checkpoint %q can't be read: %w", c, err)
 	}
 	return s.dir.Committed(ctx, cp.Attachments)
+}
+
+// Merge makes one manifest of those that tasks left in a bucket.
+func (s *files) Merge(ctx context.Context, tasks []sink.TaskCheckpoint) (sink.Checkpoint, error) {
+	list := make([]target.Task, len(tasks))
+	for i, t := range tasks {
+		var cp checkpoint
+		if t.Checkpoint != nil {
+			if err := json.Unmarshal(t.Checkpoint, &cp); err != nil || cp.Attachments == nil {
+				return nil, fault.New(fault.Bug, "the checkpoint %q of the task %s can't be read", t.Checkpoint, t.Task)
+			}
+		}
+		list[i] = target.Task{ID: t.Task, Fence: t.Fence, Done: t.Done, Checkpoint: cp.Attachments}
+	}
+	cp, err := target.Merge(ctx, s.dir, list)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(checkpoint{cp})
 }
 
 // Close lets go of the directory.

@@ -24,8 +24,8 @@ const extension = ".eml"
 // keep a slow disk busy.
 const lanes = 8
 
-func (c Config) template() (*naming.Template, error) {
-	return naming.Parse(c.Name, naming.Options{Extension: extension, MaxPath: c.MaxPath})
+func (c Config) template(fence uint64) (*naming.Template, error) {
+	return naming.Parse(c.Name, naming.Options{Extension: extension, MaxPath: c.MaxPath, Fence: fence})
 }
 
 // Prepare says where the sink writes and what it reads of a message. A
@@ -35,12 +35,12 @@ func Prepare(c Config) (sink.Prepared, error) {
 	if err != nil {
 		return sink.Prepared{}, err
 	}
-	t, err := c.template()
+	t, err := c.template(0)
 	if err != nil {
 		return sink.Prepared{}, err
 	}
 	return sink.Prepared{
-		Target: path, Lanes: lanes, Manifest: !target.IsAddress(c.Path),
+		Target: path, Lanes: lanes, Manifest: !target.IsAddress(c.Path), Fenced: target.IsAddress(c.Path),
 		Needs: message.NeedBody | message.NeedInternalDate | t.Needs(),
 	}, nil
 }

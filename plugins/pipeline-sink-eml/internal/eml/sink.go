@@ -20,13 +20,13 @@ type files struct {
 
 // Open opens the directory as it was at the checkpoint.
 func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
-	t, err := c.template()
+	t, err := c.template(st.Fence.Number)
 	if err != nil {
 		return nil, err
 	}
 	dir, err := target.Open(ctx, c.Path, target.Owner{
 		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
-		Store: st.Store, Spool: st.Spool,
+		Store: st.Store, Spool: st.Spool, Fence: target.Fence(st.Fence),
 	}, st.Checkpoint)
 	if err != nil {
 		return nil, err
@@ -71,6 +71,15 @@ func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) { return s.d
 // Committed tells a target in a bucket what the ledger has.
 func (s *files) Committed(ctx context.Context, c sink.Checkpoint) error {
 	return s.dir.Committed(ctx, c)
+}
+
+// Merge makes one manifest of those that tasks left in a bucket.
+func (s *files) Merge(ctx context.Context, tasks []sink.TaskCheckpoint) (sink.Checkpoint, error) {
+	list := make([]target.Task, len(tasks))
+	for i, t := range tasks {
+		list[i] = target.Task{ID: t.Task, Fence: t.Fence, Done: t.Done, Checkpoint: t.Checkpoint}
+	}
+	return target.Merge(ctx, s.dir, list)
 }
 
 // Close lets go of the directory.

@@ -26,5 +26,5 @@ func Prepare(c Config) (sink.Prepared, error) {
 		needs |= message.NeedStructure
 	}
 	// One lane: the lines stand in the order in which fates became final.
-	return sink.Prepared{Target: path, Lanes: 1, Needs: needs, Record: true}, nil
+	return sink.Prepared{Target: path, Lanes: 1, Needs: needs, Record: true, Fenced: target.IsAddress(c.Path)}, nil
 }

@@ -70,8 +70,8 @@ func openObject(ctx context.Context, c Config, o target.Owner, checkpoint sink.C
 	}
 	var cp objectCheckpoint
 	if checkpoint != nil {
-		if err := json.Unmarshal(checkpoint, &cp); err != nil || cp.Version != 1 || cp.Object == nil {
-			return nil, fault.New(fault.Bug, "the checkpoint %q of the index %s can't be read", checkpoint, at)
+		if cp, err = readCheckpoint(checkpoint, at); err != nil {
+			return nil, err
 		}
 	}
 	x := &object{name: path.Base(at), target: at, lines: newEncoder(c.Detail == "structure"), spool: o.Spool}
@@ -88,6 +88,14 @@ func openObject(ctx context.Context, c Config, o target.Owner, checkpoint sink.C
 		return nil, err
 	}
 	return x, nil
+}
+
+func readCheckpoint(b []byte, at string) (objectCheckpoint, error) {
+	var cp objectCheckpoint
+	if err := json.Unmarshal(b, &cp); err != nil || cp.Version != 1 || cp.Object == nil {
+		return cp, fault.New(fault.Bug, "the checkpoint %q of the index %s can't be read", b, at)
+	}
+	return cp, nil
 }
 
 // begin starts with an empty index; see index.begin.
@@ -219,9 +227,9 @@ func (x *object) writeWinners(ctx context.Context, p objectPoint) error {
 // Committed remembers the checkpoint, and merges when many lines wait to
 // replace others: their places are held in memory (I5).
 func (x *object) Committed(ctx context.Context, c sink.Checkpoint) error {
-	var cp objectCheckpoint
-	if err := json.Unmarshal(c, &cp); err != nil || cp.Version != 1 || cp.Object == nil {
-		return fault.New(fault.Bug, "the checkpoint %q of the index %s can't be read", c, x.target)
+	cp, err := readCheckpoint(c, x.target)
+	if err != nil {
+		return err
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -229,7 +237,7 @@ func (x *object) Committed(ctx context.Context, c sink.Checkpoint) error {
 		return x.failed // told again, after the swap
 	}
 	x.committed = *cp.Object
-	err := errors.Join(x.added.Committed(ctx, x.committed.Lines), x.pending.Committed(ctx, x.committed.Pending))
+	err = errors.Join(x.added.Committed(ctx, x.committed.Lines), x.pending.Committed(ctx, x.committed.Pending))
 	if err == nil && x.replaced >= maxReplaced && len(x.committed.Pending) > 0 {
 		err = x.merge(ctx)
 	}
@@ -239,17 +247,11 @@ func (x *object) Committed(ctx context.Context, c sink.Checkpoint) error {
 
 // merge makes the next generation of what is committed and puts it in place.
 func (x *object) merge(ctx context.Context) error {
-	from := x.committed
-	pending, err := x.spoolFile()
+	pending, n, err := x.held(ctx, x.committed.Pending)
 	if err != nil {
 		return err
 	}
 	defer pending.Close()
-	old := x.pending.Read(ctx, from.Pending)
-	n, err := io.Copy(pending, old)
-	if err = errors.Join(err, old.Close()); err != nil {
-		return fault.Wrap(fault.Full, err, "read the lines that replace others in the index %s", x.target)
-	}
 	next, err := x.spoolFile()
 	if err != nil {
 		return err
@@ -259,8 +261,14 @@ func (x *object) merge(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(fault.Full, err, "make the next generation of the index %s", x.target)
 	}
+	return x.publish(ctx, next, length)
+}
+
+// publish puts the next generation of what is committed in place.
+func (x *object) publish(ctx context.Context, next io.ReaderAt, length int64) error {
+	from := x.committed
 	to := objectPoint{Generation: from.Generation + 1, Length: length}
-	err = x.place.Publish(ctx, x.name, next, length, map[string]string{
+	err := x.place.Publish(ctx, x.name, next, length, map[string]string{
 		noteGeneration: strconv.FormatInt(to.Generation, 10), noteFrom: from.digest(),
 	})
 	if err == nil {

@@ -55,7 +55,14 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 	}
 	o := target.Owner{
 		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
-		Store: st.Store, Spool: st.Spool,
+		Store: st.Store, Spool: st.Spool, Fence: target.Fence(st.Fence),
+	}
+	if target.IsAddress(c.Path) && st.Fence != (sink.Fence{}) {
+		x, err := openTask(ctx, c, o, st.Checkpoint)
+		if err != nil {
+			return nil, err
+		}
+		return x, nil
 	}
 	if target.IsAddress(c.Path) {
 		x, err := openObject(ctx, c, o, st.Checkpoint)

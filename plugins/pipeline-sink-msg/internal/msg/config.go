@@ -28,8 +28,8 @@ const extension = ".msg"
 // the largest texts take (I5).
 const lanes = 4
 
-func (c Config) template() (*naming.Template, error) {
-	return naming.Parse(c.Name, naming.Options{Extension: extension, MaxPath: c.MaxPath})
+func (c Config) template(fence uint64) (*naming.Template, error) {
+	return naming.Parse(c.Name, naming.Options{Extension: extension, MaxPath: c.MaxPath, Fence: fence})
 }
 
 func (c Config) options() (convert.Options, error) {
@@ -51,7 +51,7 @@ func Prepare(c Config) (sink.Prepared, error) {
 	if err != nil {
 		return sink.Prepared{}, err
 	}
-	t, err := c.template()
+	t, err := c.template(0)
 	if err != nil {
 		return sink.Prepared{}, err
 	}
@@ -59,7 +59,7 @@ func Prepare(c Config) (sink.Prepared, error) {
 		return sink.Prepared{}, err
 	}
 	return sink.Prepared{
-		Target: path, Lanes: lanes, Manifest: !target.IsAddress(c.Path),
+		Target: path, Lanes: lanes, Manifest: !target.IsAddress(c.Path), Fenced: target.IsAddress(c.Path),
 		Needs: message.NeedBody | message.NeedInternalDate | message.NeedFlags | t.Needs(),
 	}, nil
 }

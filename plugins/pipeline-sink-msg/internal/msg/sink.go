@@ -30,7 +30,7 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 		s.log = slog.Default()
 	}
 	var err error
-	if s.template, err = c.template(); err != nil {
+	if s.template, err = c.template(st.Fence.Number); err != nil {
 		return nil, err
 	}
 	if s.options, err = c.options(); err != nil {
@@ -38,7 +38,7 @@ func Open(ctx context.Context, c Config, st sink.State) (sink.Sink, error) {
 	}
 	s.dir, err = target.Open(ctx, c.Path, target.Owner{
 		Sink: st.Name, Pipeline: st.Pipeline, Known: st.Known, Adopt: st.Adopt, Rewrite: st.Rewrite,
-		Store: st.Store, Spool: st.Spool,
+		Store: st.Store, Spool: st.Spool, Fence: target.Fence(st.Fence),
 	}, st.Checkpoint)
 	if err != nil {
 		return nil, err
@@ -108,6 +108,15 @@ func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) { return s.d
 // Committed tells a target in a bucket what the ledger has.
 func (s *files) Committed(ctx context.Context, c sink.Checkpoint) error {
 	return s.dir.Committed(ctx, c)
+}
+
+// Merge makes one manifest of those that tasks left in a bucket.
+func (s *files) Merge(ctx context.Context, tasks []sink.TaskCheckpoint) (sink.Checkpoint, error) {
+	list := make([]target.Task, len(tasks))
+	for i, t := range tasks {
+		list[i] = target.Task{ID: t.Task, Fence: t.Fence, Done: t.Done, Checkpoint: t.Checkpoint}
+	}
+	return target.Merge(ctx, s.dir, list)
 }
 
 // Close lets go of the directory.
