@@ -166,6 +166,16 @@ func (s directSink) Committed(ctx context.Context, c sink.Checkpoint) error {
 	return nil
 }
 
+// Merges reports whether it is a sink.Merger.
+func (s directSink) Merges() bool {
+	_, ok := s.Sink.(sink.Merger)
+	return ok
+}
+
+func (s directSink) Merge(ctx context.Context, tasks []sink.TaskCheckpoint) (sink.Checkpoint, error) {
+	return s.Sink.(sink.Merger).Merge(ctx, tasks)
+}
+
 // lines keeps what is written to it, a line each.
 type lines struct {
 	mu   sync.Mutex

@@ -104,6 +104,9 @@ func TestBrokenPluginsFailTheirCase(t *testing.T) {
 	ofLax := func(string) (*plugintest.Direction, plugintest.Fixture) {
 		return plugintest.SinkHere(laxShelf()), shelfHere
 	}
+	ofShared := func(broken string) (*plugintest.Direction, plugintest.Fixture) {
+		return plugintest.SinkHere(shared(broken)), shelfHere
+	}
 	ofRecords := func(broken string) (*plugintest.Direction, plugintest.Fixture) {
 		return plugintest.SinkHere(register(broken)), registerHere
 	}
@@ -129,6 +132,9 @@ func TestBrokenPluginsFailTheirCase(t *testing.T) {
 			"twice": "same-message-once", "cancel": "cancels-writes", "impatient": "waits-for-slow-bodies",
 		}},
 		{"lax sink", ofLax, map[string]string{"config": "rejects-bad-config"}},
+		{"fenced sink", ofShared, map[string]string{
+			"none": "", "names": "fences-owners", "leftovers": "fences-owners", "loses": "fences-owners",
+		}},
 		{"record sink", ofRecords, map[string]string{"none": "", "replaces": "replaces-records"}},
 		{"stage", ofStage, map[string]string{
 			"none": "", "prepare": "prepares-the-same", "verdict": "judges-the-same", "undeclared": "changes-what-it-says",
