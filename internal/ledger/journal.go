@@ -97,31 +97,41 @@ var errJournal = errors.New("a journal ends within a statement")
 
 // replay executes what a journal holds.
 func replay(ctx context.Context, tx *sql.Tx, b []byte) error {
-	r := reader{b: b}
-	var statements []*sql.Stmt
+	statements := map[string]*sql.Stmt{}
 	defer func() {
 		for _, s := range statements {
 			_ = s.Close() // the transaction's end does the same
 		}
 	}()
-	for len(r.b) > 0 && r.err == nil {
-		n := r.uvarint()
-		if n > uint64(len(statements)) {
-			return errJournal
-		}
-		if n == uint64(len(statements)) {
-			text := string(r.octets())
-			if r.err != nil {
-				return r.err
-			}
-			s, err := tx.PrepareContext(ctx, text)
-			if err != nil {
+	return statementsOf(b, func(query string, args []any) error {
+		s := statements[query]
+		if s == nil {
+			var err error
+			if s, err = tx.PrepareContext(ctx, query); err != nil {
 				return err
 			}
-			statements = append(statements, s)
+			statements[query] = s
+		}
+		_, err := s.ExecContext(ctx, args...)
+		return err
+	})
+}
+
+// statementsOf calls f for each statement of a journal, in order. Arguments
+// may lie in b.
+func statementsOf(b []byte, f func(query string, args []any) error) error {
+	r := reader{b: b}
+	var texts []string
+	for len(r.b) > 0 {
+		n := r.uvarint()
+		if n > uint64(len(texts)) {
+			return errJournal
+		}
+		if n == uint64(len(texts)) {
+			texts = append(texts, string(r.octets()))
 		}
 		count := r.uvarint()
-		if count > uint64(len(r.b)) { // each takes an octet at least
+		if r.err != nil || count > uint64(len(r.b)) { // each takes an octet at least
 			return errJournal
 		}
 		args := make([]any, count)
@@ -131,7 +141,7 @@ func replay(ctx context.Context, tx *sql.Tx, b []byte) error {
 		if r.err != nil {
 			return r.err
 		}
-		if _, err := statements[n].ExecContext(ctx, args...); err != nil {
+		if err := f(texts[n], args); err != nil {
 			return err
 		}
 	}

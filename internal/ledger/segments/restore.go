@@ -55,7 +55,8 @@ func (l *Ledger) restore(ctx context.Context, path string) (*ledger.Ledger, erro
 			return nil, err
 		}
 	}
-	pieces := make([][]byte, len(l.manifest.Segments))
+	pieces := make([][]byte, len(l.manifest.Segments)+1)
+	pieces[len(l.manifest.Segments)] = l.journals
 	g, fetching := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
 	for i, o := range l.manifest.Segments {
@@ -68,7 +69,7 @@ func (l *Ledger) restore(ctx context.Context, path string) (*ledger.Ledger, erro
 		return nil, err
 	}
 	var journals [][]byte
-	for i, piece := range append(pieces, l.journals) {
+	for i, piece := range pieces {
 		some, err := unframe(piece)
 		if err != nil && i < len(l.manifest.Segments) {
 			err = l.damaged(l.manifest.Segments[i].Key, err)
