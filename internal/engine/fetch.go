@@ -153,7 +153,7 @@ func (w *worker) lookAgain(ctx context.Context, a *account, b *box, gone []*item
 	there := make(map[message.ID]bool, len(gone))
 	// Under another UIDVALIDITY nothing would be there, and nothing is gone:
 	// summaries says so.
-	sums, _, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, IDs: ids}, false)
+	sums, _, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, IDs: ids}, anew)
 	if err != nil {
 		return err
 	}

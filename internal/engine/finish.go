@@ -327,7 +327,7 @@ func (f *finisher) earlier(ctx context.Context, b *box, ids []message.ID) error 
 		if err := f.a.lanes.acquire(ctx); err != nil {
 			return err
 		}
-		sums, _, err := f.a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, Needs: needs, IDs: ids}, false)
+		sums, _, err := f.a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, Needs: needs, IDs: ids}, anew)
 		f.a.lanes.release()
 		if err != nil {
 			return err

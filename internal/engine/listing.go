@@ -206,7 +206,11 @@ func (a *account) page(ctx context.Context, b *box, after *message.ID, size int)
 	if known || a.claimed {
 		req.Needs = 0 // most of it is done, or was claimed, which is as good
 	}
-	sums, more, err := a.summaries(ctx, b, req, after == nil)
+	how := goingOn
+	if after == nil {
+		how = first
+	}
+	sums, more, err := a.summaries(ctx, b, req, how)
 	if err != nil || len(sums) == 0 {
 		return nil, false, err
 	}
@@ -249,12 +253,22 @@ func (a *account) number(ctx context.Context, b *box) error {
 	return err
 }
 
-// summaries runs one List. The first one of a mailbox opens it: its state is
-// what is saved when all is final.
-func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, first bool) (sums []message.Summary, more bool, err error) {
+// opening says how a List stands to those before it.
+type opening int
+
+const (
+	goingOn opening = iota // the mailbox as it was opened for the one before will do
+	anew                   // what was there before may be gone
+	first                  // of the mailbox: its state is what is saved when all is final
+)
+
+// summaries runs one List.
+func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, how opening) (sums []message.Summary, more bool, err error) {
 	var state message.MailboxState
 	stated := false
-	req.State = func(s message.MailboxState) { state, stated = believable(s), true }
+	if how != goingOn {
+		req.State = func(s message.MailboxState) { state, stated = believable(s), true }
+	}
 	octets := 0
 	seen := map[message.ID]bool{}
 	for s, err := range a.source.List(ctx, req) {
@@ -286,7 +300,7 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 	if validity == 0 {
 		validity = b.uidValidity
 	}
-	if first {
+	if how == first {
 		b.mu.Lock()
 		b.state, b.stated, b.uidValidity = state, stated, validity
 		b.mu.Unlock()
@@ -568,7 +582,7 @@ func (a *account) ask(ctx context.Context, b *box, want map[message.ID]*item, ne
 		ids = append(ids, id)
 	}
 	for chunk := range slices.Chunk(ids, pageLong) {
-		sums, _, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, Needs: needs, IDs: chunk}, false)
+		sums, _, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, Needs: needs, IDs: chunk}, goingOn)
 		if err != nil {
 			return err
 		}

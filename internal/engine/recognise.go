@@ -184,7 +184,7 @@ func (r *recognition) list(ctx context.Context) error {
 		Mailbox: r.b.name, Needs: (message.NeedHeaders | message.NeedSize) & r.a.plan.Provides, Limit: pageLong, Among: r.b.among,
 	}
 	for !r.a.e.stopped() {
-		sums, more, err := r.a.summaries(ctx, r.b, req, false)
+		sums, more, err := r.a.summaries(ctx, r.b, req, goingOn)
 		if err != nil || len(sums) == 0 {
 			return err
 		}

@@ -124,13 +124,14 @@ type ListRequest struct {
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
 	Mailbox       string                 `protobuf:"bytes,2,opt,name=mailbox,proto3" json:"mailbox,omitempty"`
 	Needs         uint32                 `protobuf:"varint,3,opt,name=needs,proto3" json:"needs,omitempty"`
-	Ids           *IDBatch               `protobuf:"bytes,4,opt,name=ids,proto3" json:"ids,omitempty"`        // only these; absent: all
-	After         *ID                    `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`    // go on after this one
-	Limit         int32                  `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`   // 0: all
-	Newest        bool                   `protobuf:"varint,7,opt,name=newest,proto3" json:"newest,omitempty"` // newest first, else oldest first
-	Skip          int64                  `protobuf:"varint,8,opt,name=skip,proto3" json:"skip,omitempty"`     // pass over so many, in the order asked for
-	Among         []string               `protobuf:"bytes,10,rep,name=among,proto3" json:"among,omitempty"`   // of a mailbox that overlaps: list each message in one of these only; empty: all that is in it
-	Where         []*Condition           `protobuf:"bytes,9,rep,name=where,proto3" json:"where,omitempty"`    // all must hold; see Summary.fails
+	Ids           *IDBatch               `protobuf:"bytes,4,opt,name=ids,proto3" json:"ids,omitempty"`                       // only these; absent: all
+	After         *ID                    `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`                   // go on after this one
+	Limit         int32                  `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`                  // 0: all
+	Newest        bool                   `protobuf:"varint,7,opt,name=newest,proto3" json:"newest,omitempty"`                // newest first, else oldest first
+	Skip          int64                  `protobuf:"varint,8,opt,name=skip,proto3" json:"skip,omitempty"`                    // pass over so many, in the order asked for
+	Among         []string               `protobuf:"bytes,10,rep,name=among,proto3" json:"among,omitempty"`                  // of a mailbox that overlaps: list each message in one of these only; empty: all that is in it
+	Where         []*Condition           `protobuf:"bytes,9,rep,name=where,proto3" json:"where,omitempty"`                   // all must hold; see Summary.fails
+	GoesOn        bool                   `protobuf:"varint,11,opt,name=goes_on,json=goesOn,proto3" json:"goes_on,omitempty"` // with a listing that was begun before: no state is wanted, and the mailbox may be as it was opened then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -233,6 +234,13 @@ func (x *ListRequest) GetWhere() []*Condition {
 		return x.Where
 	}
 	return nil
+}
+
+func (x *ListRequest) GetGoesOn() bool {
+	if x != nil {
+		return x.GoesOn
+	}
+	return false
 }
 
 // Condition compares one field of a message with a constant. A plugin may
@@ -780,7 +788,7 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\x04R\asession\"z\n" +
 	"\fMailboxBatch\x129\n" +
 	"\tmailboxes\x18\x01 \x03(\v2\x1b.mailhaul.plugin.v1.MailboxR\tmailboxes\x12/\n" +
-	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"\xc1\x02\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"\xda\x02\n" +
 	"\vListRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x18\n" +
 	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x14\n" +
@@ -792,7 +800,8 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\x04skip\x18\b \x01(\x03R\x04skip\x12\x14\n" +
 	"\x05among\x18\n" +
 	" \x03(\tR\x05among\x123\n" +
-	"\x05where\x18\t \x03(\v2\x1d.mailhaul.plugin.v1.ConditionR\x05where\"\x87\x01\n" +
+	"\x05where\x18\t \x03(\v2\x1d.mailhaul.plugin.v1.ConditionR\x05where\x12\x17\n" +
+	"\agoes_on\x18\v \x01(\bR\x06goesOn\"\x87\x01\n" +
 	"\tCondition\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x0e\n" +
 	"\x02op\x18\x02 \x01(\tR\x02op\x12,\n" +

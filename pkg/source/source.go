@@ -122,7 +122,9 @@ type ListRequest struct {
 	Among []string
 
 	// State is called once, before the first summary, with what the server
-	// said when it opened the mailbox for this listing. May be nil.
+	// said when it opened the mailbox for this listing. nil, with After or IDs:
+	// the request goes on with a listing that was begun before, and a source
+	// that has the mailbox open need not open it anew.
 	State func(message.MailboxState)
 }
 

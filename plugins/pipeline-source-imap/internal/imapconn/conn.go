@@ -53,13 +53,29 @@ type Conn struct {
 	trip   time.Duration // a round trip, as the login had it
 	inside bool          // logged in
 	adapts bool          // compression may be turned on
+	opened *Opened       // the mailbox that is open; nil: none, or one that has changed
 
-	Selected   string // raw name of the mailbox that is open; empty: none
 	ServerID   string // what ID said, for logs
 	Compressed bool   // COMPRESS=DEFLATE is on
 	Throttled  bool   // a [THROTTLED] was seen since it was last cleared
 	goodbye    string // text of a BYE
 }
+
+// Opened is what the server said when it opened a mailbox; -1: it didn't say.
+type Opened struct {
+	Mailbox                                string
+	Messages, UIDNext, UIDValidity, ModSeq int64
+
+	ReadOnly bool
+	Keeps    string // flags that can be set for good, in lower case, in their list; empty: not said
+}
+
+// Select notes which mailbox is open; nil: none.
+func (c *Conn) Select(o *Opened) { c.opened = o }
+
+// Opened returns the mailbox that is open; nil where none is, and where the
+// server has said since that other messages are in it.
+func (c *Conn) Opened() *Opened { return c.opened }
 
 // Has reports whether the server has the capability, in upper case.
 func (c *Conn) Has(capability string) bool { return c.caps[capability] }

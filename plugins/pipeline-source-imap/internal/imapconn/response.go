@@ -46,9 +46,13 @@ func (c *Conn) Next() (*Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.Name != "" {
-			return r, nil
+		switch r.Name {
+		case "":
+			continue
+		case "EXISTS", "EXPUNGE", "VANISHED":
+			c.opened = nil
 		}
+		return r, nil
 	}
 }
 

@@ -211,7 +211,7 @@ func (f *fetcher) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.validity = st.state().UIDValidity
+	f.validity = stateOf(st).UIDValidity
 	return nil
 }
 

@@ -25,7 +25,7 @@ type finisher struct {
 	*Source
 	req   source.FinishRequest
 	conn  *imapconn.Conn
-	state *examined
+	state *imapconn.Opened
 	left  map[uint32]message.ID // not answered
 	yield func(source.Finished, error) bool
 	ended bool
@@ -61,7 +61,7 @@ func (f *finisher) run(ctx context.Context) (err error) {
 	defer func() {
 		var none *imapconn.Conn
 		if f.conn != none {
-			f.conn.Selected = ""
+			f.conn.Select(nil)
 			f.pool.Put(f.conn)
 		}
 	}()
@@ -97,11 +97,11 @@ func (f *finisher) try(ctx context.Context) error {
 	if f.state, err = f.examineOnce(ctx, f.conn, "SELECT", f.req.Mailbox, raw); err != nil {
 		return err
 	}
-	if f.state.readOnly {
+	if f.state.ReadOnly {
 		return fault.New(fault.Message, "change messages of %s: the server opens it for reading only", f.req.Mailbox).
 			WithHint("the user has no right to change this mailbox; leave out after: for it")
 	}
-	validity := f.state.state().UIDValidity
+	validity := stateOf(f.state).UIDValidity
 	var uids []uint32
 	for uid, id := range f.left {
 		if id.UIDValidity != validity {
@@ -185,7 +185,7 @@ func (f *finisher) command(ctx context.Context, command string) error {
 
 func (f *finisher) flag(ctx context.Context, set imapdata.Set, flag string) error {
 	if !f.keeps(flag) {
-		return fault.New(fault.Message, "set %s in %s: the server keeps no such flag (it keeps %s)", flag, f.req.Mailbox, f.state.keeps)
+		return fault.New(fault.Message, "set %s in %s: the server keeps no such flag (it keeps %s)", flag, f.req.Mailbox, f.state.Keeps)
 	}
 	return f.command(ctx, "UID STORE "+set.String()+" +FLAGS.SILENT ("+flag+")")
 }
@@ -193,10 +193,10 @@ func (f *finisher) flag(ctx context.Context, set imapdata.Set, flag string) erro
 // keeps reports whether the server says that it keeps a flag for good; one
 // that says nothing keeps all (RFC 9051 §7.1 PERMANENTFLAGS).
 func (f *finisher) keeps(flag string) bool {
-	if f.state.keeps == "" {
+	if f.state.Keeps == "" {
 		return true
 	}
-	kept := strings.Fields(strings.Trim(f.state.keeps, "()"))
+	kept := strings.Fields(strings.Trim(f.state.Keeps, "()"))
 	return slices.Contains(kept, strings.ToLower(flag)) || !strings.HasPrefix(flag, `\`) && slices.Contains(kept, `\*`)
 }
 

@@ -16,7 +16,7 @@ import (
 // pageSize is how many summaries are in memory at once, on each of two pages:
 // the one being handed out and the one being asked for. With headers that is
 // some MB, whatever the mailbox (I5).
-const pageSize = 500
+const pageSize = 512
 
 // setLimit is the longest set of UIDs in a command: servers bound lines at
 // 8,000 octets (RFC 7162 §4).
@@ -58,11 +58,15 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 		}
 	}()
 	err = l.retry(ctx, func() error {
-		st, err := l.examine(ctx, l.conn, l.req.Mailbox)
+		open := l.examine
+		if l.req.State == nil && (l.req.After != nil || l.req.IDs != nil) {
+			open = l.selected
+		}
+		st, err := open(ctx, l.conn, l.req.Mailbox)
 		if err != nil {
 			return err
 		}
-		l.validity = st.state().UIDValidity
+		l.validity = stateOf(st).UIDValidity
 		l.found, err = l.find(ctx, st)
 		if err == nil && l.req.State != nil && l.disagrees(st) {
 			// Mail may have come or gone in between.
@@ -72,7 +76,7 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 			l.found, err = l.find(ctx, st)
 		}
 		if err == nil && l.req.State != nil {
-			state := st.state()
+			state := stateOf(st)
 			state.BlindSpots = l.blindSpots(st)
 			if l.owning() {
 				state.Messages = l.found.all.Count() // the others are counted where they are listed
@@ -123,7 +127,7 @@ func (l *lister) reopen(ctx context.Context, cause error) error {
 		if err != nil {
 			return err
 		}
-		if now := st.state().UIDValidity; now != l.validity {
+		if now := stateOf(st).UIDValidity; now != l.validity {
 			return fault.New(fault.Unavailable, "list mailbox %s: its UIDVALIDITY changed from %d to %d in the middle", l.req.Mailbox, l.validity, now)
 		}
 		return nil

@@ -24,5 +24,8 @@ func newPool(limit int, s *imapconn.Settings, log *slog.Logger) *mailnet.Pool[*i
 
 // opened prefers a connection that has the mailbox open already.
 func opened(mailbox string) func(*imapconn.Conn) bool {
-	return func(c *imapconn.Conn) bool { return c.Selected == mailbox }
+	return func(c *imapconn.Conn) bool {
+		o := c.Opened()
+		return o != nil && o.Mailbox == mailbox
+	}
 }

@@ -49,9 +49,9 @@ func (f *findings) wanted() imapdata.Set {
 }
 
 // find searches the mailbox that is open.
-func (l *lister) find(ctx context.Context, st *examined) (f findings, err error) {
+func (l *lister) find(ctx context.Context, st *imapconn.Opened) (f findings, err error) {
 	f.number = func(uint32) uint32 { return 0 }
-	if st.messages == 0 {
+	if st.Messages == 0 {
 		return f, nil
 	}
 	criteria, ok := l.criteria(st)
@@ -67,7 +67,7 @@ func (l *lister) find(ctx context.Context, st *examined) (f findings, err error)
 	if f.all, f.capped, err = l.seek(ctx, st, criteria); err != nil {
 		return f, err
 	}
-	if f.all.Count() == st.messages {
+	if f.all.Count() == st.Messages {
 		f.number = f.all.Ranks()
 	}
 	if l.owning() {
@@ -83,11 +83,11 @@ func (l *lister) find(ctx context.Context, st *examined) (f findings, err error)
 }
 
 // criteria returns what the file selects, for SEARCH; false: nothing.
-func (l *lister) criteria(st *examined) (string, bool) {
+func (l *lister) criteria(st *imapconn.Opened) (string, bool) {
 	var criteria []string
 	if text := l.config.Select.Sequence; text != "" {
 		// Numbers beyond the last are a protocol error (RFC 9051 §9).
-		last := uint32(max(st.messages, 1))
+		last := uint32(max(st.Messages, 1))
 		set, _ := imapdata.ParseSetTo(text, last)
 		if set = set.And(imapdata.Set{{First: 1, Last: last}}); len(set) == 0 {
 			return "", false
@@ -110,17 +110,17 @@ func (l *lister) criteria(st *examined) (string, bool) {
 // listing is the whole mailbox: a page deep inside a million messages then
 // costs no list of them. A listing that opens a run asks for the State: it
 // compares the server's count with all that it lists.
-func (l *lister) span(st *examined, criteria string) (first, last int64, ok bool) {
+func (l *lister) span(st *imapconn.Opened, criteria string) (first, last int64, ok bool) {
 	r := &l.req
-	if r.State != nil && r.Skip == 0 || l.owning() || criteria != "ALL" || r.IDs != nil || r.After != nil || len(r.Where) > 0 || st.messages < 0 || r.Limit == 0 || int64(r.Limit) >= st.messages {
+	if r.State != nil && r.Skip == 0 || l.owning() || criteria != "ALL" || r.IDs != nil || r.After != nil || len(r.Where) > 0 || st.Messages < 0 || r.Limit == 0 || int64(r.Limit) >= st.Messages {
 		return 0, 0, false
 	}
 	if r.Newest {
-		last = st.messages - int64(r.Skip)
+		last = st.Messages - int64(r.Skip)
 		return max(last-int64(r.Limit)+1, 1), last, true
 	}
 	first = int64(r.Skip) + 1
-	return first, min(int64(r.Skip)+int64(r.Limit), st.messages), true
+	return first, min(int64(r.Skip)+int64(r.Limit), st.Messages), true
 }
 
 // spanned searches for sequence numbers alone; false when the answer can't be
@@ -162,13 +162,13 @@ type answered struct {
 // seek searches, or knows the answer. Where the mailbox has the same UIDs it
 // has the same answer; one that may hang on flags holds only as long as no
 // flag changed.
-func (l *lister) seek(ctx context.Context, st *examined, criteria string) (imapdata.Set, bool, error) {
+func (l *lister) seek(ctx context.Context, st *imapconn.Opened, criteria string) (imapdata.Set, bool, error) {
 	return l.known(st, criteria, criteria != "ALL", func() (imapdata.Set, bool, error) { return searchUIDs(ctx, l.conn, criteria) })
 }
 
 // known gives the answer that is known, or asks for it.
-func (l *lister) known(st *examined, key string, flags bool, ask func() (imapdata.Set, bool, error)) (imapdata.Set, bool, error) {
-	state := st.state()
+func (l *lister) known(st *imapconn.Opened, key string, flags bool, ask func() (imapdata.Set, bool, error)) (imapdata.Set, bool, error) {
+	state := stateOf(st)
 	l.mu.Lock()
 	if l.sought.mailbox != l.req.Mailbox {
 		l.sought = sought{l.req.Mailbox, map[string]answered{}} // one at a time (I5)

@@ -91,16 +91,9 @@ func (s *Source) Close() error {
 	return nil
 }
 
-// examined is what the server said when it opened a mailbox.
-type examined struct {
-	messages, uidNext, uidValidity, modSeq int64 // -1: not said
-
-	readOnly bool
-	keeps    string // flags that can be set for good, in lower case, in their list; empty: not said
-}
-
-func (e *examined) state() message.MailboxState {
-	return state(e.messages, -1, e.uidValidity, e.uidNext, e.modSeq)
+// stateOf is the state of a mailbox as it was opened.
+func stateOf(o *imapconn.Opened) message.MailboxState {
+	return state(o.Messages, -1, o.UIDValidity, o.UIDNext, o.ModSeq)
 }
 
 // state makes the tokens of a mailbox's state. STATUS and EXAMINE must give
@@ -119,11 +112,23 @@ func state(messages, bytes, validity, next, modSeq int64) message.MailboxState {
 	return st
 }
 
+// selected opens a mailbox for reading on a connection, or goes on with it
+// where it is open there and the server hasn't said since that other messages
+// are in it: to open one of 20,000 messages costs some servers as much as a
+// hundred headers. Within a selection its UIDVALIDITY can't change
+// (RFC 9051 §2.3.1.1).
+func (s *Source) selected(ctx context.Context, c *imapconn.Conn, mailbox string) (*imapconn.Opened, error) {
+	if o := c.Opened(); o != nil && o.Mailbox == mailbox {
+		return o, nil
+	}
+	return s.examine(ctx, c, mailbox)
+}
+
 // examine opens a mailbox for reading on a connection, anew even when it is
 // open: the state must be that of now. Microsoft sometimes refuses for a
 // moment what it granted at the login ("authenticated but not connected"): it
 // is asked again before that counts as a refusal.
-func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) (*examined, error) {
+func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) (*imapconn.Opened, error) {
 	raw, err := s.raw(ctx, c, mailbox)
 	if err != nil {
 		return nil, err
@@ -140,33 +145,33 @@ func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) 
 	}
 }
 
-func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, verb, mailbox, raw string) (*examined, error) {
-	e := &examined{messages: -1, uidNext: -1, uidValidity: -1, modSeq: -1}
+func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, verb, mailbox, raw string) (*imapconn.Opened, error) {
+	e := &imapconn.Opened{Mailbox: mailbox, Messages: -1, UIDNext: -1, UIDValidity: -1, ModSeq: -1}
 	command := verb + " " + c.String(raw)
 	if c.Has("CONDSTORE") {
 		command += " (CONDSTORE)"
 	}
-	c.Selected = ""
+	c.Select(nil)
 	done, err := c.Do(ctx, command, func(r *imapconn.Response) error {
 		switch {
 		case r.Code == "PERMANENTFLAGS":
-			e.keeps = strings.ToLower(r.Argument)
+			e.Keeps = strings.ToLower(r.Argument)
 		case r.Name == "EXISTS":
-			e.messages = int64(r.Num)
+			e.Messages = int64(r.Num)
 		case r.Code == "UIDNEXT":
-			e.uidNext = imapdata.Number(r.Argument)
+			e.UIDNext = imapdata.Number(r.Argument)
 		case r.Code == "UIDVALIDITY":
-			e.uidValidity = imapdata.Number(r.Argument)
+			e.UIDValidity = imapdata.Number(r.Argument)
 		case r.Code == "HIGHESTMODSEQ":
-			e.modSeq = imapdata.Number(r.Argument)
+			e.ModSeq = imapdata.Number(r.Argument)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "open mailbox %s", mailbox)
 	}
-	e.readOnly = done.Code == "READ-ONLY"
-	c.Selected = mailbox
+	e.ReadOnly = done.Code == "READ-ONLY"
+	c.Select(e)
 	return e, nil
 }
 

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapconn"
 )
 
 // failing asks the server which of the messages surely fail the request's
 // conditions. A condition that it can't judge, or refuses to, is left to the
 // host: nothing is lost by that but octets.
-func (l *lister) failing(ctx context.Context, st *examined) (out []failed, _ error) {
+func (l *lister) failing(ctx context.Context, st *imapconn.Opened) (out []failed, _ error) {
 	for i, c := range l.req.Where {
 		criteria := complement(&c)
 		if criteria == "" {

@@ -1,0 +1,68 @@
+package imapsource
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/source"
+	"github.com/mailhaul/pipeline/test/imapscript"
+)
+
+// TestGoesOn: a listing in pages opens the mailbox once. For one of 20,000
+// messages Dovecot read its folder anew at each EXAMINE, which took ten times
+// as long as the headers of an index.
+func TestGoesOn(t *testing.T) {
+	t.Parallel()
+	stated := func(message.MailboxState) {}
+	for _, tt := range []struct {
+		name  string
+		then  func(after *message.ID) source.ListRequest
+		news  string // what the server says of its own accord before
+		opens int
+	}{
+		{"the next page", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, "", 1},
+		{"more of some messages", func(after *message.ID) source.ListRequest {
+			return source.ListRequest{IDs: []message.ID{*after}, Needs: message.NeedHeaders}
+		}, "", 1},
+		{"a page that wants the state", func(after *message.ID) source.ListRequest {
+			return source.ListRequest{After: after, State: stated}
+		}, "", 2},
+		{"a listing of its own", func(*message.ID) source.ListRequest { return source.ListRequest{} }, "", 2},
+		{"mail arrived", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, "* 6 EXISTS", 2},
+		{"a message went", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, "* 5 EXPUNGE", 2},
+		{"another went, as QRESYNC says it", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, "* VANISHED 5", 2},
+		{"a flag was set", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, `* 5 FETCH (FLAGS (\Seen))`, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := imapscript.Start(t, imapscript.Script{Mailboxes: []imapscript.Mailbox{inbox(5)}, Command: func(c *imapscript.Conn, _, verb, _ string) bool {
+				if verb == "UID FETCH" && tt.news != "" {
+					c.Write("%s\r\n", tt.news)
+				}
+				return false
+			}})
+			config := plainConfig(server.Addr)
+			config.Connections = 1
+			s := openSource(t, config)
+			first := list(t, s, source.ListRequest{Mailbox: "INBOX", Limit: 3, Needs: message.NeedSize, State: stated})
+			if len(first) != 3 {
+				t.Fatalf("the first page has %d messages, want 3", len(first))
+			}
+			req := tt.then(&first[2].ID)
+			req.Mailbox = "INBOX"
+			if sums := list(t, s, req); len(sums) == 0 {
+				t.Error("the second listing is empty")
+			}
+			opens := 0
+			for _, c := range server.Commands() {
+				if strings.HasPrefix(c, "EXAMINE ") {
+					opens++
+				}
+			}
+			if opens != tt.opens {
+				t.Errorf("the mailbox was opened %d times, want %d: %q", opens, tt.opens, server.Commands())
+			}
+		})
+	}
+}
