@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/source"
+)
+
+// opening says how a List stands to those before it.
+type opening int
+
+const (
+	goingOn opening = iota // the mailbox as it was opened for the one before will do
+	anew                   // what was there before may be gone
+	first                  // of the mailbox: its state is what is saved when all is final
+)
+
+// summaries runs one List.
+func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, how opening) (sums []message.Summary, more bool, err error) {
+	var state message.MailboxState
+	stated := false
+	if how != goingOn {
+		req.State = func(s message.MailboxState) { state, stated = believable(s), true }
+	}
+	octets := 0
+	seen := map[message.ID]bool{}
+	for s, err := range a.source.List(ctx, req) {
+		if err != nil {
+			return nil, false, err
+		}
+		s.ID.Source = a.plan.Name
+		if most := cmp.Or(req.Limit, len(req.IDs)); seen[s.ID] || most > 0 && len(sums) >= most {
+			return nil, false, fault.New(fault.Bug, "source %s: plugin %s lists %s twice, or more than was asked for", a.plan.Name, a.plan.Plugin, s.ID)
+		}
+		if s.Fails < 0 || s.Fails > len(req.Where) {
+			return nil, false, fault.New(fault.Bug, "source %s: plugin %s says that %s fails condition %d of %d", a.plan.Name, a.plan.Plugin, s.ID, s.Fails, len(req.Where))
+		}
+		seen[s.ID] = true
+		s.Size = min(s.Size, mostOctets)
+		s.Vars = a.plan.Vars
+		sums = append(sums, s)
+		if s.Header != nil {
+			octets += len(s.Header.Raw())
+		}
+		if more = req.Limit > 0 && (len(sums) == req.Limit || octets > pageOctets); more && len(sums) < req.Limit {
+			break
+		}
+	}
+	validity := state.UIDValidity
+	if validity == 0 && len(sums) > 0 {
+		validity = sums[0].ID.UIDValidity
+	}
+	if validity == 0 {
+		validity = b.uidValidity
+	}
+	if how == first {
+		b.mu.Lock()
+		b.state, b.stated, b.uidValidity = state, stated, validity
+		b.mu.Unlock()
+	}
+	if validity != b.uidValidity {
+		return nil, false, fault.New(fault.Unavailable, "UIDVALIDITY changed from %d to %d while the mailbox was being listed", b.uidValidity, validity)
+	}
+	return sums, more, nil
+}
