@@ -158,6 +158,7 @@ func (r *run) merge(ctx context.Context) error {
 
 func (r *run) mergeSink(ctx context.Context, s *plan.Sink) error {
 	var tasks []sink.TaskCheckpoint
+	wrote := false
 	for m, err := range segments.All(ctx, r.o.Cluster.Books) {
 		if err != nil {
 			return err
@@ -166,6 +167,7 @@ func (r *run) mergeSink(ctx context.Context, s *plan.Sink) error {
 		if cp == nil && m.Snapshot == nil && len(m.Segments) == 0 && m.Tail == nil {
 			continue // it never wrote anything
 		}
+		wrote = wrote || cp != nil
 		tasks = append(tasks, sink.TaskCheckpoint{Task: m.Task, Fence: m.Fence, Checkpoint: cp, Done: m.State != segments.Taken})
 	}
 	slices.SortFunc(tasks, func(a, b sink.TaskCheckpoint) int { return bytes.Compare([]byte(a.Task), []byte(b.Task)) })
@@ -188,7 +190,9 @@ func (r *run) mergeSink(ctx context.Context, s *plan.Sink) error {
 			return fault.New(fault.Bug, "read what was merged of sink %s: %w", s.Name, err)
 		}
 	}
-	if len(tasks) == 0 || bytes.Equal(last.Of, of) {
+	// A sink that nobody has written to isn't even opened: its target may not
+	// be there.
+	if !wrote && last.Checkpoint == nil || bytes.Equal(last.Of, of) {
 		return nil
 	}
 	state := sink.State{Name: s.Name, Pipeline: r.pipeline, Checkpoint: last.Checkpoint, Known: true}
