@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 )
 
@@ -75,11 +76,16 @@ sinks:
 // read (I5).
 const mostResidentHostile = 256 << 10 // KiB
 
+// mostHostile is the processor time, of all processes together, that no mail may
+// take. All mails of a test together stay below it, and so does each. It is no
+// time of a clock, which is another's on a machine that has much to do.
+const mostHostile = 10 * time.Second
+
 // reserved are names that a file can't have on some system.
 var reserved = regexp.MustCompile(`(?i)^(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$)(\.|$)|[<>:"|?*\\\x00-\x1f]|[. ]$`)
 
 // TestHostileMail takes mails that mean harm through every stage and sink: no
-// process dies, each has bounded memory, each mail is accounted for (I1), and no
+// process dies, each has bounded memory and time, each mail is accounted for (I1), and no
 // name leaves the targets, or is one that some system doesn't take.
 func TestHostileMail(t *testing.T) {
 	t.Parallel()
@@ -133,6 +139,9 @@ func hostileMail(t *testing.T, all [][]byte) {
 		if strings.Contains(o.out+o.err, w) {
 			t.Errorf("%q is said", w)
 		}
+	}
+	if cpu > mostHostile {
+		t.Errorf("%s of processor time for all mails, more than the %s that one may take", cpu, mostHostile)
 	}
 	for name, peak := range o.peaks {
 		if peak > mostResidentHostile {
