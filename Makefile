@@ -31,7 +31,7 @@ ROUNDS   ?= 5
 GROWTH   ?= 10000 100000 1000000
 BASE     ?= HEAD~1
 
-.PHONY: help build demo test race crash network soak container judge lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
+.PHONY: help build demo test race crash network soak container judge stores lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -65,6 +65,10 @@ soak: ## Run pipelines over and over for SOAK (1h) while mail comes and goes; ma
 container: ## Build what the Dockerfile does, and run it in a read-only root; needs root and Dovecot
 	$(GO) test -tags container -count=1 -timeout $(TIMEOUT) -v ./test/container
 
+stores: deps ## Run the tests of object storage over Google's and Azure's too; needs Node.js and npm
+	.ci/install-stores
+	$(GO) test -tags clouds -count=1 -timeout $(TIMEOUT) ./plugins/pipeline-store-objects/...
+
 judge: ## Have four readers of others judge the .msg of every mail; CI takes a sample
 	.ci/judge all
 
@@ -72,6 +76,7 @@ lint: deps $(TOOLS)/golangci-lint format modules generated api ## Check format, 
 	$(GO) vet ./...
 	$(GO) vet -tags judge ./plugins/pipeline-sink-msg/...
 	$(GO) vet -tags clock ./test/crash
+	$(GO) vet -tags clouds ./plugins/pipeline-store-objects/...
 	$(foreach dir,$(EXAMPLES),$(GO) -C $(dir) vet ./... &&) true
 	$(TOOLS)/golangci-lint run ./...
 	$(GO) test -count=1 ./test/rules/...

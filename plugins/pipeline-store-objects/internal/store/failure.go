@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"net"
@@ -175,6 +176,7 @@ func unanswered(err error) objects.Failure {
 	text, said := withoutAddress(err)
 	f := objects.Failure{Class: fault.Unavailable, Text: text}
 	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
 	switch {
 	case objects.Silence(err) > 0:
 		f.Text = "the server said nothing for " + objects.Silence(err).String() + ": " + text
@@ -197,6 +199,9 @@ func unanswered(err error) objects.Failure {
 	case strings.Contains(said, "Missing Region"), strings.Contains(said, "region"):
 		f.Class, f.Key = fault.Config, "path"
 		f.Hint = "name the region in the address, as in s3://bucket/prefix?region=eu-central-1, or in AWS_REGION"
+	case errors.As(err, &certificate):
+		f.Class = fault.Config
+		f.Hint = "have the authority that signed the server's certificate in SSL_CERT_FILE; for S3 AWS_CA_BUNDLE names such a file as well"
 	case errors.As(err, &dns):
 		f.Text = "the name " + dns.Name + " of the server can't be resolved: " + dns.Err
 		f.Hint = "check the endpoint in the address, and the network"

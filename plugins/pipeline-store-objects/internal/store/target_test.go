@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(withClouds(m.Run))
 }
 
 // serve answers calls on a socket, as the store's process does, and returns
@@ -66,7 +66,7 @@ func serve(t testing.TB) string {
 }
 
 // kinds are the targets of files; each test runs over all of them.
-var kinds = []string{"directory", "folder as bucket", "S3"}
+var kinds = append([]string{"directory", "folder as bucket", "S3"}, clouds...)
 
 // where returns a new path of a kind.
 func where(t *testing.T, kind string) string {
@@ -76,8 +76,10 @@ func where(t *testing.T, kind string) string {
 		return filepath.Join(t.TempDir(), "out")
 	case "folder as bucket":
 		return "file://" + filepath.Join(t.TempDir(), "out")
-	default:
+	case "S3":
 		return s3server.Start(t, "mail").Address("mail/acme/eml")
+	default:
+		return cloudAddress(t, kind)
 	}
 }
 
