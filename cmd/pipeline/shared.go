@@ -42,8 +42,7 @@ func (c *command) cluster(ctx context.Context, j *job.Job, make bool) (*cluster.
 	return cl, err
 }
 
-// canShare returns an error where the run, or the command line, is nothing for
-// workers.
+// canShare returns an error where the command line is nothing for workers.
 func (c *command) canShare(j *job.Job, f runFlags) error {
 	if !j.File.Engine.Shared() {
 		return nil
@@ -53,7 +52,7 @@ func (c *command) canShare(j *job.Job, f runFlags) error {
 			return fault.New(fault.Config, "%s: it isn't for a run with workers", flag).WithHint("leave it out, or run with engine: {type: local}")
 		}
 	}
-	return errors.Join(j.CheckShared()...)
+	return nil
 }
 
 // carryOut runs the plan: here, or with workers. It returns where the dead
@@ -122,4 +121,24 @@ func (c *command) sharedLetters(ctx context.Context, j *job.Job, choice status.C
 		}
 		return f(l.Task, made)
 	})
+}
+
+// sharedStatus says how far the run is that workers do, or how the last one
+// ended: what the ledger here doesn't know until a run has ended.
+func (c *command) sharedStatus(ctx context.Context, j *job.Job) error {
+	if err := j.SettleEngine(ctx); err != nil {
+		return err
+	}
+	cl, err := c.cluster(ctx, j, false)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	at, err := coordinator.Look(ctx, cl)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(c.out)
+	at.Text(c.out)
+	return nil
 }

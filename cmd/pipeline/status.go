@@ -49,6 +49,11 @@ or give --all to see the others.`,
 				return writeJSON(c.out, s)
 			}
 			s.Text(c.out, all || len(args) > 0, time.Now())
+			if j.File.Engine.Shared() {
+				if err := c.sharedStatus(cmd.Context(), j); err != nil {
+					return err
+				}
+			}
 			if n := len(j.File.BadRows); n > 0 && len(args) == 0 {
 				fmt.Fprintf(c.out, "\n%d of the file's accounts aren't above, for their rows have mistakes: see them with \"pipeline lint\"\n", n)
 			}

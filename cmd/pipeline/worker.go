@@ -74,9 +74,6 @@ func (c *command) worker(ctx context.Context, f workerFlags) (err error) {
 	if err := j.Prepare(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(j.CheckShared()...); err != nil {
-		return err
-	}
 	cl, err := c.cluster(ctx, j, false)
 	if err != nil {
 		return err

@@ -101,6 +101,9 @@ func (j *Job) Check(ctx context.Context) error {
 	if j.shard.Divides() {
 		others = append(others, j.File.CheckDivided())
 	}
+	if j.File.Engine.Shared() {
+		others = append(others, j.File.CheckShared()...)
+	}
 	if len(all) > 0 {
 		all.Sort()
 		others = append([]error{all}, others...)

@@ -240,7 +240,7 @@ func (j *Job) Prepare(ctx context.Context) error {
 	}
 	p.Settle()
 	j.Plan = p
-	return j.place(p.Check())
+	return errors.Join(j.place(p.Check()), j.checkFenced())
 }
 
 // planSinks asks each sink where it writes, and puts it into the plan.

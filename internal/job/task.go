@@ -54,10 +54,13 @@ func (j *Job) OpenShare(ctx context.Context, s *plan.Source, share int, isolated
 	return opened, nil
 }
 
-// CheckShared returns what of the file and of its plugins workers can't do.
-// Prepare comes before it.
-func (j *Job) CheckShared() []error {
-	return append(j.File.CheckShared(), j.place(j.Plan.CheckFenced()))
+// checkFenced finds sinks that workers can't write to together, where they are
+// to.
+func (j *Job) checkFenced() error {
+	if !j.File.Engine.Shared() {
+		return nil
+	}
+	return j.place(j.Plan.CheckFenced())
 }
 
 // Bucket returns the bucket for the ledgers of tasks, and what its objects'

@@ -93,7 +93,7 @@ func start(t testing.TB, n int, lines []string) *Server {
 	s := &Server{}
 	var routes []string
 	for i := range n {
-		routes = append(routes, fmt.Sprintf("nats://%s:%d", host, ports[n+i]))
+		routes = append(routes, "nats://"+net.JoinHostPort(host, fmt.Sprint(ports[n+i])))
 	}
 	for i := range n {
 		var b strings.Builder
@@ -107,7 +107,7 @@ func start(t testing.TB, n int, lines []string) *Server {
 		if err := os.WriteFile(conf, []byte(b.String()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		node := &Node{URL: fmt.Sprintf("nats://%s:%d", host, ports[i]), program: program, conf: conf, said: &output{}}
+		node := &Node{URL: "nats://" + net.JoinHostPort(host, fmt.Sprint(ports[i])), program: program, conf: conf, said: &output{}}
 		s.Nodes = append(s.Nodes, node)
 		s.URL += "," + node.URL
 		node.Start(t)
