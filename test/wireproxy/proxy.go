@@ -38,6 +38,7 @@ type Proxy struct {
 	bits bool
 	lag  time.Duration
 	rate float64
+	line *line
 }
 
 // Start starts a proxy to the server at target, host:port.
@@ -143,7 +144,7 @@ func (p *Proxy) Heal() {
 	p.Stall(false)
 	p.Refuse(false)
 	p.mu.Lock()
-	p.fail, p.bits, p.lag, p.rate = nil, false, 0, 0
+	p.fail, p.bits, p.lag, p.rate, p.line = nil, false, 0, 0, nil
 	p.mu.Unlock()
 	p.CutAll()
 }
@@ -153,6 +154,13 @@ func (p *Proxy) serve(client net.Conn, target string) {
 	if p.refusing.Load() {
 		client.Close()
 		return
+	}
+	p.mu.Lock()
+	l := p.line
+	p.mu.Unlock()
+	chain := int64(0)
+	if l != nil {
+		chain = l.connect()
 	}
 	server, err := net.Dial("tcp", target)
 	if err != nil {
@@ -165,9 +173,6 @@ func (p *Proxy) serve(client net.Conn, target string) {
 	fail := p.fail
 	p.mu.Unlock()
 	how := Close
-	if fail != nil {
-		w.limit, how = fail(int(n))
-	}
 	end := func() {
 		client.Close()
 		server.Close()
@@ -175,6 +180,14 @@ func (p *Proxy) serve(client net.Conn, target string) {
 		delete(p.open, client)
 		delete(p.open, server)
 		p.mu.Unlock()
+	}
+	if l != nil {
+		l.carry(p, client, server, chain, w.tap)
+		end()
+		return
+	}
+	if fail != nil {
+		w.limit, how = fail(int(n))
 	}
 	up := make(chan struct{})
 	go func() {
