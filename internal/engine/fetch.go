@@ -18,6 +18,7 @@ import (
 const (
 	batchFirst  = 16      // before the size of the messages is known
 	batchMost   = 512     // ids
+	batchShared = 128     // ids: fewer aren't shared with another lane
 	batchOctets = 4 << 20 // expected octets of bodies
 	maxAttempts = 3       // fetches of one message that come to nothing
 )
@@ -56,8 +57,8 @@ func (w *worker) fetchLoop(ctx context.Context, a *account) error {
 func (w *worker) fetch(ctx context.Context, a *account, g *group) (gone []*item, err error) {
 	p := newPulled()
 	ids := func(yield func([]message.ID) bool) {
-		for ctx.Err() == nil && !a.e.stopped() && !a.budget.over() && p.room() {
-			batch := p.add(a.queue.take(g, a.budget.batch(g.box.batch(), g.box.mean())))
+		for ctx.Err() == nil && !a.e.stopped() && !a.budget.over() && !(a.queue.short() && a.lanes.give()) && p.room() {
+			batch := p.add(a.queue.take(g, a.budget.batch(g.box.batch(), g.box.mean()), a.lanes.all()))
 			if len(batch) == 0 || !yield(batch) {
 				return
 			}
@@ -171,26 +172,28 @@ func (w *worker) lookAgain(ctx context.Context, a *account, b *box, gone []*item
 	return nil
 }
 
-// batch returns how many ids to ask for at once: few before anything is known
-// of the messages' sizes, so that big ones are spread over the lanes.
+// batch returns how many ids to ask for at once: few as long as nothing is
+// known of the messages' sizes, so that big ones are spread over the lanes.
 func (b *box) batch() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.fetched == 0 {
+	mean := b.mean()
+	if mean == 0 {
 		return batchFirst
 	}
-	mean := max(b.octets/b.fetched, 1)
 	return int(min(max(batchOctets/mean, 1), batchMost))
 }
 
-// mean returns the mean size of the bodies that came; 0 before the first.
+// mean returns the mean size of the bodies that came, before the first that of
+// all messages as the server tells it; 0 where it doesn't.
 func (b *box) mean() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.fetched == 0 {
-		return 0
+	switch {
+	case b.fetched > 0:
+		return max(b.octets/b.fetched, 1)
+	case b.server.Messages > 0 && b.server.Bytes > 0:
+		return max(b.server.Bytes/b.server.Messages, 1)
 	}
-	return max(b.octets/b.fetched, 1)
+	return 0
 }
 
 func (b *box) learn(octets int64) {

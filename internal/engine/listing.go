@@ -190,7 +190,7 @@ type listed struct {
 // in a run that finds little new, that is nearly none. more says that there may
 // be another page.
 func (a *account) page(ctx context.Context, b *box, after *message.ID, size int) (found []listed, more bool, err error) {
-	if err := a.lanes.acquire(ctx); err != nil {
+	if err := a.lanes.acquireToList(ctx); err != nil {
 		return nil, false, err
 	}
 	defer a.lanes.release()
@@ -514,7 +514,7 @@ func (a *account) atPlugin(it *item) (message.Needs, step) {
 
 // ask lists more of some items. One that the server no longer lists is gone.
 func (a *account) ask(ctx context.Context, b *box, want map[message.ID]*item, needs message.Needs) error {
-	if err := a.lanes.acquire(ctx); err != nil {
+	if err := a.lanes.acquireToList(ctx); err != nil {
 		return err
 	}
 	defer a.lanes.release()

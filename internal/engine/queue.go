@@ -16,6 +16,7 @@ type queue struct {
 	changed sync.Cond
 	groups  []*group
 	size    int
+	held    bool // the listing was held up: it is faster than the fetches
 	ended   bool // no more will be pushed
 	dropped bool // what waits is given up
 }
@@ -40,6 +41,7 @@ func (q *queue) push(b *box, items []*item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.size >= queueMost && !q.dropped {
+		q.held = true
 		q.changed.Wait()
 	}
 	if q.dropped {
@@ -89,16 +91,27 @@ func (q *queue) next(ctx context.Context) *group {
 	}
 }
 
-// take removes up to n items of the group.
-func (q *queue) take(g *group, n int) []*item {
+// take removes up to n items of the group, and no more than one lane's share
+// of what waits where that is more than a few: the last of a mailbox is spread
+// over all.
+func (q *queue) take(g *group, n, lanes int) []*item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n = min(n, len(g.items))
+	share := (len(g.items) + lanes - 1) / max(lanes, 1)
+	n = min(n, max(share, batchShared), len(g.items))
 	items := g.items[:n:n]
 	g.items = g.items[n:]
 	q.size -= n
 	q.changed.Broadcast()
 	return items
+}
+
+// short reports whether so little waits that it is time to list on, where
+// listing is what fills the queue quickly.
+func (q *queue) short() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.held && q.size < queueMost/2
 }
 
 // leave ends what next began.
@@ -146,6 +159,8 @@ type lanes struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	used    int
+	listing int  // listings that wait for a lane
+	giving  bool // a fetch ends for one of them
 	most    func() int
 }
 
@@ -155,7 +170,29 @@ func newLanes(most func() int) *lanes {
 	return l
 }
 
-func (l *lanes) acquire(ctx context.Context) error {
+// acquire waits for a lane to fetch with.
+func (l *lanes) acquire(ctx context.Context) error { return l.wait(ctx, false) }
+
+// acquireToList waits for a lane ahead of those who fetch: what a listing
+// finds is their work.
+func (l *lanes) acquireToList(ctx context.Context) error { return l.wait(ctx, true) }
+
+// give reports whether the caller's fetch is to end for a listing that waits:
+// one of those that run, and never the only one.
+func (l *lanes) give() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.listing == 0 || l.giving || l.used < 2 {
+		return false
+	}
+	l.giving = true
+	return true
+}
+
+// all returns how many lanes there are.
+func (l *lanes) all() int { return max(1, l.most()) }
+
+func (l *lanes) wait(ctx context.Context, listing bool) error {
 	stop := context.AfterFunc(ctx, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -164,7 +201,15 @@ func (l *lanes) acquire(ctx context.Context) error {
 	defer stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.used >= max(1, l.most()) {
+	if listing {
+		l.listing++
+		defer func() {
+			l.listing--
+			l.giving = false
+			l.changed.Broadcast()
+		}()
+	}
+	for l.used >= max(1, l.most()) || !listing && l.listing > 0 {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,6 +50,7 @@ type Conn struct {
 	spare  []byte // the one before
 	body   body
 	broken error
+	ready  *waiting // a look at the wire that is under way
 
 	trip   time.Duration // a round trip, as the login had it
 	inside bool          // logged in
@@ -143,6 +145,71 @@ func (c *Conn) Send(command string) (tag string, err error) {
 		return "", mailnet.Classify(err, "write to "+c.net.Address())
 	}
 	return tag, nil
+}
+
+// waiting is somebody who waits for the server's next octet.
+type waiting struct {
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+// Ready returns a channel that is closed once there is something to read, an
+// error as well; nil: there is already. Next may be called at any time.
+func (c *Conn) Ready() <-chan struct{} {
+	if c.resp.Streams || c.broken != nil || c.ready == nil && c.br.Buffered() > 0 {
+		return nil
+	}
+	if c.ready == nil {
+		w := &waiting{done: make(chan struct{})}
+		c.ready = w
+		go func() {
+			defer close(w.done)
+			_, w.err = c.br.Peek(1)
+		}()
+	}
+	return c.ready.done
+}
+
+// awaited waits for the end of a look that Ready began: until then nobody else
+// may read.
+func (c *Conn) awaited() error {
+	if c.ready == nil {
+		return nil
+	}
+	<-c.ready.done
+	err := c.ready.err
+	c.ready = nil
+	return err
+}
+
+// Together sends commands in one go and hands each response to f, the tagged
+// ones too, until the server has answered all: one round trip. refused is the error of
+// each command, nil where it was done. No command may wait for the server's
+// "+" (Waits). f's Response is its until it returns.
+func (c *Conn) Together(ctx context.Context, commands []string, f func(*Response) error) (refused []error, err error) {
+	release := c.net.CloseOn(ctx)
+	defer release()
+	tags := make([]string, len(commands))
+	for i, command := range commands {
+		if tags[i], err = c.Send(command); err != nil {
+			return nil, c.fail(err)
+		}
+	}
+	refused = make([]error, len(commands))
+	for left := len(commands); left > 0; {
+		r, err := c.Next()
+		if err != nil {
+			return nil, err
+		}
+		if err := f(r); err != nil {
+			return nil, c.fail(err) // answers are under way that nobody will read
+		}
+		if i := slices.Index(tags, r.Tag); i >= 0 {
+			refused[i] = r.Err(firstWords(commands[i]))
+			left--
+		}
+	}
+	return refused, nil
 }
 
 // Do sends a command and hands each untagged response to f until the server

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -191,6 +192,21 @@ func (c *Conn) loginErr(err error, sc sasl.Client, cred *mailnet.Credentials) er
 	return mailnet.Classify(err, tried)
 }
 
+// myName is told to servers that have ID (RFC 2971): some open no mailbox for a
+// client without a name.
+const myName = `ID ("name" "mailhaul" "vendor" "github.com/mailhaul/pipeline")`
+
+// hear notes what the server says of itself after the login.
+func (c *Conn) hear(r *Response) error {
+	switch r.Name {
+	case "ID":
+		c.ServerID = string(r.Data)
+	case "ENABLED":
+		c.utf8 = c.utf8 || strings.Contains(strings.ToUpper(string(r.Data)), "UTF8=ACCEPT")
+	}
+	return nil
+}
+
 // takeOver ends the library's part: from here on the wire is ours.
 func (c *Conn) takeOver(ctx context.Context, s *Settings) error {
 	c.lib.mu.Lock()
@@ -201,9 +217,20 @@ func (c *Conn) takeOver(ctx context.Context, s *Settings) error {
 	if err != nil {
 		return err
 	}
+	// The name goes along where the server was heard to want it: a round trip
+	// less. What it says to it is read below.
+	waiting := []string{tag}
+	named := c.caps["ID"]
+	if named {
+		also, err := c.Send(myName)
+		if err != nil {
+			return err
+		}
+		waiting = append(waiting, also)
+	}
 	c.lib.take()
 	c.inside = true
-	for {
+	for len(waiting) > 0 {
 		r, err := c.Next()
 		if err != nil {
 			return err
@@ -212,26 +239,18 @@ func (c *Conn) takeOver(ctx context.Context, s *Settings) error {
 			if err := r.Err("CAPABILITY"); err != nil {
 				return err
 			}
-			break
+			c.trip = time.Since(start)
 		}
+		_ = c.hear(r) // never an error
+		waiting = slices.DeleteFunc(waiting, func(t string) bool { return t == r.Tag })
 	}
-	c.trip = time.Since(start)
-	if c.caps["ID"] {
-		// Some servers open no mailbox for a client without a name.
-		if _, err := c.Do(ctx, `ID ("name" "mailhaul" "vendor" "github.com/mailhaul/pipeline")`, func(r *Response) error {
-			if r.Name == "ID" {
-				c.ServerID = string(r.Data)
-			}
-			return nil
-		}); err != nil && c.Broken() {
+	if c.caps["ID"] && !named {
+		if _, err := c.Do(ctx, myName, c.hear); err != nil && c.Broken() {
 			return err
 		}
 	}
 	if c.caps["UTF8=ACCEPT"] && c.caps["ENABLE"] {
-		if _, err := c.Do(ctx, "ENABLE UTF8=ACCEPT", func(r *Response) error {
-			c.utf8 = c.utf8 || r.Name == "ENABLED" && strings.Contains(strings.ToUpper(string(r.Data)), "UTF8=ACCEPT")
-			return nil
-		}); err != nil && c.Broken() {
+		if _, err := c.Do(ctx, "ENABLE UTF8=ACCEPT", c.hear); err != nil && c.Broken() {
 			return err
 		}
 	}

@@ -57,6 +57,9 @@ func (c *Conn) Next() (*Response, error) {
 }
 
 func (c *Conn) read() (*Response, error) {
+	if err := c.awaited(); err != nil {
+		return nil, c.lost(err)
+	}
 	if c.resp.Streams {
 		if _, err := c.Tail(); err != nil {
 			return nil, err

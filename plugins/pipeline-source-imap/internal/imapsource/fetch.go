@@ -155,6 +155,7 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 				return err
 			}
 			f.send(f.queue.TakeFirst(int64(n)), false)
+			continue // more may go along with it
 		}
 		if len(f.flight) == 0 && len(f.work) > 0 {
 			f.send(f.nextWork(), true)
@@ -178,7 +179,7 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) (err err
 	return nil
 }
 
-// pull takes the next batch when there is room: waiting for it only when
+// pull takes the next batch when there is room: waiting for it only as long as
 // nothing else is to be done.
 func (f *fetcher) pull(ctx context.Context, batches <-chan []message.ID) (batch []message.ID, more bool, err error) {
 	if len(f.flight) > 0 && f.conn.Slow() {
@@ -193,6 +194,18 @@ func (f *fetcher) pull(ctx context.Context, batches <-chan []message.ID) (batch 
 			f.closed = !ok
 			return batch, ok, nil
 		default:
+		}
+		// Who waits for the server here without asking for more loses a round
+		// trip; the next batch is mostly a moment away.
+		ready := f.conn.Ready()
+		if ready == nil {
+			return nil, true, nil
+		}
+		select {
+		case batch, ok := <-batches:
+			f.closed = !ok
+			return batch, ok, nil
+		case <-ready:
 			return nil, true, nil
 		}
 	}
@@ -207,7 +220,7 @@ func (f *fetcher) pull(ctx context.Context, batches <-chan []message.ID) (batch 
 
 // open makes sure that the mailbox is open and is the one that the ids are of.
 func (f *fetcher) open(ctx context.Context) error {
-	st, err := f.examine(ctx, f.conn, f.req.Mailbox)
+	st, err := f.examine(ctx, f.conn, f.req.Mailbox, nil)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,8 @@ type lister struct {
 	items    string
 	slow     mailnet.Backoff
 	found    findings
-	vain     int // messages that were asked again for an item without success
+	ahead    *search // asked for along with the EXAMINE; nil: it wasn't
+	vain     int     // messages that were asked again for an item without success
 }
 
 // List yields summaries a page at a time.
@@ -58,19 +59,22 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 		}
 	}()
 	err = l.retry(ctx, func() error {
-		open := l.examine
+		var st *imapconn.Opened
+		var err error
 		if l.req.State == nil && (l.req.After != nil || l.req.IDs != nil) {
-			open = l.selected
+			st, err = l.selected(ctx, l.conn, l.req.Mailbox)
+		} else {
+			st, err = l.examine(ctx, l.conn, l.req.Mailbox, l.foresee())
 		}
-		st, err := open(ctx, l.conn, l.req.Mailbox)
 		if err != nil {
 			return err
 		}
 		l.validity = stateOf(st).UIDValidity
 		l.found, err = l.find(ctx, st)
+		l.ahead = nil
 		if err == nil && l.req.State != nil && l.disagrees(st) {
 			// Mail may have come or gone in between.
-			if st, err = l.examine(ctx, l.conn, l.req.Mailbox); err != nil {
+			if st, err = l.examine(ctx, l.conn, l.req.Mailbox, nil); err != nil {
 				return err
 			}
 			l.found, err = l.find(ctx, st)
@@ -123,7 +127,7 @@ func (l *lister) reopen(ctx context.Context, cause error) error {
 		return err
 	}
 	return l.retry(ctx, func() error {
-		st, err := l.examine(ctx, l.conn, l.req.Mailbox)
+		st, err := l.examine(ctx, l.conn, l.req.Mailbox, nil)
 		if err != nil {
 			return err
 		}

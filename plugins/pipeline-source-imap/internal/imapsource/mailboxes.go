@@ -80,15 +80,27 @@ func (s *Source) list(ctx context.Context, c *imapconn.Conn) ([]message.Mailbox,
 		}
 		return nil
 	}
-	spaces, err := namespaces(ctx, c)
-	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, err, "ask for the namespaces")
-	}
-	own.prefix = spaces.Personal
+	var spaces imapdata.Namespaces
+	known := false
 	// everywhere lists what is the user's own and all that the server counts
-	// to it, and then the namespaces that it left out.
+	// to it, and then the namespaces that it left out; what those are it asks
+	// in the same round trip.
 	everywhere := func(options string) error {
-		_, err := c.Do(ctx, `LIST "" "*"`+options, collect)
+		commands := []string{`LIST "" "*"` + options}
+		if c.Has("NAMESPACE") && !known {
+			commands = append(commands, "NAMESPACE")
+		}
+		refused, err := c.Together(ctx, commands, func(r *imapconn.Response) error {
+			if r.Name == "NAMESPACE" {
+				spaces = namespaces(r)
+			}
+			return collect(r)
+		})
+		if err != nil {
+			return err
+		}
+		known, own.prefix = true, spaces.Personal
+		err = refused[0]
 		for _, prefix := range spaces.Others {
 			if err != nil || slices.ContainsFunc(found, func(l listed) bool { return strings.HasPrefix(l.raw, prefix) }) {
 				continue
@@ -141,25 +153,14 @@ func (n naming) raw(name string, utf8 bool) string {
 	return name
 }
 
-// namespaces returns the prefixes of names (RFC 2342). The roots of a file system, which some servers name here, aren't
-// mail.
-func namespaces(ctx context.Context, c *imapconn.Conn) (n imapdata.Namespaces, err error) {
-	if !c.Has("NAMESPACE") {
-		return n, nil
-	}
-	_, err = c.Do(ctx, "NAMESPACE", func(r *imapconn.Response) error {
-		if r.Name == "NAMESPACE" {
-			n = imapdata.ReadNamespaces(r.Data)
-		}
-		return nil
-	})
-	if err != nil && !c.Broken() {
-		return imapdata.Namespaces{}, nil
-	}
+// namespaces returns the prefixes of names (RFC 2342). The roots of a file
+// system, which some servers name here, aren't mail.
+func namespaces(r *imapconn.Response) imapdata.Namespaces {
+	n := imapdata.ReadNamespaces(r.Data)
 	n.Others = slices.DeleteFunc(n.Others, func(p string) bool {
 		return p == "" || p == "/" || strings.HasPrefix(p, "~") || strings.HasPrefix(p, "#news") || strings.HasPrefix(p, "#ftp")
 	})
-	return n, err
+	return n
 }
 
 func statusItems(c *imapconn.Conn) string {

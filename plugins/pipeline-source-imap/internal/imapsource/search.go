@@ -178,9 +178,13 @@ func (l *lister) known(st *imapconn.Opened, key string, flags bool, ask func() (
 	if ok && state.Content != "" && state.Content == known.state.Content && (!flags || state.Flags != "" && state.Flags == known.state.Flags) {
 		return known.set, known.capped, nil
 	}
-	set, capped, err := ask()
-	if err != nil {
-		return nil, false, err
+	set, ahead := l.ahead.answer(key)
+	capped := false
+	if !ahead {
+		var err error
+		if set, capped, err = ask(); err != nil {
+			return nil, false, err
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -190,9 +194,76 @@ func (l *lister) known(st *imapconn.Opened, key string, flags bool, ask func() (
 	return set, capped, nil
 }
 
-// searchUIDs runs UID SEARCH. ESEARCH (RFC 4731) answers in ranges. A server
-// with a limit answers in pieces, from the newest on (RFC 9738); capped says
-// that it stopped before it came to the end.
+// search is a search that goes out together with the EXAMINE before it.
+type search struct {
+	criteria string
+	set      imapdata.Set
+	done     bool // the server did as it was asked, and told all
+}
+
+// foresee returns the search that this listing will want once its mailbox is
+// open; nil where that hangs on what EXAMINE says, or is known already.
+func (l *lister) foresee() *search {
+	l.ahead = nil
+	l.mu.Lock()
+	known := l.sought.mailbox == l.req.Mailbox && len(l.sought.answers) > 0
+	l.mu.Unlock()
+	if known || l.req.State == nil || l.config.Select.Sequence != "" {
+		return nil
+	}
+	if criteria, ok := l.criteria(&imapconn.Opened{}); ok {
+		l.ahead = &search{criteria: criteria}
+	}
+	return l.ahead
+}
+
+// with runs the command that opens a mailbox and the search in one round trip.
+// The error is of the first alone: a search that failed is asked for again.
+func (s *search) with(ctx context.Context, c *imapconn.Conn, open string, f func(*imapconn.Response) error) error {
+	*s = search{criteria: s.criteria, done: true}
+	opened := false // what the server says from then on isn't of the opening
+	refused, err := c.Together(ctx, []string{open, searchVerb(c) + s.criteria}, func(r *imapconn.Response) error {
+		switch {
+		case r.Name == "SEARCH":
+			s.set.ReadSearch(r.Data)
+		case r.Name == "ESEARCH":
+			s.set.ReadESearch(r.Data)
+		case r.Code == "MESSAGELIMIT":
+			s.done = false // it comes in pieces
+		}
+		if opened {
+			return nil
+		}
+		opened = r.Tag != ""
+		return f(r)
+	})
+	if err == nil {
+		s.done = s.done && refused[1] == nil
+		err = refused[0]
+	}
+	return err
+}
+
+// answer returns what a search that went ahead brought, once.
+func (s *search) answer(criteria string) (set imapdata.Set, ok bool) {
+	if s == nil || !s.done || s.criteria != criteria {
+		return nil, false
+	}
+	s.done = false
+	return s.set, true
+}
+
+// searchVerb is how the server is asked for UIDs. ESEARCH (RFC 4731) answers
+// in ranges.
+func searchVerb(c *imapconn.Conn) string {
+	if c.Has("ESEARCH") || c.Has("IMAP4REV2") {
+		return "UID SEARCH RETURN (ALL) "
+	}
+	return "UID SEARCH "
+}
+
+// searchUIDs runs UID SEARCH. A server with a limit answers in pieces, from the
+// newest on (RFC 9738); capped says that it stopped before it came to the end.
 func searchUIDs(ctx context.Context, c *imapconn.Conn, criteria string) (set imapdata.Set, capped bool, err error) {
 	collect := func(r *imapconn.Response) error {
 		switch r.Name {
@@ -203,10 +274,7 @@ func searchUIDs(ctx context.Context, c *imapconn.Conn, criteria string) (set ima
 		}
 		return nil
 	}
-	command := "UID SEARCH "
-	if c.Has("ESEARCH") || c.Has("IMAP4REV2") {
-		command = "UID SEARCH RETURN (ALL) "
-	}
+	command := searchVerb(c)
 	for piece, low := "", uint32(1<<32-1); ; {
 		r, err := c.Do(ctx, command+piece+criteria, collect)
 		if err != nil && !c.Broken() && command != "UID SEARCH " {

@@ -121,21 +121,22 @@ func (s *Source) selected(ctx context.Context, c *imapconn.Conn, mailbox string)
 	if o := c.Opened(); o != nil && o.Mailbox == mailbox {
 		return o, nil
 	}
-	return s.examine(ctx, c, mailbox)
+	return s.examine(ctx, c, mailbox, nil)
 }
 
 // examine opens a mailbox for reading on a connection, anew even when it is
 // open: the state must be that of now. Microsoft sometimes refuses for a
 // moment what it granted at the login ("authenticated but not connected"): it
-// is asked again before that counts as a refusal.
-func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) (*imapconn.Opened, error) {
+// is asked again before that counts as a refusal. A search that isn't nil goes
+// along in the same round trip.
+func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string, ahead *search) (*imapconn.Opened, error) {
 	raw, err := s.raw(ctx, c, mailbox)
 	if err != nil {
 		return nil, err
 	}
 	b := mailnet.Backoff{Min: s.rest / 4}
 	for {
-		e, err := s.examineOnce(ctx, c, "EXAMINE", mailbox, raw)
+		e, err := s.examineOnce(ctx, c, "EXAMINE", mailbox, raw, ahead)
 		if !fault.Is(err, fault.Auth) || c.Broken() || b.Tries() == 2 {
 			return e, err
 		}
@@ -145,15 +146,19 @@ func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string) 
 	}
 }
 
-func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, verb, mailbox, raw string) (*imapconn.Opened, error) {
+func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, verb, mailbox, raw string, ahead *search) (*imapconn.Opened, error) {
 	e := &imapconn.Opened{Mailbox: mailbox, Messages: -1, UIDNext: -1, UIDValidity: -1, ModSeq: -1}
-	command := verb + " " + c.String(raw)
+	name := c.String(raw)
+	command := verb + " " + name
 	if c.Has("CONDSTORE") {
 		command += " (CONDSTORE)"
 	}
 	c.Select(nil)
-	done, err := c.Do(ctx, command, func(r *imapconn.Response) error {
+	collect := func(r *imapconn.Response) error {
 		switch {
+		case r.Tag != "" && r.Name == "OK":
+			e.ReadOnly = r.Code == "READ-ONLY"
+			c.Select(e)
 		case r.Code == "PERMANENTFLAGS":
 			e.Keeps = strings.ToLower(r.Argument)
 		case r.Name == "EXISTS":
@@ -166,12 +171,19 @@ func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, verb, mailbo
 			e.ModSeq = imapdata.Number(r.Argument)
 		}
 		return nil
-	})
+	}
+	var err error
+	if ahead == nil || imapconn.Waits(name) {
+		var done *imapconn.Response
+		if done, err = c.Do(ctx, command, collect); err == nil {
+			err = collect(done)
+		}
+	} else {
+		err = ahead.with(ctx, c, command, collect)
+	}
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "open mailbox %s", mailbox)
 	}
-	e.ReadOnly = done.Code == "READ-ONLY"
-	c.Select(e)
 	return e, nil
 }
 

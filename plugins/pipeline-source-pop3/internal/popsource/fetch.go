@@ -19,8 +19,9 @@ const (
 	// over. Only such a body can be fetched again unseen when it breaks off.
 	inMemory = 1 << 20
 	// ahead is how many messages are asked for before the ones before have
-	// come: enough to hide a round trip, few enough to share the work.
-	ahead = 256
+	// come, and half of it at the least: enough to hide a round trip of a
+	// tenth of a second, few enough to share the work.
+	ahead = 512
 	// maxDeaths is how often the connection may end on a message that was
 	// asked for alone. Networks cut at random, too.
 	maxDeaths = 3
@@ -105,6 +106,9 @@ func (f *fetcher) run(ctx context.Context, batches <-chan []message.ID) error {
 		if err == nil {
 			err = f.ask(ctx)
 		}
+		if err == nil && f.more(batches) {
+			continue
+		}
 		if err == nil && len(f.flight) > 0 {
 			err = f.answer(ctx)
 		}
@@ -160,6 +164,26 @@ func (f *fetcher) pull(ctx context.Context, batches <-chan []message.ID) error {
 		f.missed()
 	}
 	return nil
+}
+
+// more takes a batch that comes before the server's next answer: who waits for
+// the server without asking for more loses a round trip. It reports whether
+// something is to be asked for.
+func (f *fetcher) more(batches <-chan []message.ID) bool {
+	if len(f.flight) == 0 || len(f.flight) > ahead/2 || len(f.queue) > 0 || f.closed || f.last || f.careful {
+		return false
+	}
+	ready := f.sess.Ready()
+	if ready == nil {
+		return false
+	}
+	select {
+	case batch, ok := <-batches:
+		f.queue, f.closed = append(f.queue, batch...), !ok
+		return ok
+	case <-ready:
+		return false
+	}
 }
 
 // ready sees to it that there is a session, a fresh one where that is needed.
