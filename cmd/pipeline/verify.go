@@ -91,7 +91,7 @@ func (c *command) verify(ctx context.Context, f verifyFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeJob()) }()
-	o := verify.Options{Plan: j.Plan, Ledger: l, Sample: sample}
+	o := verify.Options{Plan: j.Plan, Ledger: l, Sample: sample, Store: j.Store}
 	own := []string{j.File.Report.JSON, j.File.Report.HTML, j.File.Report.CSV}
 	if j.File.Custody != nil {
 		own = append(own, j.File.Custody.Path)
@@ -166,7 +166,7 @@ func (c *command) rebuild(ctx context.Context) (err error) {
 	if err := j.CheckShard(); err != nil {
 		return err
 	}
-	r, err := verify.Rebuild(ctx, verify.RebuildOptions{Plan: j.Plan, Dir: j.File.State, Name: j.File.Name})
+	r, err := verify.Rebuild(ctx, verify.RebuildOptions{Plan: j.Plan, Dir: j.File.State, Name: j.File.Name, Store: j.Store})
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,10 @@ func (j *Job) Restarts(each func(kind, plugin string, n int64)) {
 	j.host.Restarts(func(kind pluginhost.Kind, name string, n int64) { each(kind.String(), name, n) })
 }
 
+// Store starts the store of objects, when it doesn't run yet, and returns its
+// socket.
+func (j *Job) Store() (string, error) { return j.host.Store() }
+
 // OpenSource implements engine.Plugins.
 func (j *Job) OpenSource(ctx context.Context, s *plan.Source, isolated bool) (source.Opened, error) {
 	session, ok := j.sources[s.Name]

@@ -4,23 +4,21 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
+	"fmt"
 	"hash"
 	"hash/maphash"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 
 	"github.com/mailhaul/pipeline/pkg/message"
-	"github.com/mailhaul/pipeline/pkg/target"
 )
 
 // job is a file that is to be looked at.
 type job struct {
 	name string // within the target
+	size int64  // as it was listed; -1: it wasn't told
 	item int32
 }
 
@@ -35,13 +33,16 @@ type reader struct {
 
 const readSize = 256 << 10
 
-// readFiles walks a directory target, and reads its files again.
+// readFiles looks through a target, and reads its files again.
 func (v *verifier) readFiles(ctx context.Context, k *kept, heads bool) error {
 	if k.gone {
 		return nil
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	k.fail = cancel
 	jobs := make(chan []job, 64)
-	readers := make([]*reader, workers())
+	readers := make([]*reader, k.files.AtOnce())
 	var wg sync.WaitGroup
 	for i := range readers {
 		r := &reader{sum: sha256.New(), buf: make([]byte, readSize)}
@@ -50,7 +51,7 @@ func (v *verifier) readFiles(ctx context.Context, k *kept, heads bool) error {
 			for batch := range jobs {
 				for _, j := range batch {
 					if ctx.Err() == nil {
-						v.readFile(k, r, j, heads)
+						v.readFile(ctx, k, r, j, heads)
 					}
 				}
 			}
@@ -64,13 +65,18 @@ func (v *verifier) readFiles(ctx context.Context, k *kept, heads bool) error {
 		k.result.Octets += r.octets
 		k.result.Hashed += r.hashed
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return err
 }
 
-// walk sends what lies in the target to the workers, a directory at a time.
+// walk sends what lies in the target to the workers, some at a time.
 func (v *verifier) walk(ctx context.Context, k *kept, jobs chan<- []job) error {
-	root := k.plan.Prepared.Target
-	const most = 256
+	most := 256
+	if k.plan.Address != "" {
+		most = 4 // each takes round trips, which is what a batch would have one worker wait for
+	}
 	batch := make([]job, 0, most)
 	send := func() {
 		if len(batch) > 0 {
@@ -79,45 +85,39 @@ func (v *verifier) walk(ctx context.Context, k *kept, jobs chan<- []job) error {
 		}
 	}
 	defer send()
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || ctx.Err() != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // it went away while we looked: what is missing is found by its row
-			}
-			return errors.Join(target.DiskError(err, "look through the target %s", root), ctx.Err())
+	for f, err := range k.files.All(ctx) {
+		if err == nil {
+			err = ctx.Err()
 		}
-		if d.IsDir() {
-			if d.Name() == target.Books || d.Name() == "lost+found" {
-				return fs.SkipDir
-			}
-			return nil
+		if err != nil {
+			return err
 		}
-		name := filepath.ToSlash(strings.TrimPrefix(path[len(root):], string(filepath.Separator)))
-		n, ok := k.places[k.hash(name)]
+		n, ok := k.places[k.hash(f.Name)]
 		if !ok {
-			if !v.ofAnother(k, path) {
-				v.found(-1, Finding{Kind: Extra, Place: Output, Sink: k.plan.Name, Path: name}, "no message of this sink has this file")
+			if !v.ofAnother(k, k.files.Path(f.Name)) {
+				v.found(-1, Finding{Kind: Extra, Place: Output, Sink: k.plan.Name, Path: f.Name}, "no message of this sink has this file")
 			}
-			return nil
+			continue
 		}
 		k.rows[n].seen = true
-		if batch = append(batch, job{name, n}); len(batch) == most {
+		if batch = append(batch, job{f.Name, f.Size, n}); len(batch) == most {
 			send()
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // ofAnother reports whether a path is the output of another sink of the plan,
 // which stands within this one's target, or the pipeline's own.
 func (v *verifier) ofAnother(k *kept, path string) bool {
+	below := func(root, separator string) bool { return path == root || strings.HasPrefix(path, root+separator) }
 	for _, other := range v.sinks {
-		if t := other.plan.Prepared.Target; other != k && (path == t || strings.HasPrefix(path, t+string(filepath.Separator))) {
+		if t := other.plan.Prepared.Target; other != k && (below(t, string(filepath.Separator)) || other.plan.Address != "" && below(t, "/")) {
 			return true
 		}
 	}
 	for _, own := range v.o.Beside {
-		if path == own || strings.HasPrefix(path, own+string(filepath.Separator)) {
+		if below(own, string(filepath.Separator)) {
 			return true
 		}
 	}
@@ -126,30 +126,26 @@ func (v *verifier) ofAnother(k *kept, path string) bool {
 
 // readFile looks at one file, and reads it when it is among the sample or its
 // manifest and the ledger already disagree.
-func (v *verifier) readFile(k *kept, r *reader, j job, heads bool) {
+func (v *verifier) readFile(ctx context.Context, k *kept, r *reader, j job, heads bool) {
 	row, it := &k.rows[j.item], &v.table.items[j.item]
 	at := Finding{Kind: Changed, Place: Output, Sink: k.plan.Name, Path: j.name}
-	path := filepath.Join(k.plan.Prepared.Target, filepath.FromSlash(j.name))
 	r.files++
-	f, err := openFile(path)
-	if err != nil {
-		row.bad = true
-		v.found(j.item, at, "it can't be read: %v", err)
-		return
-	}
-	defer f.Close()
-	size, regular, err := f.stat()
-	if err != nil || !regular {
-		row.bad = true
-		v.found(j.item, at, "it is no regular file")
-		return
-	}
 	want := row.size
 	if !row.row && !it.changed {
 		want = it.octets
 	}
 	disagree := k.exact && it.hashed && !it.changed && row.row && row.sum != it.sum
-	if !v.sampled(j.item) && size == want && !disagree {
+	enough := func(size int64) bool { return !v.sampled(j.item) && size == want && !disagree }
+	if j.size >= 0 && enough(j.size) {
+		return // the listing told all that is wanted
+	}
+	f, size, err := k.files.Open(ctx, j.name)
+	if err != nil {
+		v.unreadable(ctx, k, j.item, at, err)
+		return
+	}
+	defer f.Close()
+	if enough(size) {
 		return
 	}
 	head := uint64(0)
@@ -159,14 +155,26 @@ func (v *verifier) readFile(k *kept, r *reader, j job, heads bool) {
 		}
 	})
 	if err != nil {
-		row.bad = true
-		v.found(j.item, at, "it can't be read: %v", err)
+		v.unreadable(ctx, k, j.item, at, err)
 		return
 	}
 	r.hashed++
 	v.compare(k, j, row, it, sum, size)
 	if head != 0 && !row.bad {
 		it.head = head
+	}
+}
+
+// unreadable tells of a file that can't be read. Where that is the server's or
+// the store's doing, no other can be read either: it ends the reading.
+func (v *verifier) unreadable(ctx context.Context, k *kept, n int32, at Finding, err error) {
+	switch {
+	case ctx.Err() != nil: // told already
+	case lasting(err) != nil:
+		k.fail(fmt.Errorf("sink %s: %w", k.plan.Name, err))
+	default:
+		k.rows[n].bad = true
+		v.found(n, at, "it can't be read: %v", err)
 	}
 }
 
@@ -206,7 +214,7 @@ func (r *reader) read(f io.Reader, first func([]byte)) (sum [32]byte, err error)
 	r.sum.Reset()
 	begun := false
 	for {
-		n, err := f.Read(r.buf)
+		n, err := io.ReadFull(f, r.buf) // what a server sends comes in small pieces
 		if n > 0 {
 			if !begun {
 				begun = true
@@ -215,7 +223,7 @@ func (r *reader) read(f io.Reader, first func([]byte)) (sum [32]byte, err error)
 			r.sum.Write(r.buf[:n])
 			r.octets += int64(n)
 		}
-		if err == io.EOF {
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			r.sum.Sum(sum[:0])
 			return sum, nil
 		}
@@ -255,27 +263,4 @@ func headHash(subject, id string, from []string) uint64 {
 		h.WriteByte(0)
 	}
 	return h.Sum64() | 1
-}
-
-// openedFile is a file that is only read from its start to its end.
-type openedFile struct{ *os.File }
-
-func openFile(path string) (openedFile, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return openedFile{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return openedFile{}, errors.New("it is no regular file")
-	}
-	f, err := os.Open(path)
-	return openedFile{f}, err
-}
-
-func (f openedFile) stat() (size int64, regular bool, err error) {
-	info, err := f.File.Stat()
-	if err != nil {
-		return 0, false, err
-	}
-	return info.Size(), info.Mode().IsRegular(), nil
 }

@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/mailhaul/pipeline/internal/output"
+	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/target"
 )
@@ -64,10 +66,14 @@ func idText(id message.ID) string {
 
 // readIndex reads the lines of a record sink.
 func (v *verifier) readIndex(ctx context.Context, k *kept) error {
+	if k.index != nil {
+		return v.readIndexObject(ctx, k)
+	}
 	path := k.plan.Prepared.Target
 	var cp indexPoint
+	marks := indexBooks(filepath.Join(filepath.Dir(path), target.Books, filepath.Base(path)))
 	if k.target.Checkpoint == nil {
-		v.nothingYet(k, filepath.Join(filepath.Dir(path), target.Books, filepath.Base(path)))
+		v.nothingYet(ctx, k, marks)
 		return nil
 	}
 	if json.Unmarshal(k.target.Checkpoint, &cp) != nil || cp.Length == nil || cp.Version != 1 {
@@ -75,7 +81,7 @@ func (v *verifier) readIndex(ctx context.Context, k *kept) error {
 		k.result.Note = "not checked: the index isn't of a form that is known here"
 		return nil
 	}
-	books := filepath.Join(filepath.Dir(path), target.Books, filepath.Base(path))
+	books := string(marks)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		k.gone = true
@@ -86,14 +92,10 @@ func (v *verifier) readIndex(ctx context.Context, k *kept) error {
 		return target.DiskError(err, "read the index %s", path)
 	}
 	defer f.Close()
-	v.checkIndexMarker(k, books)
-	known := make(map[uint64]int32, len(v.table.items))
-	for n := range v.table.items {
-		known[k.hash(idText(v.table.id(int32(n))))] = int32(n)
+	if err := v.checkMarks(ctx, marks, Finding{Kind: Missing, Place: Target, Sink: k.plan.Name}, "the index "+path); err != nil {
+		return err
 	}
-	for id, n := range v.table.former {
-		known[k.hash(idText(id))] = n
-	}
+	known := v.byText(k)
 	length := *cp.Length
 	if to, ok := swapped(books, cp); ok {
 		length = to
@@ -131,25 +133,80 @@ func swapped(books string, cp indexPoint) (int64, bool) {
 	return *s.To.Length, same
 }
 
-func (v *verifier) checkIndexMarker(k *kept, books string) {
-	pipeline, sink, err := target.Marked(books)
-	f := Finding{Kind: Missing, Place: Target, Sink: k.plan.Name}
-	switch {
-	case err != nil:
-		f.Kind = Changed
-		v.found(-1, f, "%v", err)
-	case pipeline == "":
-		v.found(-1, f, "the marker of the index %s isn't there", k.plan.Prepared.Target)
-	case pipeline != v.o.Ledger.Pipeline() || sink != k.plan.Name:
-		f.Kind = Changed
-		v.found(-1, f, "the index %s is marked as that of sink %s of pipeline %s", k.plan.Prepared.Target, sink, pipeline)
+// indexBooks is the folder of an index's books.
+type indexBooks string
+
+// Marked implements marks.
+func (b indexBooks) Marked(context.Context) (pipeline, sink string, err error) {
+	return target.Marked(string(b))
+}
+
+// byText returns the messages by the hash of their id as an index has it.
+func (v *verifier) byText(k *kept) map[uint64]int32 {
+	known := make(map[uint64]int32, len(v.table.items))
+	for n := range v.table.items {
+		known[k.hash(idText(v.table.id(int32(n))))] = int32(n)
 	}
+	for id, n := range v.table.former {
+		known[k.hash(idText(id))] = n
+	}
+	return known
+}
+
+// readIndexObject reads the lines of an index in a bucket: those of the object,
+// and those of its parts that aren't merged into it yet.
+func (v *verifier) readIndexObject(ctx context.Context, k *kept) error {
+	if k.target.Checkpoint == nil {
+		v.nothingYet(ctx, k, k.index)
+		return nil
+	}
+	point, ok := output.ParseIndexPoint(k.target.Checkpoint)
+	if !ok {
+		k.gone = true
+		k.result.Note = "not checked: the index isn't of a form that is known here"
+		return nil
+	}
+	f := Finding{Kind: Missing, Place: Target, Sink: k.plan.Name}
+	what := "the index " + k.plan.Prepared.Target
+	var err error
+	if k.state, err = k.index.At(ctx, point); errors.Is(err, fs.ErrNotExist) {
+		k.gone = true
+		f.Count = k.result.Messages
+		v.found(-1, f, "%s isn't there", what)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := v.checkMarks(ctx, k.index, f, what); err != nil {
+		return err
+	}
+	if k.state.Wrong != "" {
+		f.Kind = Changed
+		v.found(-1, f, "%s can't be gone on with: %s", what, k.state.Wrong)
+	}
+	for _, flaw := range k.state.Flaws {
+		at := Finding{Kind: Extra, Place: Index, Sink: k.plan.Name, Path: flaw.Name}
+		switch {
+		case k.target.Dirty && !flaw.Missing:
+			continue // the next run puts it in order
+		case flaw.Missing:
+			at.Kind = Missing
+		case !flaw.Part:
+			at.Kind = Changed
+		}
+		v.found(-1, at, "%s", flaw.Text)
+	}
+	known := v.byText(k)
+	return k.index.Each(ctx, k.state, func(in io.Reader, replaces bool) error {
+		return v.readLines(ctx, k, in, known, replaces)
+	})
 }
 
 // readLines holds each line against the ledger.
 func (v *verifier) readLines(ctx context.Context, k *kept, in io.Reader, known map[uint64]int32, replacing bool) error {
 	r := bufio.NewReaderSize(in, 1<<20)
-	for number := 1; ctx.Err() == nil; number++ {
+	for ctx.Err() == nil {
 		text, err := r.ReadSlice('\n')
 		var long []byte
 		for errors.Is(err, bufio.ErrBufferFull) {
@@ -163,9 +220,13 @@ func (v *verifier) readLines(ctx context.Context, k *kept, in io.Reader, known m
 			return nil
 		}
 		if err != nil && err != io.EOF {
-			return target.DiskError(err, "read the index %s", k.plan.Prepared.Target)
+			if fault.As(err) == nil {
+				err = target.DiskError(err, "read the index %s", k.plan.Prepared.Target)
+			}
+			return err
 		}
 		k.result.Lines++
+		number := int(k.result.Lines)
 		var l indexLine
 		bound := json.Unmarshal(text, &l)
 		if bound == nil && !bytes.HasSuffix(text, []byte("\n")) {

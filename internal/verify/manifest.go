@@ -1,53 +1,51 @@
 package verify
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
+	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/target"
 )
 
 func isEML(name string) bool { return strings.EqualFold(path.Ext(name), ".eml") }
 func isMSG(name string) bool { return strings.EqualFold(path.Ext(name), ".msg") }
 
-// readManifest reads the manifest of a directory target.
-func (v *verifier) readManifest(k *kept) error {
-	root := k.plan.Prepared.Target
-	committed, ours := target.CommittedManifest(k.target.Checkpoint)
-	if k.target.Checkpoint != nil && !ours {
+// readManifest reads the manifest of a target of files.
+func (v *verifier) readManifest(ctx context.Context, k *kept) error {
+	if k.target.Checkpoint != nil && !k.files.Knows(k.target.Checkpoint) {
 		k.gone = true
 		k.result.Note = "not checked: this sink keeps no manifest that is known here"
 		return nil
 	}
 	if k.result.Messages == 0 && k.target.Checkpoint == nil {
-		v.nothingYet(k, filepath.Join(root, target.Books))
+		v.nothingYet(ctx, k, k.files)
 		return nil
 	}
-	if !v.checkMarker(k, filepath.Join(root, target.Books)) {
-		return nil
+	if there, err := v.checkMarker(ctx, k); !there || err != nil {
+		return err
 	}
 	same, other := 0, 0
-	for l, err := range target.ManifestLines(root) {
+	for l, err := range k.files.Lines(ctx, k.target.Checkpoint) {
 		if errors.Is(err, fs.ErrNotExist) {
 			k.bare = true
 			v.found(-1, Finding{Kind: Missing, Place: Manifest, Sink: k.plan.Name, Path: target.ManifestName, Count: k.result.Messages},
-				"the manifest %s isn't there", target.ManifestPath(root))
+				"the manifest %s isn't there", k.files.Manifest())
 			break
 		}
 		if err != nil {
 			return err
 		}
-		if l.Offset >= committed {
+		if l.Behind {
 			if k.target.Dirty {
 				break // what a run that was cut short left: the next one cuts it off
 			}
-			if !v.lacks(k, &l) {
-				v.strayRow(k, &l)
+			if !v.lacks(k, &l.ManifestLine) {
+				v.strayRow(k, &l.ManifestLine)
 				continue
 			}
 		}
@@ -76,7 +74,29 @@ func (v *verifier) readManifest(k *kept) error {
 	// A sink whose files are the server's octets says so by its hashes; a
 	// few that differ are what is looked for.
 	k.exact = k.eml && same >= other
-	return nil
+	return v.restOfBooks(ctx, k)
+}
+
+// restOfBooks tells of what else is wrong with what a sink keeps beside its
+// files. After a run that was cut short the next one puts it in order.
+func (v *verifier) restOfBooks(ctx context.Context, k *kept) error {
+	if k.target.Dirty {
+		return nil
+	}
+	rest, err := k.files.Rest(ctx, k.target.Checkpoint)
+	for _, flaw := range rest {
+		f := Finding{Kind: Extra, Place: Manifest, Sink: k.plan.Name, Path: flaw.Name}
+		switch {
+		case flaw.Upload:
+			f.Place = Output
+		case flaw.Missing:
+			f.Kind, k.bare = Missing, k.bare || flaw.Part
+		case !flaw.Part:
+			f.Kind = Changed
+		}
+		v.found(-1, f, "%s", flaw.Text)
+	}
+	return err
 }
 
 // owner returns the message that a row is of. A message whose server gave it a
@@ -114,10 +134,10 @@ func (v *verifier) strayRow(k *kept, l *target.ManifestLine) {
 // nothingYet notes that the ledger has nothing of a sink. That holds only where
 // the target is nobody else's: a new ledger beside the output of a lost one is
 // no proof of anything.
-func (v *verifier) nothingYet(k *kept, books string) {
+func (v *verifier) nothingYet(ctx context.Context, k *kept, marks marks) {
 	k.gone = true
 	k.result.Note = "nothing was written to it yet"
-	pipeline, sink, err := target.Marked(books)
+	pipeline, sink, err := marks.Marked(ctx)
 	if err != nil || pipeline == "" || pipeline == v.o.Ledger.Pipeline() && sink == k.plan.Name {
 		return
 	}
@@ -128,25 +148,45 @@ func (v *verifier) nothingYet(k *kept, books string) {
 
 // checkMarker looks for the target and its marker. It reports whether the
 // target is there.
-func (v *verifier) checkMarker(k *kept, books string) bool {
+func (v *verifier) checkMarker(ctx context.Context, k *kept) (bool, error) {
 	root := k.plan.Prepared.Target
 	f := Finding{Kind: Missing, Place: Target, Sink: k.plan.Name, Count: k.result.Messages}
-	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
-		k.gone = true
-		v.found(-1, f, "the target %s isn't there: is its disk mounted?", root)
-		return false
+	there, err := k.files.Present(ctx)
+	if err != nil {
+		return false, err
 	}
-	pipeline, sink, err := target.Marked(books)
+	if !there {
+		k.gone = true
+		lost := "is its disk mounted?"
+		if k.plan.Address != "" {
+			lost = "there is nothing of it in the bucket"
+		}
+		v.found(-1, f, "the target %s isn't there: %s", root, lost)
+		return false, nil
+	}
 	f.Count, f.Path = 0, target.Books+"/target.json"
+	return true, v.checkMarks(ctx, k.files, f, "the target "+root)
+}
+
+// marks is what has a marker: a folder, a place in a bucket, an index.
+type marks interface {
+	Marked(ctx context.Context) (pipeline, sink string, err error)
+}
+
+// checkMarks looks at a marker. An error is one of reaching it.
+func (v *verifier) checkMarks(ctx context.Context, at marks, f Finding, what string) error {
+	pipeline, sink, err := at.Marked(ctx)
 	switch {
+	case fault.Is(err, fault.Unavailable), fault.Is(err, fault.Throttled):
+		return err
 	case err != nil:
 		f.Kind = Changed
 		v.found(-1, f, "%v", err)
 	case pipeline == "":
-		v.found(-1, f, "the marker of the target %s isn't there", root)
-	case pipeline != v.o.Ledger.Pipeline() || sink != k.plan.Name:
+		v.found(-1, f, "the marker of %s isn't there", what)
+	case pipeline != v.o.Ledger.Pipeline() || sink != f.Sink:
 		f.Kind = Changed
-		v.found(-1, f, "the target %s is marked as that of sink %s of pipeline %s", root, sink, pipeline)
+		v.found(-1, f, "%s is marked as that of sink %s of pipeline %s", what, sink, pipeline)
 	}
-	return true
+	return nil
 }

@@ -5,13 +5,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/mailhaul/pipeline/internal/msgfile"
+	"github.com/mailhaul/pipeline/internal/output"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
 
@@ -32,7 +31,9 @@ func (v *verifier) openMSGs(ctx context.Context) error {
 		var opened atomic.Int64
 		items := make(chan int32, 64)
 		var wg sync.WaitGroup
-		for range workers() {
+		ctx, cancel := context.WithCancelCause(ctx)
+		k.fail = cancel
+		for range k.files.AtOnce() {
 			wg.Go(func() {
 				for n := range items {
 					if ctx.Err() == nil {
@@ -50,16 +51,21 @@ func (v *verifier) openMSGs(ctx context.Context) error {
 		close(items)
 		wg.Wait()
 		k.result.Opened = opened.Load()
+		err := context.Cause(ctx)
+		cancel(nil)
+		if err != nil {
+			return err
+		}
 	}
-	return ctx.Err()
+	return nil
 }
 
 func (v *verifier) openMSG(ctx context.Context, k, mails *kept, n int32) {
 	name := v.pathOf(ctx, k.plan.Name, n)
 	at := Finding{Kind: Changed, Place: Output, Sink: k.plan.Name, Path: name}
-	f, err := os.Open(filepath.Join(k.plan.Prepared.Target, filepath.FromSlash(name)))
+	f, err := output.OpenWhole(ctx, k.files, name)
 	if err != nil {
-		v.found(n, at, "it can't be read: %v", err)
+		v.unreadable(ctx, k, n, at, err)
 		return
 	}
 	defer f.Close()
@@ -71,7 +77,7 @@ func (v *verifier) openMSG(ctx context.Context, k, mails *kept, n int32) {
 	if mails == nil || int(n) >= len(mails.rows) || !mails.rows[n].seen || mails.rows[n].bad {
 		return
 	}
-	mail, err := os.Open(filepath.Join(mails.plan.Prepared.Target, filepath.FromSlash(v.pathOf(ctx, mails.plan.Name, n))))
+	mail, err := output.OpenWhole(ctx, mails.files, v.pathOf(ctx, mails.plan.Name, n))
 	if err != nil {
 		return // said where it was read
 	}
@@ -82,12 +88,8 @@ func (v *verifier) openMSG(ctx context.Context, k, mails *kept, n int32) {
 }
 
 // against says what of a .msg isn't in the mail; empty when all is.
-func against(got *msgfile.File, mail *os.File) string {
-	info, err := mail.Stat()
-	if err != nil {
-		return ""
-	}
-	root, problems, err := message.Read(mail, info.Size())
+func against(got *msgfile.File, mail *output.Whole) string {
+	root, problems, err := message.Read(mail, mail.Size)
 	if err != nil || len(problems) > 0 {
 		return "" // how a broken mail is read is the converter's to say
 	}

@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/message"
-	"github.com/mailhaul/pipeline/pkg/target"
 )
 
 func lineText(b brokenLine) string { return fmt.Sprintf("line %d can't be read: %s", b.number, b.why) }
@@ -80,7 +78,7 @@ func (v *verifier) pathOf(ctx context.Context, sink string, n int32) string {
 			}
 		}
 		if r.row {
-			if row, err := target.ManifestRow(k.plan.Prepared.Target, r.offset); err == nil {
+			if row, err := k.files.Row(ctx, r.offset); err == nil {
 				return row.Path
 			}
 		}
@@ -98,7 +96,7 @@ func (v *verifier) mailHeader(ctx context.Context, n int32) *message.Header {
 		if !k.eml || k.gone || k.plan.Prepared.Record || int(n) >= len(k.rows) || !k.rows[n].seen {
 			continue
 		}
-		f, err := os.Open(filepath.Join(k.plan.Prepared.Target, filepath.FromSlash(v.pathOf(ctx, k.plan.Name, n))))
+		f, _, err := k.files.Open(ctx, v.pathOf(ctx, k.plan.Name, n))
 		if err != nil {
 			continue
 		}
@@ -130,28 +128,39 @@ func (v *verifier) namesFromIndex(ctx context.Context, open map[int32][]*Finding
 		if !k.plan.Prepared.Record || k.gone {
 			continue
 		}
+		if k.index != nil {
+			_ = k.index.Each(ctx, k.state, func(in io.Reader, _ bool) error { // who can't be asked names nobody
+				namesFrom(ctx, in, wanted)
+				return nil
+			})
+			continue
+		}
 		f, err := os.Open(k.plan.Prepared.Target)
 		if err != nil {
 			continue
 		}
-		r := bufio.NewReader(f)
-		for ctx.Err() == nil {
-			text, err := r.ReadBytes('\n')
-			if len(text) == 0 && err != nil {
-				break
-			}
-			var l indexLine
-			if json.Unmarshal(text, &l) != nil {
-				continue // what is broken was told
-			}
-			for _, at := range wanted[l.ID] {
-				at.Subject, at.Date = l.Subject, l.Date
-				if len(l.From) > 0 {
-					at.From = l.From[0].Address
-				}
-			}
-		}
+		namesFrom(ctx, f, wanted)
 		f.Close()
 	}
 	return ctx.Err()
+}
+
+func namesFrom(ctx context.Context, in io.Reader, wanted map[string][]*Finding) {
+	r := bufio.NewReader(in)
+	for ctx.Err() == nil {
+		text, err := r.ReadBytes('\n')
+		if len(text) == 0 && err != nil {
+			return
+		}
+		var l indexLine
+		if json.Unmarshal(text, &l) != nil {
+			continue // what is broken was told
+		}
+		for _, at := range wanted[l.ID] {
+			at.Subject, at.Date = l.Subject, l.Date
+			if len(l.From) > 0 {
+				at.From = l.From[0].Address
+			}
+		}
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/output"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/stages/dedupe"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -47,6 +48,10 @@ type RebuildOptions struct {
 	Plan *plan.Plan
 	Dir  string // of the state
 	Name string // of the ledger
+
+	// Store returns the socket of the store of objects. It is called only when
+	// a sink's target is in a bucket.
+	Store func() (string, error)
 }
 
 // rebuilder is a ledger being made anew.
@@ -140,11 +145,14 @@ func (b *rebuilder) rebuild(ctx context.Context) error {
 	for _, records := range []bool{true, false} { // an index tells more of a message than a manifest
 		for i := range b.o.Plan.Sinks {
 			s := &b.o.Plan.Sinks[i]
-			if s.Prepared.Record != records || s.Address != "" {
+			if s.Prepared.Record != records {
 				continue
 			}
-			read := b.directory
-			if records {
+			read := b.files
+			switch {
+			case records && s.Address != "":
+				read = b.object
+			case records:
 				read = b.lines
 			}
 			cp, err := read(ctx, s)
@@ -168,13 +176,26 @@ func (b *rebuilder) rebuild(ctx context.Context) error {
 	return b.commit(ctx, checkpoints)
 }
 
-// books returns where a sink has its marker.
+// books returns where an index in a folder has its marker.
 func books(s *plan.Sink) string {
 	t := s.Prepared.Target
-	if s.Prepared.Record {
-		return filepath.Join(filepath.Dir(t), target.Books, filepath.Base(t))
+	return filepath.Join(filepath.Dir(t), target.Books, filepath.Base(t))
+}
+
+// marked returns what the marker of a sink's target says.
+func (b *rebuilder) marked(ctx context.Context, s *plan.Sink) (pipeline, sink string, err error) {
+	if s.Prepared.Record && s.Address == "" {
+		return target.Marked(books(s))
 	}
-	return filepath.Join(t, target.Books)
+	k := &kept{plan: s}
+	if err := k.open(ctx, b.o.Store); err != nil {
+		return "", "", err
+	}
+	defer k.close()
+	if k.index != nil {
+		return k.index.Marked(ctx)
+	}
+	return k.files.Marked(ctx)
 }
 
 // takeOver finds whose the targets are. They must all be one pipeline's.
@@ -182,11 +203,7 @@ func (b *rebuilder) takeOver(ctx context.Context) error {
 	found := ""
 	for i := range b.o.Plan.Sinks {
 		s := &b.o.Plan.Sinks[i]
-		if s.Address != "" {
-			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: %s is in object storage, of which no ledger is made anew: the next run refuses it until --rewrite %s", s.Name, s.Prepared.Target, s.Name))
-			continue
-		}
-		pipeline, sink, err := target.Marked(books(s))
+		pipeline, sink, err := b.marked(ctx, s)
 		switch {
 		case err != nil:
 			return err
@@ -249,11 +266,19 @@ func (b *rebuilder) eachLine(path string, taken *RebuiltSink) (length int64, err
 		return 0, err
 	}
 	defer f.Close()
-	r := bufio.NewReaderSize(f, 1<<20)
+	if length, err = b.takeLines(f, taken); err == nil {
+		err = f.Sync()
+	}
+	return length, err
+}
+
+// takeLines takes the whole lines of an index, or of a part of one.
+func (b *rebuilder) takeLines(in io.Reader, taken *RebuiltSink) (length int64, err error) {
+	r := bufio.NewReaderSize(in, 1<<20)
 	for {
 		text, err := r.ReadBytes('\n')
 		if err == io.EOF {
-			return length, f.Sync()
+			return length, nil
 		}
 		if err != nil {
 			return length, err
@@ -267,6 +292,39 @@ func (b *rebuilder) eachLine(path string, taken *RebuiltSink) (length int64, err
 		b.index[l.ID] = l
 		taken.Rows++
 	}
+}
+
+// object reads an index in a bucket.
+func (b *rebuilder) object(ctx context.Context, s *plan.Sink) ([]byte, error) {
+	x, err := output.OpenIndex(ctx, s.Address, b.o.Store)
+	if err != nil {
+		return nil, err
+	}
+	defer x.Close()
+	state, cut, err := x.Rebuilt(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case cut, state.Wrong != "":
+		why := state.Wrong
+		if cut {
+			why = "its last line is cut short"
+		}
+		b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: %s isn't taken: %s; the next run writes it anew", s.Name, s.Prepared.Target, why))
+		return nil, nil
+	}
+	taken := RebuiltSink{Sink: s.Name}
+	err = x.Each(ctx, state, func(in io.Reader, _ bool) error {
+		_, err := b.takeLines(in, &taken)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.result.Sinks = append(b.result.Sinks, taken)
+	return state.Point.Checkpoint()
 }
 
 // idOf returns the id of an index line; false for one that the line doesn't
@@ -287,15 +345,18 @@ func (l *indexLine) idOf() (message.ID, bool) {
 	return id, true
 }
 
-// directory reads a manifest, and takes the rows whose files are what they
-// say.
-func (b *rebuilder) directory(ctx context.Context, s *plan.Sink) ([]byte, error) {
+// files reads a manifest, and takes the rows whose files are what they say.
+func (b *rebuilder) files(ctx context.Context, s *plan.Sink) ([]byte, error) {
 	root := s.Prepared.Target
 	rows := map[message.ID]target.Row{}
 	var order []message.ID
-	length := int64(0)
 	taken := RebuiltSink{Sink: s.Name}
-	for l, err := range target.ManifestLines(root) {
+	files, err := output.Open(ctx, root, s.Address, b.o.Store)
+	if err != nil {
+		return nil, err
+	}
+	defer files.Close()
+	for l, err := range files.Lines(ctx, nil) {
 		if errors.Is(err, fs.ErrNotExist) {
 			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: %s has no manifest: nothing of it is taken", s.Name, root))
 			return nil, nil
@@ -305,13 +366,8 @@ func (b *rebuilder) directory(ctx context.Context, s *plan.Sink) ([]byte, error)
 		}
 		if l.Err != nil {
 			taken.Left++
-			if text, err := os.ReadFile(target.ManifestPath(root)); err == nil && int64(len(text)) == l.End && !bytes.HasSuffix(text, []byte("\n")) {
-				break // the last one, cut short: the next run cuts it off
-			}
-			length = l.End
 			continue
 		}
-		length = l.End
 		if l.Row.Part != "" { // the rest of a message's files, and a checkpoint of another form, aren't told by rows
 			b.result.Left = append(b.result.Left, fmt.Sprintf("sink %s: it makes several files of a message: the next run writes them again, over the same names", s.Name))
 			return nil, nil
@@ -325,7 +381,7 @@ func (b *rebuilder) directory(ctx context.Context, s *plan.Sink) ([]byte, error)
 		return nil, nil // nothing tells whose form its checkpoint has
 	}
 	read := make([]readBack, len(order))
-	if err := b.readAgain(ctx, root, order, rows, read); err != nil {
+	if err := b.readAgain(ctx, s, files, order, rows, read); err != nil {
 		return nil, err
 	}
 	for i, id := range order {
@@ -349,7 +405,7 @@ func (b *rebuilder) directory(ctx context.Context, s *plan.Sink) ([]byte, error)
 		}
 	}
 	b.result.Sinks = append(b.result.Sinks, taken)
-	return target.DirCheckpoint(length)
+	return files.Whole()
 }
 
 func (it *rebuilt) know(octets *int64, sum string) {
@@ -363,15 +419,24 @@ func (it *rebuilt) know(octets *int64, sum string) {
 
 // readAgain reads the files of a manifest, some at once, and makes them
 // durable: the ledger must not say so before (I3).
-func (b *rebuilder) readAgain(ctx context.Context, root string, order []message.ID, rows map[message.ID]target.Row, read []readBack) error {
+func (b *rebuilder) readAgain(ctx context.Context, s *plan.Sink, files output.Files, order []message.ID, rows map[message.ID]target.Row, read []readBack) error {
+	root := s.Prepared.Target
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	jobs := make(chan int, 256)
 	var wg sync.WaitGroup
-	for range workers() {
+	for range files.AtOnce() {
 		wg.Go(func() {
 			r := &reader{sum: sha256.New(), buf: make([]byte, readSize)}
 			for i := range jobs {
+				if ctx.Err() != nil {
+					continue
+				}
 				row := rows[order[i]]
-				read[i] = b.readOne(r, filepath.Join(root, filepath.FromSlash(row.Path)), &row)
+				var err error
+				if read[i], err = b.readOne(ctx, r, files, &row); err != nil {
+					cancel(err)
+				}
 			}
 		})
 	}
@@ -387,18 +452,26 @@ func (b *rebuilder) readAgain(ctx context.Context, root string, order []message.
 	}
 	close(jobs)
 	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if s.Address != "" {
+		return nil // an object is durable when it is there
+	}
 	for d := range dirs {
 		if err := target.SyncDir(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return target.DiskError(err, "make the directory %s durable", d)
 		}
 	}
-	return ctx.Err()
+	return nil
 }
 
-func (b *rebuilder) readOne(r *reader, path string, row *target.Row) (got readBack) {
-	f, err := openFile(path)
+// readOne reads a file. An error says that no other can be read either.
+func (b *rebuilder) readOne(ctx context.Context, r *reader, files output.Files, row *target.Row) (got readBack, err error) {
+	path := row.Path
+	f, _, err := files.Open(ctx, path)
 	if err != nil {
-		return got
+		return got, lasting(err)
 	}
 	defer f.Close()
 	sum, err := r.read(f, func(head []byte) {
@@ -414,8 +487,19 @@ func (b *rebuilder) readOne(r *reader, path string, row *target.Row) (got readBa
 			got.key = &k
 		}
 	})
-	got.good = err == nil && hex.EncodeToString(sum[:]) == row.SHA256 && f.Sync() == nil
-	return got
+	got.good = err == nil && hex.EncodeToString(sum[:]) == row.SHA256
+	if file, ok := f.(*os.File); ok && got.good {
+		got.good = file.Sync() == nil
+	}
+	return got, lasting(err)
+}
+
+// lasting returns an error that isn't of one file: its server's, or the store's.
+func lasting(err error) error {
+	if fault.Is(err, fault.Unavailable) || fault.Is(err, fault.Throttled) || fault.Is(err, fault.Auth) {
+		return err
+	}
+	return nil
 }
 
 // headerEnd returns where the header of a mail ends, 0 when that isn't seen.

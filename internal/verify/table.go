@@ -1,9 +1,12 @@
 package verify
 
 import (
+	"context"
+	"fmt"
 	"hash/maphash"
 
 	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/output"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -157,16 +160,21 @@ type row struct {
 type kept struct {
 	plan   *plan.Sink
 	target ledger.Target
-	rows   []row            // by item
-	places map[uint64]int32 // hash of a path -> item
+	files  output.Files      // of a sink of files
+	index  *output.Index     // in a bucket
+	state  output.IndexState // of it
+	rows   []row             // by item
+	places map[uint64]int32  // hash of a path -> item
 	seed   maphash.Seed
 	result SinkResult
 
-	eml, msg bool // all its receipts are such files
-	gone     bool // the target isn't there: nothing more is said of it
-	bare     bool // it has no manifest
-	exact    bool // its files are the octets that the server sent
-	broken   []brokenLine
+	eml, msg bool                    // all its receipts are such files
+	fail     context.CancelCauseFunc // ends the reading of its files
+
+	gone   bool // the target isn't there: nothing more is said of it
+	bare   bool // it has no manifest
+	exact  bool // its files are the octets that the server sent
+	broken []brokenLine
 }
 
 // brokenLine is a line of a manifest or an index that can't be read.
@@ -179,6 +187,29 @@ func newKept(s *plan.Sink, t ledger.Target) *kept {
 	return &kept{
 		plan: s, target: t, places: map[uint64]int32{}, seed: maphash.MakeSeed(), eml: true, msg: true,
 		result: SinkResult{Sink: s.Name, Target: s.Prepared.Target, Pending: t.Dirty},
+	}
+}
+
+// open opens what the sink has, to be read.
+func (k *kept) open(ctx context.Context, store func() (string, error)) (err error) {
+	switch {
+	case !k.plan.Prepared.Record:
+		k.files, err = output.Open(ctx, k.plan.Prepared.Target, k.plan.Address, store)
+	case k.plan.Address != "":
+		k.index, err = output.OpenIndex(ctx, k.plan.Address, store)
+	}
+	if err != nil {
+		return fmt.Errorf("sink %s: %w", k.plan.Name, err)
+	}
+	return nil
+}
+
+func (k *kept) close() {
+	if k.files != nil {
+		k.files.Close()
+	}
+	if k.index != nil {
+		k.index.Close()
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"sync"
 
@@ -30,6 +29,10 @@ type Options struct {
 	// OpenSource opens a session of a source, to list what its server has
 	// now; nil: no server is asked.
 	OpenSource func(ctx context.Context, s *plan.Source) (source.Opened, error)
+
+	// Store returns the socket of the store of objects. It is called only when
+	// a sink's target is in a bucket.
+	Store func() (string, error)
 
 	// Beside are paths that belong to the pipeline itself, as its reports and
 	// custody records: they are no message's, wherever they stand.
@@ -141,7 +144,12 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		v.sinks = append(v.sinks, newKept(s, t))
+		k := newKept(s, t)
+		if err := k.open(ctx, o.Store); err != nil {
+			return nil, err
+		}
+		defer k.close()
+		v.sinks = append(v.sinks, k)
 	}
 	if err := v.readLedger(ctx); err != nil {
 		return nil, err
@@ -232,7 +240,7 @@ func (v *verifier) readSinks(ctx context.Context) error {
 		if k.plan.Prepared.Record {
 			continue
 		}
-		if err := v.readManifest(k); err != nil {
+		if err := v.readManifest(ctx, k); err != nil {
 			return err
 		}
 	}
@@ -257,10 +265,6 @@ func (v *verifier) readSinks(ctx context.Context) error {
 	wg.Wait()
 	return errors.Join(errs...)
 }
-
-// workers is how many files are read at once: more than there are cores, as
-// some wait for the disk.
-func workers() int { return 2 * runtime.GOMAXPROCS(0) }
 
 // sampled reports whether an item is among those that are read.
 func (v *verifier) sampled(n int32) bool {

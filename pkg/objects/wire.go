@@ -14,18 +14,20 @@ import (
 // with gRPC in it has it already. The key stands in the query.
 //
 //	PUT    /object?key=K     the body is the object; HeaderMeta; If-None-Match: * where nothing may be there
-//	GET    /object?key=K     with offset=N from that octet on; HeaderMeta
+//	GET    /object?key=K     with offset=N from that octet on; HeaderMeta, but with bare=1
 //	HEAD   /object?key=K     HeaderMeta
 //	DELETE /object?key=K     also of what isn't there
 //	GET    /list?prefix=P    a Page; delimiter=/ for one level, token=T for the next page
+//	GET    /uploads?prefix=P a Page of those that were begun and not ended; token=T for the next page
 //	GET    /check            that the bucket is there and may be listed
 //
 // Every call names its bucket in HeaderBucket. An answer of 400 and above is a
 // Failure.
 const (
-	PathObject = "/object"
-	PathList   = "/list"
-	PathCheck  = "/check"
+	PathObject  = "/object"
+	PathList    = "/list"
+	PathUploads = "/uploads"
+	PathCheck   = "/check"
 
 	HeaderBucket = "Mailhaul-Bucket"
 	HeaderMeta   = "Mailhaul-Meta" // JSON: map of strings

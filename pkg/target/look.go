@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/objects"
@@ -29,11 +30,13 @@ func Look(ctx context.Context, address string, file bool, store string) (*Place,
 	if p.bucket, err = objects.Dial(store, l); err != nil {
 		return nil, err
 	}
-	p.bucket.Patience = min(p.bucket.Patience, openPatience)
+	patience := p.bucket.Patience
+	p.bucket.Patience = min(patience, openPatience)
 	if err := p.bucket.Check(ctx); err != nil {
 		p.bucket.Close()
 		return nil, err
 	}
+	p.bucket.Patience = patience
 	return p, nil
 }
 
@@ -47,38 +50,33 @@ func (p *Place) Marked(ctx context.Context) (pipeline, sink string, err error) {
 	return m.Pipeline, m.Sink, nil
 }
 
-// ManifestLines returns the lines of the parts of a manifest, those too that
-// aren't rows. Offsets are those of the parts put together. The error ends the
-// sequence; it is ErrMissing where a part isn't there.
-func (p *Place) ManifestLines(ctx context.Context, parts []Part) iter.Seq2[ManifestLine, error] {
+// LinesOf returns the lines of a manifest, or of a part of one, those too that
+// aren't rows. Offsets begin with the one that is given; an error of reading is
+// told as what was tried, and ends the sequence.
+func LinesOf(r io.Reader, what string, offset int64) iter.Seq2[ManifestLine, error] {
 	return func(yield func(ManifestLine, error) bool) {
-		r := readParts(ctx, p.bucket, p.books, manifestStem, parts)
-		defer r.Close()
-		eachManifestLine(bufio.NewReaderSize(r, 256<<10), "read the manifest of "+p.name, 0, yield)
+		eachManifestLine(bufio.NewReaderSize(r, 256<<10), what, offset, yield)
 	}
 }
 
-// ManifestRow returns the row that stands at an offset of the parts of a
-// manifest put together.
-func (p *Place) ManifestRow(ctx context.Context, parts []Part, offset int64) (Row, error) {
-	for _, x := range parts {
-		if offset >= x.Octets {
-			offset -= x.Octets
-			continue
-		}
-		r, _, err := p.bucket.Open(ctx, p.books+PartName(manifestStem, x), offset)
-		if err != nil {
-			return Row{}, err
-		}
-		defer r.Close()
-		text, err := readLine(bufio.NewReader(io.LimitReader(r, maxRow)))
-		if err != nil {
-			return Row{}, fault.Wrap(fault.Unavailable, err, "read the manifest of %s", p.name)
-		}
-		return parseRow(text)
+// RowOf returns the row that r begins with.
+func RowOf(r io.Reader) (Row, error) {
+	text, err := readLine(bufio.NewReader(io.LimitReader(r, maxRow)))
+	if err != nil {
+		return Row{}, err
 	}
-	return Row{}, fault.New(fault.Bug, "the manifest of %s has no octet %d", p.name, offset)
+	return parseRow(text)
 }
+
+// Part returns the octets of a part of a list from an offset on, and how many
+// the whole part has, be they as many as it says or not; ErrMissing when it
+// isn't there.
+func (p *Place) Part(ctx context.Context, stem string, x Part, offset int64) (io.ReadCloser, int64, error) {
+	return p.bucket.Content(ctx, p.books+PartName(stem, x), offset)
+}
+
+// ManifestStem is how the names of a manifest's parts begin.
+const ManifestStem = manifestStem
 
 // ManifestParts returns the parts of the manifest as the place itself says
 // them: for who has no ledger. ErrMissing when it doesn't say.
@@ -94,6 +92,25 @@ func (p *Place) ManifestParts(ctx context.Context) ([]Part, error) {
 	return f.Parts, nil
 }
 
+// Content returns the octets of an object beside the books from an offset on,
+// and how many the whole object has; ErrMissing when there is none. It takes
+// one request.
+func (p *Place) Content(ctx context.Context, name string, offset int64) (io.ReadCloser, int64, error) {
+	return p.bucket.Content(ctx, name, offset)
+}
+
+// Unfinished returns the objects of the place whose upload was begun and never
+// ended, as far as the server tells: they can't be read, and take up room.
+func (p *Place) Unfinished(ctx context.Context) iter.Seq2[string, error] {
+	return p.bucket.Unfinished(ctx, "")
+}
+
+// Kept returns what is in the books, in the order of the names. The error ends
+// the sequence.
+func (p *Place) Kept(ctx context.Context) iter.Seq2[Object, error] {
+	return p.list(ctx, p.books, func(string) bool { return true })
+}
+
 // Object is an object of a place, in a listing.
 type Object struct {
 	Name string // relative to the place
@@ -103,13 +120,20 @@ type Object struct {
 // Objects returns what is in the place but for its books and those of others,
 // in the order of the names. The error ends the sequence.
 func (p *Place) Objects(ctx context.Context) iter.Seq2[Object, error] {
+	return p.list(ctx, "", func(key string) bool { return !inBooks(key) })
+}
+
+// list returns the objects below a prefix that are wanted, by their names
+// behind it. Keys that end in "/" stand for folders in some programs.
+func (p *Place) list(ctx context.Context, prefix string, wanted func(string) bool) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		for l, err := range p.bucket.List(ctx, "", false) {
+		for l, err := range p.bucket.List(ctx, prefix, false) {
 			if err != nil {
 				yield(Object{}, err)
 				return
 			}
-			if !inBooks(l.Key) && !yield(Object{l.Key, l.Size}, nil) {
+			folder := l.Size == 0 && strings.HasSuffix(l.Key, "/")
+			if !folder && wanted(l.Key) && !yield(Object{strings.TrimPrefix(l.Key, prefix), l.Size}, nil) {
 				return
 			}
 		}

@@ -25,11 +25,23 @@ import (
 type export struct {
 	*job
 	server *dovecot.Server
+	dirs   map[string]string // of all that a run leaves, by their names
 	copy   string
 }
 
 // newExport exports ten messages in two runs to all sinks, with custody.
 func newExport(t *testing.T) *export {
+	t.Helper()
+	return exportTo(t, func(address string) *job {
+		return newJob(t, file{address: address, sinks: "  - {name: outlook, plugin: msg, config: {path: export/msg}}\n"}.String()+
+			"custody: {path: export/custody, manifest: [sha256, md5], sign: {ssh_key: key}}\n")
+	}, func(j *job) map[string]string {
+		return map[string]string{"export": j.path("export"), "state": j.path("state")}
+	})
+}
+
+// exportTo is newExport for the pipeline that make makes of a server's address.
+func exportTo(t *testing.T, make func(address string) *job, dirs func(*job) map[string]string) *export {
 	t.Helper()
 	server := dovecot.Start(t, dovecot.Options{Users: []string{"alice"}})
 	deliver := func(mailbox string, subjects ...string) {
@@ -43,17 +55,16 @@ func newExport(t *testing.T) *export {
 	deliver("INBOX", "one", "two", "three", "four", "five")
 	deliver("Work", "six", "seven")
 	deliver("Old", "eight", "nine")
-	j := newJob(t, file{address: server.IMAP, sinks: "  - {name: outlook, plugin: msg, config: {path: export/msg}}\n"}.String()+
-		"custody: {path: export/custody, manifest: [sha256, md5], sign: {ssh_key: key}}\n")
+	j := make(server.IMAP)
 	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", j.path("key")).CombinedOutput(); err != nil {
 		t.Fatalf("ssh-keygen (.ci/install-deps installs it): %v\n%s", err, out)
 	}
 	j.run(0, "run")
 	deliver("INBOX", "ten")
 	j.run(0, "run")
-	e := &export{job: j, server: server, copy: t.TempDir()}
-	for _, dir := range []string{"export", "state"} {
-		e.cp(j.path(dir), filepath.Join(e.copy, dir))
+	e := &export{job: j, server: server, dirs: dirs(j), copy: t.TempDir()}
+	for name, dir := range e.dirs {
+		e.cp(dir, filepath.Join(e.copy, name))
 	}
 	return e
 }
@@ -68,11 +79,11 @@ func (e *export) cp(from, to string) {
 // restore brings back the export as it was.
 func (e *export) restore() {
 	e.t.Helper()
-	for _, dir := range []string{"export", "state"} {
-		if err := os.RemoveAll(e.path(dir)); err != nil {
+	for name, dir := range e.dirs {
+		if err := os.RemoveAll(dir); err != nil {
 			e.t.Fatal(err)
 		}
-		e.cp(filepath.Join(e.copy, dir), e.path(dir))
+		e.cp(filepath.Join(e.copy, name), dir)
 	}
 }
 
@@ -159,6 +170,7 @@ func (e *export) ledger(query string, args ...any) {
 func (e *export) verify(args ...string) []string {
 	e.t.Helper()
 	o := e.start(append([]string{"verify", "--json"}, args...)...).wait()
+	e.t.Logf("TOOK %v %s", o.took, o.err)
 	var r struct {
 		Findings []struct{ Kind, Place, Sink, Mailbox, Subject, ID, Path, Text string }
 	}

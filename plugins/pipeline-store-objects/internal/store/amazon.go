@@ -54,6 +54,11 @@ func openS3(ctx context.Context, u *url.URL, t *http.Transport) (*blob.Bucket, e
 	if err != nil {
 		return nil, err
 	}
+	if u.Query().Get("response_checksum_validation") == "" {
+		// An object whose octets were altered on the server's disk has to be
+		// read to be named by verify, which holds it against sums of its own.
+		cfg.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+	}
 	// AWS_CA_BUNDLE stands in the client that the SDK made.
 	if made, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok {
 		t.TLSClientConfig = made.GetTransport().TLSClientConfig.Clone()

@@ -71,6 +71,7 @@ func Handler(log *slog.Logger) http.Handler {
 		"HEAD " + objects.PathObject:   head,
 		"DELETE " + objects.PathObject: remove,
 		"GET " + objects.PathList:      list,
+		"GET " + objects.PathUploads:   uploads,
 		"GET " + objects.PathCheck:     check,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -172,6 +173,9 @@ func get(b *blob.Bucket, w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fault.Wrap(fault.Bug, err, "read the offset")
 	}
+	if q.Get("bare") != "" {
+		return content(b, w, r, offset)
+	}
 	a, err := b.Attributes(r.Context(), q.Get("key"))
 	if err != nil {
 		return err
@@ -188,6 +192,20 @@ func get(b *blob.Bucket, w http.ResponseWriter, r *http.Request) error {
 	defer in.Close()
 	if _, err := io.Copy(w, in); err != nil {
 		panic(http.ErrAbortHandler) // the reader sees that it ends too early, and takes it up again
+	}
+	return nil
+}
+
+// content answers with the octets alone, which takes one request of the server.
+func content(b *blob.Bucket, w http.ResponseWriter, r *http.Request, offset int64) error {
+	in, err := b.NewRangeReader(r.Context(), r.URL.Query().Get("key"), offset, -1, nil)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	w.Header().Set("Content-Length", strconv.FormatInt(in.Size()-offset, 10))
+	if _, err := io.Copy(w, in); err != nil {
+		panic(http.ErrAbortHandler) // as in get
 	}
 	return nil
 }
