@@ -170,7 +170,6 @@ func (e *export) ledger(query string, args ...any) {
 func (e *export) verify(args ...string) []string {
 	e.t.Helper()
 	o := e.start(append([]string{"verify", "--json"}, args...)...).wait()
-	e.t.Logf("TOOK %v %s", o.took, o.err)
 	var r struct {
 		Findings []struct{ Kind, Place, Sink, Mailbox, Subject, ID, Path, Text string }
 	}
