@@ -158,7 +158,8 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	}
 	stats := &engine.Stats{}
 	opts := engine.Options{
-		Plan: j.Plan, Ledger: l, Plugins: j, Log: c.logger(), Spool: j.Spool(), Stats: stats, Run: number,
+		Store: j.Store,
+		Plan:  j.Plan, Ledger: l, Plugins: j, Log: c.logger(), Spool: j.Spool(), Stats: stats, Run: number,
 		Adopt: f.adopt, Rewrite: f.rewrite, RetryFailed: f.retryFailed, Hurry: asked.hurry,
 	}
 	out, shown := c.err, progress.Options{Kind: progress.Lines, Stats: stats, Accounts: len(j.Plan.Sources), Log: c.logger()}

@@ -44,6 +44,9 @@ type Options struct {
 	Stats       *Stats
 	Now         func() time.Time // what now() is; read once
 	Patience    time.Duration    // how long a sink may stall a source; 0: relay.Patience
+	// Store returns the socket of the store of objects. It is called only when
+	// files of a sink in a bucket are to be read back.
+	Store func() (string, error)
 	// Hurry, when closed, ends the run as stop does, but waits for no server:
 	// bodies on their way are broken off, and what came before is committed.
 	Hurry <-chan struct{}
@@ -139,6 +142,7 @@ func Run(ctx context.Context, stop <-chan struct{}, opts Options) (*Result, erro
 	err := e.run(ctx, cancel)
 	cancel(nil)
 	e.background.Wait()
+	e.closeFiles()
 	return e.result(err), err
 }
 

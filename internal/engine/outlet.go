@@ -12,7 +12,6 @@ import (
 	"github.com/mailhaul/pipeline/internal/faultpoint"
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
-	"github.com/mailhaul/pipeline/internal/readback"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
@@ -29,7 +28,7 @@ type outlet struct {
 	plan   *plan.Sink
 	index  int
 	target ledger.Target
-	files  *readback.Target // nil: nobody wants its files read back
+	files  readBack // nil: nobody wants its files read back
 
 	mu          sync.Mutex
 	changed     sync.Cond

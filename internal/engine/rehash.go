@@ -64,13 +64,33 @@ func (f *finisher) rehash(ctx context.Context, batch finishing) ([]message.ID, e
 	return same, nil
 }
 
+// readBack reads the files of receipts back: the folder and the bucket of
+// package readback.
+type readBack interface {
+	Check(ctx context.Context, receipts []string) ([]error, error)
+	Close()
+}
+
+// closeFiles lets go of what was read back.
+func (e *Engine) closeFiles() {
+	for _, o := range e.outlets {
+		if o.files != nil {
+			o.files.Close()
+		}
+	}
+}
+
 // openFiles returns what reads the sink's files back; nil when nobody wants
 // that, or it keeps no manifest.
-func (e *Engine) openFiles(o *outlet) *readback.Target {
+func (e *Engine) openFiles(o *outlet) readBack {
 	for i := range e.plan.Sources {
-		if e.plan.Sources[i].After.Rehash && o.plan.Prepared.Manifest && !o.plan.Prepared.Record {
-			return readback.New(o.plan.Prepared.Target)
+		if !e.plan.Sources[i].After.Rehash || !o.plan.Prepared.Manifest || o.plan.Prepared.Record {
+			continue
 		}
+		if o.plan.Address != "" {
+			return readback.NewBucket(o.plan.Address, e.opts.Store)
+		}
+		return readback.New(o.plan.Prepared.Target)
 	}
 	return nil
 }

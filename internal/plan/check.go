@@ -69,11 +69,6 @@ func (p *Plan) checkRehash() (errs []error) {
 			continue // its lines tell of files; they are none
 		}
 		files = true
-		if k.Address != "" {
-			errs = append(errs, fault.New(fault.Config, "`rehash` of source %s reads the messages' files back, which can't be done with those of sink %s: they are in object storage", s.Name, k.Name).
-				WithKey(fmt.Sprintf("sinks[%d]", i)).WithHint("take `rehash` out: what was uploaded was checked by the server; or give that sink a pipeline of its own"))
-			continue
-		}
 		if !k.Prepared.Manifest {
 			errs = append(errs, fault.New(fault.Config, "`rehash` of source %s reads the messages' files back, and sink %s (plugin %s) keeps no manifest of its files", s.Name, k.Name, k.Plugin).
 				WithKey(fmt.Sprintf("sinks[%d]", i)).WithHint("take `rehash` out, or give that sink a pipeline of its own"))

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -26,29 +25,22 @@ import (
 // It remembers where each row of the manifest stands, in some 40 octets a row.
 type Target struct {
 	root string
-	seed maphash.Seed
 
-	mu   sync.Mutex
-	end  int64 // of what was read of the manifest
-	rows []row
-	last map[uint64]int32 // hash of what a receipt names: the newest of its rows
-}
-
-// row is where a row of the manifest stands.
-type row struct {
-	offset int64
-	before int32 // an older row of the same receipt; -1: none
+	mu  sync.Mutex
+	end int64 // of what was read of the manifest
+	places
 }
 
 // New returns the target whose files stand in root.
 func New(root string) *Target {
-	t := &Target{root: root, seed: maphash.MakeSeed()}
-	t.forget()
-	return t
+	return &Target{root: root, places: newPlaces()}
 }
 
+// Close does nothing: files are opened one by one.
+func (t *Target) Close() {}
+
 // forget has the manifest read anew.
-func (t *Target) forget() { t.end, t.rows, t.last = 0, nil, map[uint64]int32{} }
+func (t *Target) forget() { t.end, t.places = 0, newPlaces() }
 
 // Check reads the files of receipts, which are paths within the target as
 // sink.Receipt has them. The first result is an error a receipt, saying what
@@ -97,19 +89,7 @@ func (t *Target) lookUp(receipts []string) (rows [][]target.Row, all bool, err e
 	if err := t.readOn(); err != nil {
 		return nil, false, err
 	}
-	rows, all = make([][]target.Row, len(receipts)), true
-	for i, receipt := range receipts {
-		seen := map[string]bool{}
-		for at, ok := t.last[t.hash(receipt)]; ok && at >= 0; at = t.rows[at].before {
-			r, err := target.ManifestRow(t.root, t.rows[at].offset)
-			if err != nil || named(&r) != receipt || seen[r.Path] {
-				continue // cut off, another one's of the same hash, or replaced since
-			}
-			seen[r.Path] = true
-			rows[i] = append(rows[i], r)
-		}
-		all = all && len(rows[i]) > 0
-	}
+	rows, all = t.of(receipts, func(offset int64) (target.Row, error) { return target.ManifestRow(t.root, offset) })
 	return rows, all, nil
 }
 
@@ -133,18 +113,10 @@ func (t *Target) readOn() error {
 		if l.Err != nil {
 			continue // whose it was, misses it
 		}
-		h := t.hash(named(&l.Row))
-		before, ok := t.last[h]
-		if !ok {
-			before = -1
-		}
-		t.last[h] = int32(len(t.rows))
-		t.rows = append(t.rows, row{l.Offset, before})
+		t.add(&l.Row, l.Offset)
 	}
 	return nil
 }
-
-func (t *Target) hash(s string) uint64 { return maphash.String(t.seed, s) }
 
 // named is the receipt of the message whose file a row is: see
 // sink.Prepared.Manifest.

@@ -253,6 +253,7 @@ func TestKilledWhileUploading(t *testing.T) {
 	s3.Fail(nil)
 	j.run(0, "run")
 	sameOutput(t, "the bucket", outputOf(t, filepath.Join(s3.Folder, "mail", "acme")), want)
+	needs(t, j.run(0, "verify", "--offline").out, "all holds: 25 messages")
 }
 
 func TestBucketsThatCantBeWritten(t *testing.T) {

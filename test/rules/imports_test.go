@@ -43,7 +43,7 @@ var importRules = []importRule{
 	{from: "internal/profile", why: "it records a process, whatever that does"},
 	{from: "internal/msgfile", why: "it reads what another program wrote, and must not share its mistakes"},
 	{from: "internal/output", may: []string{"pkg/..."}, why: "it reads what sinks have left, whoever asks"},
-	{from: "internal/readback", may: []string{"pkg/fault", "pkg/target", "pkg/message", "pkg/spec"}, why: "it reads files and their manifest, whoever asks"},
+	{from: "internal/readback", may: []string{"pkg/fault", "pkg/target", "pkg/objects", "pkg/message", "pkg/spec"}, why: "it reads files and their manifest, whoever asks"},
 	{from: "internal/relay/...", may: []string{"pkg/message", "pkg/fault"}, why: "it passes octets on, whoever reads them"},
 	{from: "internal/expression/...", may: []string{"pkg/..."}, why: "an expression reads one message"},
 	{from: "internal/shard", may: []string{"pkg/fault"}, why: "which account falls to whom hangs on its name alone"},

@@ -40,7 +40,7 @@ func Prepare(c Config) (sink.Prepared, error) {
 		return sink.Prepared{}, err
 	}
 	return sink.Prepared{
-		Target: path, Lanes: lanes, Manifest: !target.IsAddress(c.Path), Fenced: target.IsAddress(c.Path),
+		Target: path, Lanes: lanes, Manifest: true, Fenced: target.IsAddress(c.Path),
 		Needs: message.NeedBody | message.NeedHeaders | message.NeedInternalDate | t.Needs(),
 	}, nil
 }
