@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/config"
 	"github.com/mailhaul/pipeline/internal/custody"
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/job"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -46,9 +48,23 @@ Exit codes: 0 all holds; 1 something doesn't.`,
 	return group
 }
 
-func (c *command) checkCustody(ctx context.Context, folder, signer string) error {
+func (c *command) checkCustody(ctx context.Context, folder, signer string) (err error) {
 	var o custody.CheckOptions
-	var err error
+	var bare *job.Job // has the store, where something is in a bucket
+	o.Store = func() (string, error) {
+		if bare == nil {
+			var err error
+			if bare, err = job.Bare(job.Options{Plugins: c.plugins, Log: c.logger()}); err != nil {
+				return "", err
+			}
+		}
+		return bare.Store()
+	}
+	defer func() {
+		if bare != nil {
+			err = errors.Join(err, c.closeJob(bare))
+		}
+	}()
 	if folder == "" {
 		f, err := config.Load(c.file)
 		if err != nil {

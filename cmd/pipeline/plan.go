@@ -48,10 +48,10 @@ lists and judges, and says how much would be exported.`,
 			if !connect {
 				return nil
 			}
-			return c.survey(ctx, j)
+			return errors.Join(c.survey(ctx, j), c.reach(ctx, j))
 		},
 	}
-	cmd.Flags().BoolVar(&connect, "connect", false, "ask each server, too: how much there is, what it grants, and what it hides")
+	cmd.Flags().BoolVar(&connect, "connect", false, "ask each server, too: how much there is, what it grants, and what it hides; and look into the sinks' buckets")
 	c.shardFlag(cmd)
 	return cmd
 }
@@ -69,6 +69,28 @@ func (c *command) survey(ctx context.Context, j *job.Job) error {
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("source %s: %w", s.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reach looks into the buckets that sinks write to: a wrong name, region or
+// credential is worth knowing before a run.
+func (c *command) reach(ctx context.Context, j *job.Job) error {
+	var errs []error
+	for i := range j.Plan.Sinks {
+		s := &j.Plan.Sinks[i]
+		if s.Address == "" {
+			continue
+		}
+		m, err := j.Reach(ctx, s)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case m.Pipeline == "":
+			fmt.Fprintf(c.out, "sink %s: %s can be reached; no sink has written there\n", s.Name, s.Prepared.Target)
+		default:
+			fmt.Fprintf(c.out, "sink %s: %s can be reached; it is marked as that of sink %s of pipeline %s\n", s.Name, s.Prepared.Target, m.Sink, m.Pipeline)
 		}
 	}
 	return errors.Join(errs...)

@@ -88,7 +88,7 @@ func (c *command) keepCustody(ctx context.Context, e ended, r *report.Report) er
 	if err != nil {
 		return err
 	}
-	in := custody.Input{Settings: s, Plan: e.job.Plan, Ledger: e.ledger, Result: e.result, Report: r, Config: e.job.Redacted(ctx)}
+	in := custody.Input{Settings: s, Store: e.job.Store, Plan: e.job.Plan, Ledger: e.ledger, Result: e.result, Report: r, Config: e.job.Redacted(ctx)}
 	programs, err := e.job.Programs(ctx)
 	if err != nil {
 		return fault.Wrap(fault.Config, err, "name the plugins in the custody record")

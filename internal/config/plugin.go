@@ -49,6 +49,20 @@ func (c *PluginConfig) Pattern() *PluginConfig {
 // Absent reports whether the file has no config at this place.
 func (c *PluginConfig) Absent() bool { return c.absent }
 
+// Constant returns the text of a key that has no reference in it; false for any
+// other.
+func (c *PluginConfig) Constant(key string) (string, bool) {
+	n := c.node.get(key)
+	if n == nil || n.kind != text {
+		return "", false
+	}
+	t, err := parseTemplate(n.value)
+	if err != nil {
+		return "", false
+	}
+	return t.constant()
+}
+
 // Secret gives the value of a secret as it is now. Errors name the reference,
 // the key and the place, never a value.
 type Secret func(ctx context.Context) (string, error)

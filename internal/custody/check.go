@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -29,6 +30,7 @@ type chain struct {
 	files   map[string]sums // by hash: everything as of the newest record
 	sums    map[int]string  // of each record.json
 	broken  map[int]string  // records that can't be followed, and why
+	sinks   []Sink          // of the newest record
 }
 
 func (c *chain) last() int {
@@ -75,7 +77,7 @@ func readChain(folder string) (*chain, error) {
 		}
 		newest = &r
 		for _, f := range r.Added {
-			name := strings.TrimPrefix(f.Name, addedName)
+			name := hashOf(f.Name, addedName)
 			if c.files[name] == nil {
 				c.files[name] = sums{}
 			}
@@ -100,14 +102,26 @@ func readChain(folder string) (*chain, error) {
 	}
 	// The manifests of everything say the same in one piece; those that are
 	// as the newest record has them are believed before the pieces.
+	c.sinks = newest.Sinks
 	for _, f := range newest.Manifests {
 		text, err := os.ReadFile(filepath.Join(folder, filepath.Base(f.Name)))
 		if err != nil || sumOf(text) != f.SHA256 {
 			continue
 		}
-		if all, err := readSums(bytes.NewReader(text)); err == nil {
-			c.files[strings.TrimPrefix(f.Name, manifestName)] = all
+		all, err := readSums(bytes.NewReader(text))
+		if err != nil {
+			continue
 		}
+		name := hashOf(f.Name, manifestName)
+		files, objects := c.files[name].split()
+		if strings.HasPrefix(f.Name, manifestName+objectsName) {
+			objects = all
+		} else {
+			files = all
+		}
+		c.files[name] = sums{}
+		maps.Copy(c.files[name], files)
+		maps.Copy(c.files[name], objects)
 	}
 	return c, nil
 }
@@ -134,6 +148,10 @@ type doubt struct{ witness, text string }
 // CheckOptions say what a check compares with.
 type CheckOptions struct {
 	Signer ssh.PublicKey // who must have signed; nil: whoever did
+
+	// Store returns the socket of the store of objects. It is called only when
+	// files are in a bucket.
+	Store func() (string, error)
 }
 
 // Check says whether a custody folder still holds: each record's signature,
@@ -179,7 +197,9 @@ func Check(ctx context.Context, folder string, o CheckOptions) (*Checked, error)
 		c.manifests(folder, newest)
 	}
 	c.settleDoubts()
-	return c, c.hashAll(ctx, folder, chain)
+	at := places{folder: folder, store: o.Store, sinks: chain.sinks}
+	defer at.close()
+	return c, c.hashAll(ctx, &at, chain)
 }
 
 func (c *Checked) doubt(n int, witness, format string, args ...any) {
@@ -299,7 +319,9 @@ func (c *Checked) manifests(folder string, r *Record) {
 }
 
 // hashAll reads every exported file again, some at once.
-func (c *Checked) hashAll(ctx context.Context, folder string, chain *chain) error {
+func (c *Checked) hashAll(ctx context.Context, at *places, chain *chain) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	all := chain.files["sha256"]
 	names := make([]string, 0, len(all))
 	for path := range all {
@@ -316,7 +338,7 @@ func (c *Checked) hashAll(ctx context.Context, folder string, chain *chain) erro
 	jobs := make(chan string, 256)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for range 2 * runtime.GOMAXPROCS(0) {
+	for range at.atOnce(2 * runtime.GOMAXPROCS(0)) {
 		wg.Go(func() {
 			buf := make([]byte, 256<<10)
 			hashes := []hash.Hash{newHash("sha256")}
@@ -327,7 +349,13 @@ func (c *Checked) hashAll(ctx context.Context, folder string, chain *chain) erro
 				for _, h := range hashes {
 					h.Reset()
 				}
-				size, err := hashFile(filepath.Join(folder, filepath.FromSlash(path)), buf, hashes...)
+				size, err := at.hash(ctx, path, buf, hashes...)
+				if lasting(err) {
+					cancel(err)
+				}
+				if ctx.Err() != nil {
+					continue
+				}
 				mu.Lock()
 				c.Files++
 				c.Octets += size
@@ -358,7 +386,7 @@ func (c *Checked) hashAll(ctx context.Context, folder string, chain *chain) erro
 	close(jobs)
 	wg.Wait()
 	slices.Sort(c.Wrong)
-	return ctx.Err()
+	return context.Cause(ctx)
 }
 
 // Line says in one line whether it all still holds.

@@ -31,6 +31,7 @@ type Settings struct {
 // Input is what a record is made of.
 type Input struct {
 	Settings Settings
+	Store    func() (string, error) // returns the socket of the store of objects; called when a sink is in a bucket
 	Plan     *plan.Plan
 	Ledger   *ledger.Ledger
 	Result   *engine.Result
@@ -61,10 +62,11 @@ func Keep(ctx context.Context, in Input) (warning error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := collect(ctx, s.Path, in.Plan, in.Ledger)
+	out, err := collect(ctx, s.Path, in.Plan, in.Ledger, in.Store)
 	if err != nil {
 		return nil, err
 	}
+	defer out.close()
 	k := &keeper{in: in, chain: chain, out: out, files: map[string][]byte{}}
 	if err := k.make(ctx); err != nil {
 		return nil, err
@@ -158,12 +160,23 @@ func (k *keeper) manifests(ctx context.Context) error {
 				return err
 			}
 		}
-		k.record.Added = append(k.record.Added, k.add(addedName+name, fresh.format(), int64(len(fresh))))
-		full := all.format()
-		k.full[manifestName+name] = full
-		k.record.Manifests = append(k.record.Manifests, File{Name: manifestName + name, SHA256: sumOf(full), Lines: int64(len(all))})
+		freshFiles, freshObjects := fresh.split()
+		files, objects := all.split()
+		k.manifest(name, freshFiles, files)
+		_, before := before.split()
+		if len(objects)+len(before) > 0 {
+			k.manifest(objectsName+name, freshObjects, objects)
+		}
 	}
 	return nil
+}
+
+// manifest adds what is new and what is there, by a hash, to the record.
+func (k *keeper) manifest(name string, fresh, all sums) {
+	k.record.Added = append(k.record.Added, k.add(addedName+name, fresh.format(), int64(len(fresh))))
+	full := all.format()
+	k.full[manifestName+name] = full
+	k.record.Manifests = append(k.record.Manifests, File{Name: manifestName + name, SHA256: sumOf(full), Lines: int64(len(all))})
 }
 
 // second reads the files that have no hash of that name yet.
@@ -179,8 +192,14 @@ func (k *keeper) second(ctx context.Context, name string, added sums) (fresh, al
 			continue
 		}
 		h, check := newHash(name), newHash("sha256")
-		at := filepath.Join(k.in.Settings.Path, filepath.FromSlash(path))
-		if _, err := hashFile(at, k.out.buf, h, check); err != nil {
+		at := path
+		if !inBucket(path) {
+			at = filepath.Join(k.in.Settings.Path, filepath.FromSlash(path))
+		}
+		if _, err := k.out.hash(ctx, path, k.out.buf, h, check); err != nil {
+			if lasting(err) {
+				return nil, nil, err
+			}
 			return nil, nil, target.DiskError(err, "read %s for its %s", at, name)
 		}
 		if hexOf(check) != sum {

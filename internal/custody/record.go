@@ -26,6 +26,10 @@ const (
 	SignersName    = "allowed_signers"
 	addedName      = "added."
 	manifestName   = "manifest."
+	// objectsName follows one of these two in the names of those whose paths are
+	// addresses of objects: programs that read files can't check them as they
+	// are.
+	objectsName = "objects."
 )
 
 // Record is what a record.json holds.
@@ -113,6 +117,9 @@ type Sink struct {
 	Name   string `json:"name"`
 	Plugin string `json:"plugin"`
 	Target string `json:"target"`
+	// Address is how a target in a bucket is reached.
+	Address string `json:"address,omitempty"`
+
 	When   string `json:"when,omitempty"`
 	Files  int64  `json:"files"`
 	Octets int64  `json:"octets"`

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 	"slices"
 	"strings"
 )
@@ -35,6 +34,24 @@ func appendSum(b []byte, sum, path string) []byte {
 	}
 	b = append(append(b, sum...), "  "...)
 	return append(append(b, path...), '\n')
+}
+
+// split tells the files from the objects.
+func (s sums) split() (files, objects sums) {
+	files, objects = sums{}, sums{}
+	for path, sum := range s {
+		if inBucket(path) {
+			objects[path] = sum
+		} else {
+			files[path] = sum
+		}
+	}
+	return files, objects
+}
+
+// hashOf returns the hash that a manifest is of, by its name.
+func hashOf(name, prefix string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(name, prefix), objectsName)
 }
 
 // format writes sums as a manifest, by path.
@@ -108,13 +125,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// hashFile hashes a file with several hashes in one reading.
-func hashFile(path string, buf []byte, hashes ...hash.Hash) (int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
+// hashAll reads octets to their end for several hashes, and counts them.
+func hashAll(f io.Reader, buf []byte, hashes ...hash.Hash) (int64, error) {
 	var size int64
 	for {
 		n, err := f.Read(buf)

@@ -157,6 +157,13 @@ func (j *Job) moveTargets(ctx context.Context, l *ledger.Ledger) ([]Moved, error
 			books = filepath.Join(filepath.Dir(to), target.Books, filepath.Base(to))
 		}
 		pipeline, _, err := target.Marked(books)
+		if s.Address != "" {
+			var m Marked
+			if m, err = j.Reach(ctx, s); err != nil {
+				return nil, err
+			}
+			pipeline = m.Pipeline
+		}
 		out = append(out, Moved{s.Name, from, to, err == nil && pipeline == l.Pipeline()})
 	}
 	return out, nil

@@ -86,6 +86,7 @@ func (j *Job) Check(ctx context.Context) error {
 		s := &j.File.Sinks[i]
 		if sc := schema(pluginhost.Sink, s.Plugin, fmt.Sprintf("sinks[%d]", i)); sc != nil {
 			take(check(s.Config, sc))
+			take(checkAddress(s.Config))
 		}
 	}
 	for i, c := range j.File.Plugins {

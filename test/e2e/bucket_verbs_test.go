@@ -69,7 +69,7 @@ func TestVerbsOverABucket(t *testing.T) {
 	}
 	before := s3.Calls(http.MethodGet) + s3.Calls(http.MethodHead)
 	o := j.run(0, "verify", "--offline")
-	needs(t, o.out, "archive: 20 files in s3://mail/eml, ", "outlook: 20 files in s3://mail/msg, ", ", 20 .msgs opened", "index: 20 lines in s3://mail/index.jsonl\n", "all holds: 20 messages")
+	needs(t, o.out, "archive: 20 files in s3://mail/eml, ", "outlook: 20 files in s3://mail/msg, ", ", 20 .msg opened", "index: 20 lines in s3://mail/index.jsonl\n", "all holds: 20 messages")
 	// An EML is read once; a .msg is read, opened, and held against its EML.
 	if n := s3.Calls(http.MethodGet) + s3.Calls(http.MethodHead) - before; n > 4*messages+40 {
 		t.Errorf("verify asked %d times for %d messages in two sinks", n, messages)

@@ -268,6 +268,7 @@ func TestBucketsThatCantBeWritten(t *testing.T) {
 		"no such bucket":  {path: s3.Address("male/acme"), says: []string{"NoSuchBucket", "make the bucket"}},
 		"a wrong secret":  {path: s3.Address("mail/acme"), env: []string{"AWS_SECRET_ACCESS_KEY=wrong"}, says: []string{"SignatureDoesNotMatch", "credentials"}},
 		"an unknown kind": {path: "ftp://mail/acme", says: []string{"ftp://", "s3://"}},
+		"no credentials":  {path: s3.Address("mail/acme"), env: []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="}, says: []string{"no credentials were found", "docs/reference/object-storage.md"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -276,6 +277,12 @@ func TestBucketsThatCantBeWritten(t *testing.T) {
 			o := r.wait()
 			if o.code == 0 {
 				t.Error("the run ended well")
+			}
+			needs(t, o.String(), append(c.says, "error:", "hint:")...)
+			// Who asks before the run is told the same.
+			o = j.start("plan", "--connect").wait()
+			if o.code == 0 {
+				t.Error("plan --connect ended well")
 			}
 			needs(t, o.String(), append(c.says, "error:", "hint:")...)
 		})
