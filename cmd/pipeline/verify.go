@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -107,7 +108,10 @@ func (c *command) verify(ctx context.Context, f verifyFlags) (err error) {
 	if !f.offline {
 		o.OpenSource = func(ctx context.Context, s *plan.Source) (source.Opened, error) { return j.OpenSource(ctx, s, false) }
 	}
+	o.Progress = &verify.Progress{}
+	end := c.watchVerify(o.Progress)
 	r, err := verify.Run(ctx, o)
+	end()
 	if err != nil {
 		return err
 	}
@@ -128,6 +132,36 @@ func (c *command) verify(ctx context.Context, f verifyFlags) (err error) {
 		return exit(engine.ExitIncomplete)
 	}
 	return nil
+}
+
+// watchVerify shows how far a verification is, to a person at once and now and
+// then, and to a log once a minute. What it returns ends that.
+func (c *command) watchVerify(p *verify.Progress) func() {
+	every, before, after := time.Minute, "", "\n"
+	if c.terminal() {
+		every, before, after = time.Second/2, "\r\x1b[K", ""
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(every)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				if all := p.All.Load(); all > 0 {
+					fmt.Fprintf(c.err, "%sverify: %d of %d files looked at%s", before, p.Read.Load(), all, after)
+				}
+			case <-done:
+				fmt.Fprint(c.err, before)
+				return
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
 }
 
 // prepared loads the file with its plan, of the sinks alone when no server will

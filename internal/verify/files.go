@@ -130,6 +130,7 @@ func (v *verifier) readFile(ctx context.Context, k *kept, r *reader, j job, head
 	row, it := &k.rows[j.item], &v.table.items[j.item]
 	at := Finding{Kind: Changed, Place: Output, Sink: k.plan.Name, Path: j.name}
 	r.files++
+	defer v.o.Progress.Read.Add(1)
 	want := row.size
 	if !row.row && !it.changed {
 		want = it.octets

@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/plan"
@@ -34,6 +35,9 @@ type Options struct {
 	// a sink's target is in a bucket.
 	Store func() (string, error)
 
+	// Progress is kept up to date while files are read; nil: nobody looks.
+	Progress *Progress
+
 	// Beside are paths that belong to the pipeline itself, as its reports and
 	// custody records: they are no message's, wherever they stand.
 	Beside []string
@@ -41,6 +45,12 @@ type Options struct {
 	// Sample is the share of the files that are read again, above 0 and up to
 	// 1. That all are there, and of their size, is looked at in any case.
 	Sample float64
+}
+
+// Progress is how far a verification is.
+type Progress struct {
+	All  atomic.Int64 // files that the ledger says are there; 0: not known yet
+	Read atomic.Int64 // of them, those that were looked at
 }
 
 // Kind says how something is wrong.
@@ -136,6 +146,9 @@ type verifier struct {
 func Run(ctx context.Context, o Options) (*Result, error) {
 	if o.Sample <= 0 || o.Sample > 1 {
 		o.Sample = 1
+	}
+	if o.Progress == nil {
+		o.Progress = &Progress{}
 	}
 	v := &verifier{o: o, table: newTable(), salt: rand.Uint64()}
 	for i := range o.Plan.Sinks {
@@ -245,6 +258,9 @@ func (v *verifier) readSinks(ctx context.Context) error {
 		}
 	}
 	for _, k := range v.sinks {
+		if !k.plan.Prepared.Record && !k.gone {
+			v.o.Progress.All.Add(k.result.Messages)
+		}
 		k.row(int32(max(len(v.table.items), 1) - 1)) // rows don't move while others read and write them
 	}
 	heads := slices.ContainsFunc(v.sinks, func(k *kept) bool { return k.plan.Prepared.Record })

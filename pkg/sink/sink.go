@@ -33,8 +33,8 @@ type Prepared struct {
 	Needs  message.Needs // what it reads of a message; NeedBody for a data sink
 	Record bool          // a record sink: no bodies, Message.Record instead
 
-	// Manifest says that Target is a directory with the manifest of package
-	// target, whose rows name every file that Write makes: the host can read
+	// Manifest says that Target is a directory, or a place in a bucket, with the
+	// manifest of package target, whose rows name every file that Write makes: the host can read
 	// them back, as `rehash` wants. The receipt's path is the row's, or, where
 	// a message makes several files, the folder that they stand in.
 	Manifest bool

@@ -55,7 +55,7 @@ func merged(t *testing.T, path string, o target.Owner, cp []byte, tasks ...targe
 	if err != nil || !slices.Equal(winners, parts) {
 		t.Errorf("the place says that the parts %v count, the checkpoint %v (%v)", winners, parts, err)
 	}
-	for line, err := range p.ManifestLines(t.Context(), parts) {
+	for line, err := range manifestOf(t, p, parts) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -170,18 +171,7 @@ func rows(t *testing.T, path string, o target.Owner, cp []byte) map[string]strin
 		if !ok {
 			t.Fatalf("the checkpoint %s can't be read", cp)
 		}
-		var all bytes.Buffer
-		for _, x := range parts {
-			in, size, err := p.Part(t.Context(), target.ManifestStem, x, 0)
-			if err != nil || size != x.Octets {
-				t.Fatalf("part %v has %d octets: %v", x, size, err)
-			}
-			_, err = all.ReadFrom(in)
-			if err = errors.Join(err, in.Close()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		lines = target.LinesOf(&all, "read the manifest", 0)
+		lines = manifestOf(t, p, parts)
 	}
 	for l, err := range lines {
 		if err != nil || l.Err != nil {
@@ -190,6 +180,23 @@ func rows(t *testing.T, path string, o target.Owner, cp []byte) map[string]strin
 		out[l.Row.Path] = fmt.Sprintf("%d %s", l.Row.Size, l.Row.SHA256)
 	}
 	return out
+}
+
+// manifestOf returns the lines of the parts of a manifest.
+func manifestOf(t *testing.T, p *target.Place, parts []target.Part) iter.Seq2[target.ManifestLine, error] {
+	t.Helper()
+	var all bytes.Buffer
+	for _, x := range parts {
+		in, size, err := p.Part(t.Context(), target.ManifestStem, x, 0)
+		if err != nil || size != x.Octets {
+			t.Fatalf("part %v has %d octets: %v", x, size, err)
+		}
+		_, err = all.ReadFrom(in)
+		if err = errors.Join(err, in.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return target.LinesOf(&all, "read the manifest", 0)
 }
 
 func sum(b []byte) string {
