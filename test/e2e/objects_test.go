@@ -265,10 +265,10 @@ func TestBucketsThatCantBeWritten(t *testing.T) {
 		env  []string
 		says []string
 	}{
-		"no such bucket":  {path: s3.Address("male/acme"), says: []string{"NoSuchBucket", "make the bucket"}},
-		"a wrong secret":  {path: s3.Address("mail/acme"), env: []string{"AWS_SECRET_ACCESS_KEY=wrong"}, says: []string{"SignatureDoesNotMatch", "credentials"}},
-		"an unknown kind": {path: "ftp://mail/acme", says: []string{"ftp://", "s3://"}},
-		"no credentials":  {path: s3.Address("mail/acme"), env: []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="}, says: []string{"no credentials were found", "docs/reference/object-storage.md"}},
+		"no such bucket":  {path: s3.Address("male/acme"), says: []string{"NoSuchBucket", "make the bucket", "hint:"}},
+		"a wrong secret":  {path: s3.Address("mail/acme"), env: []string{"AWS_SECRET_ACCESS_KEY=wrong"}, says: []string{"SignatureDoesNotMatch", "credentials", "hint:"}},
+		"an unknown kind": {path: "ftp://mail/acme", says: []string{"ftp://", "pipeline.yaml:11:20", "(s3://, gs:// and azblob:// are known"}},
+		"no credentials":  {path: s3.Address("mail/acme"), env: []string{"AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY="}, says: []string{"no credentials were found", "docs/reference/object-storage.md", "hint:"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -278,13 +278,13 @@ func TestBucketsThatCantBeWritten(t *testing.T) {
 			if o.code == 0 {
 				t.Error("the run ended well")
 			}
-			needs(t, o.String(), append(c.says, "error:", "hint:")...)
+			needs(t, o.String(), append(c.says, "error:")...)
 			// Who asks before the run is told the same.
 			o = j.start("plan", "--connect").wait()
 			if o.code == 0 {
 				t.Error("plan --connect ended well")
 			}
-			needs(t, o.String(), append(c.says, "error:", "hint:")...)
+			needs(t, o.String(), append(c.says, "error:")...)
 		})
 	}
 }
