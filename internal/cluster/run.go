@@ -64,27 +64,40 @@ func Insist(ctx context.Context, f func(context.Context) error) error {
 // silent reports whether an error says that nobody answered.
 func silent(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrConnectionReconnecting)
+		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrDisconnected)
 }
 
 // Pipeline returns the id of the pipeline, which stands in the markers of its
 // targets. The first who asks makes it.
-func (c *Cluster) Pipeline(ctx context.Context) (string, error) {
-	_, err := c.Books.Create(ctx, pipelineKey, []byte(rand.Text()))
-	if err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
-		return "", Wrap(err, "make the id of the pipeline")
-	}
-	e, err := c.Books.Get(ctx, pipelineKey)
+func (c *Cluster) Pipeline(ctx context.Context) (id string, err error) {
+	err = Insist(ctx, func(ctx context.Context) error {
+		_, err := c.Books.Create(ctx, pipelineKey, []byte(rand.Text()))
+		if err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
+			return err
+		}
+		e, err := c.Books.Get(ctx, pipelineKey)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			return nats.ErrTimeout // it is there: a replica that lags doesn't know yet
+		}
+		if err == nil {
+			id = string(e.Value())
+		}
+		return err
+	})
 	if err != nil {
-		return "", Wrap(err, "read the id of the pipeline")
+		return "", Wrap(err, "find the id of the pipeline")
 	}
-	return string(e.Value()), nil
+	return id, nil
 }
 
 // LastRun returns the run under way, or the last one; its Number is 0 where
 // there was none.
 func (c *Cluster) LastRun(ctx context.Context) (r Run, err error) {
-	e, err := c.Books.Get(ctx, runKey)
+	var e jetstream.KeyValueEntry
+	err = Insist(ctx, func(ctx context.Context) (err error) {
+		e, err = c.Books.Get(ctx, runKey)
+		return err
+	})
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return Run{}, nil
 	}

@@ -207,13 +207,18 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err := r.queue.Clear(ctx); err != nil {
 		return err
 	}
-	for m, err := range segments.All(ctx, c.Books) {
-		if err != nil {
-			return err
-		}
+	all, err := manifests(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
 		r.known[m.Task] = true
 	}
-	news, err := r.watch(ctx)
+	var news *news
+	err = cluster.Insist(ctx, func(context.Context) (err error) { // what it watches with outlives the try
+		news, err = r.watch(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -237,6 +242,21 @@ func (r *run) run(ctx context.Context) (err error) {
 	ending := context.WithoutCancel(ctx)
 	state.Stage, state.Exit = cluster.Ended, r.result(err).Exit()
 	return errors.Join(err, c.SetRun(ending, state))
+}
+
+// manifests returns those of all tasks that ever began.
+func manifests(ctx context.Context, c *cluster.Cluster) (all []*segments.Manifest, err error) {
+	err = cluster.Insist(ctx, func(ctx context.Context) error {
+		all = nil
+		for m, err := range segments.All(ctx, c.Books) {
+			if err != nil {
+				return err
+			}
+			all = append(all, m)
+		}
+		return nil
+	})
+	return all, err
 }
 
 // news are the changes of manifests and leases.

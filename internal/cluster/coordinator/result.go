@@ -159,10 +159,11 @@ func (r *run) merge(ctx context.Context) error {
 func (r *run) mergeSink(ctx context.Context, s *plan.Sink) error {
 	var tasks []sink.TaskCheckpoint
 	wrote := false
-	for m, err := range segments.All(ctx, r.o.Cluster.Books) {
-		if err != nil {
-			return err
-		}
+	all, err := manifests(ctx, r.o.Cluster)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
 		cp := m.Checkpoint(s.Name, s.Prepared.Target)
 		if cp == nil && m.Snapshot == nil && len(m.Segments) == 0 && m.Tail == nil {
 			continue // it never wrote anything
@@ -180,7 +181,11 @@ func (r *run) mergeSink(ctx context.Context, s *plan.Sink) error {
 	of := h.Sum(nil)
 	key, books := "merge."+s.Name, r.o.Cluster.Books
 	var last merged
-	e, err := books.Get(ctx, key)
+	var e jetstream.KeyValueEntry
+	err = cluster.Insist(ctx, func(ctx context.Context) (err error) {
+		e, err = books.Get(ctx, key)
+		return err
+	})
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 	case err != nil:

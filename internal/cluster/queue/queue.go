@@ -25,10 +25,14 @@ type Queue struct {
 
 // Open opens the queue, and makes what brings its tasks where it isn't there.
 func Open(ctx context.Context, c *cluster.Cluster) (*Queue, error) {
-	consumer, err := c.Tasks.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: "workers", AckPolicy: jetstream.AckExplicitPolicy, AckWait: c.Lease,
-		MaxAckPending: -1, // tasks that wait for their account are pending too
-		MaxWaiting:    1 << 14,
+	var consumer jetstream.Consumer
+	err := cluster.Insist(ctx, func(ctx context.Context) (err error) {
+		consumer, err = c.Tasks.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+			Durable: "workers", AckPolicy: jetstream.AckExplicitPolicy, AckWait: c.Lease,
+			MaxAckPending: -1, // tasks that wait for their account are pending too
+			MaxWaiting:    1 << 14,
+		})
+		return err
 	})
 	if err != nil {
 		return nil, cluster.Wrap(err, "open the queue of tasks")
