@@ -22,9 +22,8 @@ const (
 func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, how opening) (sums []message.Summary, more bool, err error) {
 	var state message.MailboxState
 	stated := false
-	if how != goingOn {
-		req.State = func(s message.MailboxState) { state, stated = believable(s), true }
-	}
+	req.State = func(s message.MailboxState) { state, stated = believable(s), true }
+	req.GoesOn = how == goingOn
 	octets := 0
 	seen := map[message.ID]bool{}
 	for s, err := range a.source.List(ctx, req) {

@@ -131,7 +131,7 @@ type ListRequest struct {
 	Skip          int64                  `protobuf:"varint,8,opt,name=skip,proto3" json:"skip,omitempty"`                    // pass over so many, in the order asked for
 	Among         []string               `protobuf:"bytes,10,rep,name=among,proto3" json:"among,omitempty"`                  // of a mailbox that overlaps: list each message in one of these only; empty: all that is in it
 	Where         []*Condition           `protobuf:"bytes,9,rep,name=where,proto3" json:"where,omitempty"`                   // all must hold; see Summary.fails
-	GoesOn        bool                   `protobuf:"varint,11,opt,name=goes_on,json=goesOn,proto3" json:"goes_on,omitempty"` // with a listing that was begun before: no state is wanted, and the mailbox may be as it was opened then
+	GoesOn        bool                   `protobuf:"varint,11,opt,name=goes_on,json=goesOn,proto3" json:"goes_on,omitempty"` // with a listing that was begun before: the mailbox may be as it was opened then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

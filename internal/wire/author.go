@@ -158,6 +158,7 @@ type ListRequest struct {
 	Where   []Condition
 	Among   []string
 	State   func(message.MailboxState)
+	GoesOn  bool
 }
 
 // Condition has the fields of source.Condition.

@@ -122,10 +122,13 @@ type ListRequest struct {
 	Among []string
 
 	// State is called once, before the first summary, with what the server
-	// said when it opened the mailbox for this listing. nil, with After or IDs:
-	// the request goes on with a listing that was begun before, and a source
-	// that has the mailbox open need not open it anew.
+	// said when it opened the mailbox for this listing. May be nil.
 	State func(message.MailboxState)
+
+	// GoesOn says that the request goes on with a listing that was begun
+	// before: a source that has the mailbox open since need not open it anew,
+	// and tells the State of then.
+	GoesOn bool
 }
 
 // Condition compares one field of a message with a constant.

@@ -61,7 +61,7 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 	err = l.retry(ctx, func() error {
 		var st *imapconn.Opened
 		var err error
-		if l.req.State == nil && (l.req.After != nil || l.req.IDs != nil) {
+		if l.req.GoesOn {
 			st, err = l.selected(ctx, l.conn, l.req.Mailbox)
 		} else {
 			st, err = l.examine(ctx, l.conn, l.req.Mailbox, l.foresee())
@@ -72,7 +72,7 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 		l.validity = stateOf(st).UIDValidity
 		l.found, err = l.find(ctx, st)
 		l.ahead = nil
-		if err == nil && l.req.State != nil && l.disagrees(st) {
+		if err == nil && l.req.State != nil && !l.req.GoesOn && l.disagrees(st) {
 			// Mail may have come or gone in between.
 			if st, err = l.examine(ctx, l.conn, l.req.Mailbox, nil); err != nil {
 				return err

@@ -21,18 +21,18 @@ func TestGoesOn(t *testing.T) {
 		news  string // what the server says of its own accord before
 		opens int
 	}{
-		{"the next page", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, "", 1},
+		{"the next page", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after, GoesOn: true} }, "", 1},
 		{"more of some messages", func(after *message.ID) source.ListRequest {
-			return source.ListRequest{IDs: []message.ID{*after}, Needs: message.NeedHeaders}
+			return source.ListRequest{IDs: []message.ID{*after}, GoesOn: true, Needs: message.NeedHeaders}
 		}, "", 1},
-		{"a page that wants the state", func(after *message.ID) source.ListRequest {
-			return source.ListRequest{After: after, State: stated}
+		{"a page that stands for itself", func(after *message.ID) source.ListRequest {
+			return source.ListRequest{After: after}
 		}, "", 2},
-		{"a listing of its own", func(*message.ID) source.ListRequest { return source.ListRequest{} }, "", 2},
-		{"mail arrived", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, "* 6 EXISTS", 2},
-		{"a message went", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, "* 5 EXPUNGE", 2},
-		{"another went, as QRESYNC says it", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, "* VANISHED 5", 2},
-		{"a flag was set", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after} }, `* 5 FETCH (FLAGS (\Seen))`, 1},
+		{"a listing of its own", func(*message.ID) source.ListRequest { return source.ListRequest{State: stated} }, "", 2},
+		{"mail arrived", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after, GoesOn: true} }, "* 6 EXISTS", 2},
+		{"a message went", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after, GoesOn: true} }, "* 5 EXPUNGE", 2},
+		{"another went, as QRESYNC says it", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after, GoesOn: true} }, "* VANISHED 5", 2},
+		{"a flag was set", func(after *message.ID) source.ListRequest { return source.ListRequest{After: after, GoesOn: true} }, `* 5 FETCH (FLAGS (\Seen))`, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -293,7 +293,7 @@ func TestFetchDovecot(t *testing.T) {
 	})
 	t.Run("expunged in between", func(t *testing.T) {
 		d.Doveadm("expunge", "-u", "alice", "mailbox", "INBOX", "uid", "3,5:7")
-		for _, sum := range list(t, s, source.ListRequest{Mailbox: "INBOX", After: &ids[9], Limit: 2, State: func(message.MailboxState) {}}) {
+		for _, sum := range list(t, s, source.ListRequest{Mailbox: "INBOX", After: &ids[9], Limit: 2}) {
 			if want := sum.ID.UID - 4; sum.SequenceNumber != want {
 				t.Errorf("UID %d has the number %d, want %d", sum.ID.UID, sum.SequenceNumber, want)
 			}
