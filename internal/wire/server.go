@@ -117,7 +117,15 @@ func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 	faultpoint.Hit("session.opened")
 	if err == nil {
 		session.spool = o.Spool
-		err = s.add(number, session)
+		if err = s.add(number, session); err != nil {
+			_ = s.close(session)
+		}
+	}
+	if err == nil && ctx.Err() != nil {
+		// The host is gone, and CloseAll may have been before this call: nobody
+		// else would ever close the session.
+		_, _ = s.Close(ctx, &pluginpb.CloseRequest{Session: number})
+		err = fault.Wrap(fault.Unavailable, context.Cause(ctx), "open session %d", number)
 	}
 	if err != nil {
 		return &pluginpb.OpenResponse{Error: ErrorToPB(err)}, nil
