@@ -63,5 +63,12 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 	if validity != b.uidValidity {
 		return nil, false, fault.New(fault.Unavailable, "UIDVALIDITY changed from %d to %d while the mailbox was being listed", b.uidValidity, validity)
 	}
+	for i := range sums {
+		// The server would give none of them, and a look for them find none: they
+		// would be called vanished (I1).
+		if id := &sums[i].ID; id.UID != 0 && id.UIDValidity != validity {
+			return nil, false, fault.New(fault.Unavailable, "%s is listed in a mailbox whose UIDVALIDITY is %d", *id, validity)
+		}
+	}
 	return sums, more, nil
 }

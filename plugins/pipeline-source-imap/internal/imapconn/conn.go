@@ -182,7 +182,7 @@ func (c *Conn) awaited() error {
 	return err
 }
 
-// Together sends commands in one go and hands each response to f, the tagged
+// Together sends commands in one go and hands each response to f, their tagged
 // ones too, until the server has answered all: one round trip. refused is the error of
 // each command, nil where it was done. No command may wait for the server's
 // "+" (Waits). f's Response is its until it returns.
@@ -201,10 +201,14 @@ func (c *Conn) Together(ctx context.Context, commands []string, f func(*Response
 		if err != nil {
 			return nil, err
 		}
+		i := slices.Index(tags, r.Tag)
+		if i < 0 && r.Tag != "" {
+			continue // the late answer to a command of the login
+		}
 		if err := f(r); err != nil {
 			return nil, c.fail(err) // answers are under way that nobody will read
 		}
-		if i := slices.Index(tags, r.Tag); i >= 0 {
+		if i >= 0 {
 			refused[i] = r.Err(firstWords(commands[i]))
 			left--
 		}

@@ -66,3 +66,32 @@ func TestGoesOn(t *testing.T) {
 		})
 	}
 }
+
+// TestLateAnswers: the answer to a command of the login that comes when the first
+// mailbox is being opened isn't that mailbox's. It was taken for it, and the
+// messages were listed under UIDVALIDITY 0 and called vanished.
+func TestLateAnswers(t *testing.T) {
+	t.Parallel()
+	for _, late := range []string{"T9 OK done", "m0 OK done", "T9 NO [UNAVAILABLE] later", "* OK still here"} {
+		t.Run(late, func(t *testing.T) {
+			t.Parallel()
+			server := imapscript.Start(t, imapscript.Script{Mailboxes: []imapscript.Mailbox{inbox(5)}, Command: func(c *imapscript.Conn, _, verb, _ string) bool {
+				if verb == "EXAMINE" {
+					c.Write("%s\r\n", late)
+				}
+				return false
+			}})
+			s := openSource(t, plainConfig(server.Addr))
+			var state message.MailboxState
+			sums := list(t, s, source.ListRequest{Mailbox: "INBOX", State: func(st message.MailboxState) { state = st }})
+			if len(sums) != 5 || state.Messages != 5 || state.UIDValidity == 0 {
+				t.Fatalf("%d messages are listed in the state %+v, want 5 in one with UIDVALIDITY", len(sums), state)
+			}
+			for _, sum := range sums {
+				if sum.ID.UIDValidity != state.UIDValidity {
+					t.Errorf("%s is listed, and the mailbox has UIDVALIDITY %d", sum.ID, state.UIDValidity)
+				}
+			}
+		})
+	}
+}
