@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -37,11 +36,7 @@ service imap {
 			server.Deliver(user, "INBOX", fmt.Appendf(nil, "Subject: %d of %s\r\n\r\nx\r\n", n, user), time.Unix(1_700_000_000+int64(i), 0))
 		}
 	}
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
+	closed := refusing(t)
 
 	// The table: every 15th row is right, the rest wrong in turn.
 	var table strings.Builder
@@ -60,7 +55,7 @@ service imap {
 			case "wrong password":
 				password = "hunter2"
 			case "refused":
-				address = closed.Addr().String()
+				address = closed
 			case "bad row":
 				fmt.Fprintf(&table, "%s,%s\n", name, address)
 				continue

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,11 +71,7 @@ func TestServerErrors(t *testing.T) {
 	good := dovecot.Start(t, dovecot.Options{})
 	deliver(good, 30, 2000)
 	expired := dovecot.Start(t, dovecot.Options{ExpiredCert: true})
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
+	closed := refusing(t)
 	for name, tc := range map[string]struct {
 		file  file
 		env   string
@@ -92,8 +87,8 @@ func TestServerErrors(t *testing.T) {
 			words: []string{"alice", "mail.invalid"}, hint: "spelling",
 		},
 		"nobody listens": {
-			file:  file{address: closed.Addr().String()},
-			words: []string{"alice", closed.Addr().String(), "refused"}, hint: "port",
+			file:  file{address: closed},
+			words: []string{"alice", closed, "refused"}, hint: "port",
 		},
 		"expired certificate": {
 			file:  file{address: expired.IMAPS, security: "tls", config: fmt.Sprintf(", tls: {ca_file: %q}", expired.CAFile)},

@@ -24,8 +24,11 @@ func TestClusterOutlivesANode(t *testing.T) {
 	}
 	s.Nodes[0].Kill()
 	for {
-		_, err = kv.Update(ctx, "a", []byte("2"), rev)
-		if e, getErr := kv.Get(ctx, "a"); getErr == nil && string(e.Value()) == "2" {
+		try, done := context.WithTimeout(ctx, patience)
+		_, err = kv.Update(try, "a", []byte("2"), rev)
+		e, getErr := kv.Get(try, "a")
+		done()
+		if getErr == nil && string(e.Value()) == "2" {
 			break // confirmed, or done though its answer was lost
 		}
 		if ctx.Err() != nil {
@@ -35,7 +38,7 @@ func TestClusterOutlivesANode(t *testing.T) {
 	s.Nodes[0].Start(t)
 	s.Nodes[1].Kill()
 	for {
-		e, err := kv.Get(ctx, "a")
+		e, err := get(ctx, kv)
 		if err == nil {
 			if string(e.Value()) != "2" {
 				t.Fatalf("the cluster has %q, want 2", e.Value())
@@ -62,7 +65,7 @@ func TestNodeComesBack(t *testing.T) {
 	s.Nodes[0].Kill()
 	s.Nodes[0].Start(t)
 	for {
-		e, err := kv.Get(ctx, "a")
+		e, err := get(ctx, kv)
 		if err == nil {
 			if string(e.Value()) != "1" {
 				t.Fatalf("the node has %q, want 1", e.Value())
@@ -75,10 +78,22 @@ func TestNodeComesBack(t *testing.T) {
 	}
 }
 
+// patience is how long one question may take: what a node was asked when it was
+// killed is never answered.
+const patience = 2 * time.Second
+
+func get(ctx context.Context, kv jetstream.KeyValue) (jetstream.KeyValueEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return kv.Get(ctx, "a")
+}
+
 func keep(ctx context.Context, t *testing.T, js jetstream.JetStream, replicas int) jetstream.KeyValue {
 	t.Helper()
 	for {
-		kv, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "test", Replicas: replicas})
+		try, done := context.WithTimeout(ctx, patience)
+		kv, err := js.CreateKeyValue(try, jetstream.KeyValueConfig{Bucket: "test", Replicas: replicas})
+		done()
 		if err == nil {
 			return kv
 		}
