@@ -209,11 +209,36 @@ func (p *pipeline) settle() {
 	p.runs++
 	began := time.Now()
 	cmd, out := p.command("run")
-	if code := p.wait(cmd, out); code != 0 {
+	ended, peak := make(chan struct{}), make(chan int64)
+	go func() { peak <- highest(cmd.Process.Pid, ended) }()
+	code := p.wait(cmd, out)
+	close(ended)
+	p.peak = <-peak
+	if code != 0 {
 		p.t.Fatalf("%s: exit code %d of an undisturbed run:\n%s", p.name, code, out)
 	}
 	p.took = time.Since(began)
-	p.peak = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
+}
+
+// highest returns the highest resident size of a process, in KiB, as it was
+// seen until the process ended. What the kernel tells the parent at the end
+// isn't it: that has the parent's own size in it, from before exec.
+func highest(pid int, ended <-chan struct{}) (peak int64) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return peak
+		case <-tick.C:
+		}
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // it may have ended
+		_, rest, _ := strings.Cut(string(status), "VmHWM:")
+		var kib int64
+		if _, err := fmt.Sscan(rest, &kib); err == nil {
+			peak = max(peak, kib)
+		}
+	}
 }
 
 // wantNothingToDo checks that one more run writes nothing.
