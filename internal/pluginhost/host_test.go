@@ -25,25 +25,11 @@ import (
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/pkg/stage"
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // logged is a log that a test can look into.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type logged struct{ program.Output }
 
 // await waits until the log has all words.
 func (l *logged) await(t *testing.T, words ...string) {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -19,6 +18,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // Server is a NATS server, or a cluster of them. Its methods may be called
@@ -32,36 +33,11 @@ type Server struct {
 type Node struct {
 	URL string // of this node alone
 
-	program, conf string
+	path, conf string
+	said       program.Output
 
-	mu    sync.Mutex
-	cmd   *exec.Cmd
-	ended chan struct{}
-	said  *output
-}
-
-// Executable returns where the server's program is, or an error that says how
-// to have it.
-func Executable() (string, error) {
-	root, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for { // up to the repository
-		if _, err := os.Stat(filepath.Join(root, "tools", "nats", "go.mod")); err == nil || root == filepath.Dir(root) {
-			break
-		}
-		root = filepath.Dir(root)
-	}
-	for _, path := range []string{os.Getenv("MAILHAUL_NATSSERVER"), filepath.Join(root, "bin", "tools", "nats-server")} {
-		if path == "" {
-			continue
-		}
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 { // a build that broke off leaves nothing
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("nats-server isn't there: .ci/install-deps builds it, from the Go module that tools/nats/go.mod names")
+	mu      sync.Mutex
+	process *program.Process
 }
 
 // Start starts one node, until the test ends. lines are added to its
@@ -74,7 +50,7 @@ func StartCluster(t testing.TB, lines ...string) *Server { return start(t, 3, li
 
 func start(t testing.TB, n int, lines []string) *Server {
 	t.Helper()
-	program, err := Executable()
+	path, err := program.Find("nats-server", "nats-server", "nats", "MAILHAUL_NATSSERVER")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +83,7 @@ func start(t testing.TB, n int, lines []string) *Server {
 		if err := os.WriteFile(conf, []byte(b.String()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		node := &Node{URL: "nats://" + net.JoinHostPort(host, fmt.Sprint(ports[i])), program: program, conf: conf, said: &output{}}
+		node := &Node{URL: "nats://" + net.JoinHostPort(host, fmt.Sprint(ports[i])), path: path, conf: conf}
 		s.Nodes = append(s.Nodes, node)
 		s.URL += "," + node.URL
 		node.Start(t)
@@ -115,7 +91,7 @@ func start(t testing.TB, n int, lines []string) *Server {
 	}
 	s.URL = s.URL[1:]
 	for _, node := range s.Nodes {
-		node.await(t)
+		node.process.Await(t, "nats-server", node.ask) // JetStream answers once the cluster has a leader
 	}
 	return s
 }
@@ -141,25 +117,14 @@ func (n *Node) Start(t testing.TB) {
 	t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	cmd := exec.Command(n.program, "-c", n.conf)
-	cmd.Stdout, cmd.Stderr = n.said, n.said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // it is killed
-		close(ended)
-	}()
-	n.cmd, n.ended = cmd, ended
+	n.process = program.Start(t, &n.said, n.path, "-c", n.conf)
 }
 
 // Kill ends the node as kill -9 does, and waits until it is gone.
 func (n *Node) Kill() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_ = n.cmd.Process.Kill() // it may be gone
-	<-n.ended
+	n.process.Kill()
 }
 
 // Pause stops the node as SIGSTOP does: its connections stay, and nobody answers.
@@ -172,32 +137,9 @@ func (n *Node) signal(t testing.TB, sig os.Signal) {
 	t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.cmd.Process.Signal(sig); err != nil {
+	if err := n.process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// await waits until JetStream answers on the node, which needs a leader of
-// the cluster.
-func (n *Node) await(t testing.TB) {
-	t.Helper()
-	n.mu.Lock()
-	ended := n.ended
-	n.mu.Unlock()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	var last error
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
-		if last = n.ask(t.Context()); last == nil {
-			return
-		}
-		select {
-		case <-ended:
-			t.Fatalf("nats-server has ended: %s", n.said)
-		case <-tick.C:
-		}
-	}
-	t.Fatalf("nats-server isn't ready: %v: %s", last, n.said)
 }
 
 // ask says whether JetStream answers. Where the configuration wants a user, a
@@ -234,23 +176,4 @@ func (s *Server) Connect(t testing.TB, options ...nats.Option) jetstream.JetStre
 		t.Fatal(err)
 	}
 	return js
-}
-
-// output is what a node said.
-type output struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.b = append(o.b, p...)
-	return len(p), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(o.b)
 }

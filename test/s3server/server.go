@@ -16,11 +16,12 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // The credentials of the server.
@@ -62,30 +63,6 @@ const (
 	Trickling        // it is done, and answered ten octets at a time
 )
 
-// Executable returns where the server's program is, or an error that says how
-// to have it.
-func Executable() (string, error) {
-	root, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for { // up to the repository
-		if _, err := os.Stat(filepath.Join(root, "tools", "s3", "go.mod")); err == nil || root == filepath.Dir(root) {
-			break
-		}
-		root = filepath.Dir(root)
-	}
-	for _, path := range []string{os.Getenv("MAILHAUL_S3SERVER"), filepath.Join(root, "bin", "tools", "versitygw")} {
-		if path == "" {
-			continue
-		}
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("the S3 server versitygw isn't there: .ci/install-deps builds it, from the Go module that tools/s3/go.mod names")
-}
-
 // Start starts a server with the buckets, until the test ends.
 func Start(t testing.TB, buckets ...string) *Server {
 	t.Helper()
@@ -101,7 +78,7 @@ func StartTLS(t testing.TB, buckets ...string) *Server {
 
 func start(t testing.TB, secure bool, buckets []string) *Server {
 	t.Helper()
-	program, err := Executable()
+	path, err := program.Find("the S3 server versitygw", "versitygw", "s3", "MAILHAUL_S3SERVER")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,25 +94,19 @@ func start(t testing.TB, secure bool, buckets []string) *Server {
 		}
 	}
 	socket := filepath.Join(dir, "s3.sock")
-	var said output
+	var said program.Output
 	dial := func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", socket) }
 	s.spawn = func() {
-		cmd := exec.Command(program, "--port", socket, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet",
+		p := program.Start(t, &said, path, "--port", socket, "--access", AccessKey, "--secret", SecretKey, "--keep-alive", "--quiet",
 			"posix", s.Folder)
-		cmd.Stdout, cmd.Stderr = &said, &said
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan struct{})
-		go func() {
-			_ = cmd.Wait() // it is killed
-			close(ended)
-		}()
-		s.kill = func() {
-			_ = cmd.Process.Kill()
-			<-ended
-		}
-		await(t, ended, &said, dial)
+		s.kill = p.Kill
+		p.Await(t, "the S3 server", func(ctx context.Context) error {
+			c, err := dial(ctx)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
 	}
 	s.spawn()
 	t.Cleanup(func() { s.kill() })
@@ -178,25 +149,6 @@ func (s *Server) Kill() { s.kill() }
 
 // Restart starts the server again, over the same folder.
 func (s *Server) Restart() { s.spawn() }
-
-// await waits until the server takes calls.
-func await(t testing.TB, ended <-chan struct{}, said *output, dial func(context.Context) (net.Conn, error)) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
-		if c, err := dial(t.Context()); err == nil {
-			c.Close()
-			return
-		}
-		select {
-		case <-ended:
-			t.Fatalf("the S3 server has ended: %s", said)
-		case <-tick.C:
-		}
-	}
-	t.Fatalf("the S3 server doesn't listen: %s", said)
-}
 
 // Address returns the address of a place in a bucket.
 func (s *Server) Address(place string) string {
@@ -325,23 +277,4 @@ func (w *trickle) Write(p []byte) (int, error) {
 		time.Sleep(50 * time.Millisecond) // that is what is tested
 	}
 	return len(p), nil
-}
-
-// output is what the server said.
-type output struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.b = append(o.b, p...)
-	return len(p), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(o.b)
 }

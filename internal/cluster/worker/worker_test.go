@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +29,7 @@ import (
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/test/natsserver"
 	"github.com/mailhaul/pipeline/test/objectstore"
+	"github.com/mailhaul/pipeline/test/program"
 	"github.com/mailhaul/pipeline/test/s3server"
 )
 
@@ -141,7 +141,7 @@ func (s *setup) start(t *testing.T) *process {
 
 type process struct {
 	cmd  *exec.Cmd
-	said output
+	said program.Output
 	once sync.Once
 }
 
@@ -151,23 +151,6 @@ func (p *process) kill() {
 		_ = p.cmd.Process.Kill() // it is gone anyway
 		_ = p.cmd.Wait()
 	})
-}
-
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // coordinate runs the coordinator. A merge checks that what counts is what an
