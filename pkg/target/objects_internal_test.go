@@ -2,9 +2,11 @@ package target
 
 import (
 	"bytes"
+	"context"
 	"path/filepath"
 	"testing"
 
+	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
@@ -29,5 +31,19 @@ func TestAFlushThatFailedStaysFailed(t *testing.T) {
 	}
 	if n := len(o.manifest.buf); n != partOctets {
 		t.Errorf("%d octets of rows wait, want the %d that there are", n, partOctets)
+	}
+}
+
+// Uploads that fail at the same moment, as all do when the server goes away,
+// are one failure: who reads it needs the server's answer once.
+func TestUploadsThatFailTogetherAreOneFailure(t *testing.T) {
+	t.Parallel()
+	_, stop := context.WithCancel(t.Context())
+	o := &Objects{stop: stop}
+	first := fault.New(fault.Unavailable, "write s3://mail/1.eml: the server said nothing for 3s")
+	o.uploaded(&upload{name: "1.eml"}, first)
+	o.uploaded(&upload{name: "2.eml"}, fault.New(fault.Unavailable, "write s3://mail/2.eml: the server said nothing for 3s"))
+	if _, err := o.Flush(t.Context()); err == nil || err.Error() != first.Error() {
+		t.Errorf("got %q, want %q", err, first)
 	}
 }

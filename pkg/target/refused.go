@@ -35,8 +35,8 @@ func (t *Objects) uploaded(u *upload, err error) {
 	case errors.Is(err, objects.ErrRefused), fault.Is(err, fault.Message):
 		t.turned++
 		t.refused = append(t.refused, refusal{u.id, u.name, err})
-	default:
-		t.failed = errors.Join(t.failed, err)
+	case t.failed == nil: // others of the same moment say the same of other names
+		t.failed = err
 		t.stop() // what the others have in hand counts for nothing any more
 	}
 }
