@@ -11,7 +11,6 @@ import (
 	"os"
 	"path"
 	"strconv"
-	"sync"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -26,20 +25,15 @@ import (
 // generation, which takes its place in one step and says of which point it was
 // made: who opens the index at that point knows that it is further.
 type object struct {
-	place  *target.Place
+	rows
 	name   string // of the index, beside the books
-	lines  *encoder
 	spool  *message.Spool
 	target string // for people
 
-	mu         sync.Mutex // Committed may come while the next epoch is written
+	// Under the mutex of rows.
 	generation int64
-	length     int64         // of the index
-	added      *target.Parts // new lines
-	pending    *target.Parts // lines that replace others
-	replaced   int           // lines in pending
-	committed  objectPoint   // what the ledger has, as far as we were told
-	failed     error         // nothing may be promised any more
+	length     int64       // of the index
+	committed  objectPoint // what the ledger has, as far as we were told
 }
 
 // objectPoint is a state that can be gone back to.
@@ -74,7 +68,7 @@ func openObject(ctx context.Context, c Config, o target.Owner, checkpoint sink.C
 			return nil, err
 		}
 	}
-	x := &object{name: path.Base(at), target: at, lines: newEncoder(c.Detail == "structure"), spool: o.Spool}
+	x := &object{rows: rows{lines: newEncoder(c.Detail == "structure")}, name: path.Base(at), target: at, spool: o.Spool}
 	if x.place, err = target.TakeObjects(ctx, c.Path, true, o); err != nil {
 		return nil, err
 	}
@@ -146,11 +140,7 @@ func (x *object) rollTo(ctx context.Context, p objectPoint) error {
 }
 
 func (x *object) open(ctx context.Context, p objectPoint) error {
-	var err error
-	if x.added, err = x.place.Parts(ctx, linesStem, p.Lines); err != nil {
-		return err
-	}
-	if x.pending, err = x.place.Parts(ctx, pendingStem, p.Pending); err != nil {
+	if err := x.rows.open(ctx, p); err != nil {
 		return err
 	}
 	x.generation, x.length, x.committed = p.Generation, p.Length, p
@@ -167,29 +157,6 @@ func (p objectPoint) digest() string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// Write adds the message's line.
-func (x *object) Write(ctx context.Context, m *message.Message) (sink.Receipt, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.failed != nil {
-		return sink.Receipt{}, x.failed
-	}
-	b, err := x.lines.encode(m)
-	if err != nil {
-		return sink.Receipt{}, fault.Wrap(fault.Bug, err, "encode %v", m.ID)
-	}
-	to := x.added
-	if m.Record != nil && m.Record.Replaces {
-		to = x.pending
-		x.replaced++
-	}
-	if err := to.Add(ctx, b); err != nil {
-		x.failed = err // lines that waited with this one may be lost
-		return sink.Receipt{}, err
-	}
-	return sink.Receipt{Octets: int64(len(b))}, nil
-}
-
 // Flush makes the lines durable.
 func (x *object) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	x.mu.Lock()
@@ -198,10 +165,7 @@ func (x *object) Flush(ctx context.Context) (sink.Checkpoint, error) {
 		return nil, x.failed
 	}
 	p := objectPoint{Generation: x.generation, Length: x.length}
-	var err error
-	if p.Lines, err = x.added.Flush(ctx); err == nil {
-		p.Pending, err = x.pending.Flush(ctx)
-	}
+	err := x.flush(ctx, &p)
 	if err == nil {
 		err = x.writeWinners(ctx, p)
 	}
@@ -237,7 +201,7 @@ func (x *object) Committed(ctx context.Context, c sink.Checkpoint) error {
 		return x.failed // told again, after the swap
 	}
 	x.committed = *cp.Object
-	err = errors.Join(x.added.Committed(ctx, x.committed.Lines), x.pending.Committed(ctx, x.committed.Pending))
+	err = x.forget(ctx, x.committed)
 	if err == nil && x.replaced >= maxReplaced && len(x.committed.Pending) > 0 {
 		err = x.merge(ctx)
 	}

@@ -6,10 +6,8 @@ import (
 	"encoding/json"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
-	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/target"
 )
@@ -18,14 +16,8 @@ import (
 // at once. It keeps lines as parts of its own in the books; object.Merge makes
 // the index of them.
 type task struct {
-	place  *target.Place
-	lines  *encoder
+	rows
 	target string // for people
-
-	mu      sync.Mutex    // Committed may come while the next epoch is written
-	added   *target.Parts // new lines
-	pending *target.Parts // lines that replace others of the same task
-	failed  error         // nothing may be promised any more
 }
 
 func openTask(ctx context.Context, c Config, o target.Owner, checkpoint sink.Checkpoint) (*task, error) {
@@ -41,40 +33,15 @@ func openTask(ctx context.Context, c Config, o target.Owner, checkpoint sink.Che
 		}
 		p = *cp.Object
 	}
-	x := &task{target: at, lines: newEncoder(c.Detail == "structure")}
+	x := &task{rows: rows{lines: newEncoder(c.Detail == "structure")}, target: at}
 	if x.place, err = target.TakeObjects(ctx, c.Path, true, o); err != nil {
 		return nil, err
 	}
-	if x.added, err = x.place.Parts(ctx, linesStem, p.Lines); err == nil {
-		x.pending, err = x.place.Parts(ctx, pendingStem, p.Pending)
-	}
-	if err != nil {
+	if err := x.open(ctx, p); err != nil {
 		x.place.Close()
 		return nil, err
 	}
 	return x, nil
-}
-
-// Write adds the message's line.
-func (x *task) Write(ctx context.Context, m *message.Message) (sink.Receipt, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.failed != nil {
-		return sink.Receipt{}, x.failed
-	}
-	b, err := x.lines.encode(m)
-	if err != nil {
-		return sink.Receipt{}, fault.Wrap(fault.Bug, err, "encode %v", m.ID)
-	}
-	to := x.added
-	if m.Record != nil && m.Record.Replaces {
-		to = x.pending
-	}
-	if err := to.Add(ctx, b); err != nil {
-		x.failed = err // lines that waited with this one may be lost
-		return sink.Receipt{}, err
-	}
-	return sink.Receipt{Octets: int64(len(b))}, nil
 }
 
 // Flush makes the lines durable.
@@ -85,11 +52,7 @@ func (x *task) Flush(ctx context.Context) (sink.Checkpoint, error) {
 		return nil, x.failed
 	}
 	var p objectPoint
-	var err error
-	if p.Lines, err = x.added.Flush(ctx); err == nil {
-		p.Pending, err = x.pending.Flush(ctx)
-	}
-	if err != nil {
+	if err := x.flush(ctx, &p); err != nil {
 		x.failed = err
 		return nil, err
 	}
@@ -104,10 +67,7 @@ func (x *task) Committed(ctx context.Context, c sink.Checkpoint) error {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if err := x.added.Committed(ctx, cp.Object.Lines); err != nil {
-		return err
-	}
-	return x.pending.Committed(ctx, cp.Object.Pending)
+	return x.forget(ctx, *cp.Object)
 }
 
 // Close ends the session. What wasn't committed stays, and counts for nothing.
