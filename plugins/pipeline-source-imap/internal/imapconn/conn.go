@@ -50,7 +50,7 @@ type Conn struct {
 	spare  []byte // the one before
 	body   body
 	broken error
-	ready  *waiting // a look at the wire that is under way
+	look   mailnet.Lookout // for the server's next octet
 
 	trip   time.Duration // a round trip, as the login had it
 	inside bool          // logged in
@@ -147,39 +147,13 @@ func (c *Conn) Send(command string) (tag string, err error) {
 	return tag, nil
 }
 
-// waiting is somebody who waits for the server's next octet.
-type waiting struct {
-	done chan struct{}
-	err  error // valid once done is closed
-}
-
 // Ready returns a channel that is closed once there is something to read, an
 // error as well; nil: there is already. Next may be called at any time.
 func (c *Conn) Ready() <-chan struct{} {
-	if c.resp.Streams || c.broken != nil || c.ready == nil && c.br.Buffered() > 0 {
+	if c.resp.Streams || c.broken != nil {
 		return nil
 	}
-	if c.ready == nil {
-		w := &waiting{done: make(chan struct{})}
-		c.ready = w
-		go func() {
-			defer close(w.done)
-			_, w.err = c.br.Peek(1)
-		}()
-	}
-	return c.ready.done
-}
-
-// awaited waits for the end of a look that Ready began: until then nobody else
-// may read.
-func (c *Conn) awaited() error {
-	if c.ready == nil {
-		return nil
-	}
-	<-c.ready.done
-	err := c.ready.err
-	c.ready = nil
-	return err
+	return c.look.Ready(c.br)
 }
 
 // Together sends commands in one go and hands each response to f, their tagged

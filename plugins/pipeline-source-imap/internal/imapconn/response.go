@@ -57,7 +57,7 @@ func (c *Conn) Next() (*Response, error) {
 }
 
 func (c *Conn) read() (*Response, error) {
-	if err := c.awaited(); err != nil {
+	if err := c.look.End(); err != nil {
 		return nil, c.lost(err)
 	}
 	if c.resp.Streams {

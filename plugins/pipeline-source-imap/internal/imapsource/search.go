@@ -220,7 +220,8 @@ func (l *lister) foresee() *search {
 // with runs the command that opens a mailbox and the search in one round trip.
 // The error is of the first alone: a search that failed is asked for again.
 func (s *search) with(ctx context.Context, c *imapconn.Conn, open string, f func(*imapconn.Response) error) error {
-	*s = search{criteria: s.criteria, done: true}
+	*s = search{criteria: s.criteria}
+	whole := true
 	opened := false // what the server says from then on isn't of the opening
 	refused, err := c.Together(ctx, []string{open, searchVerb(c) + s.criteria}, func(r *imapconn.Response) error {
 		switch {
@@ -229,7 +230,7 @@ func (s *search) with(ctx context.Context, c *imapconn.Conn, open string, f func
 		case r.Name == "ESEARCH":
 			s.set.ReadESearch(r.Data)
 		case r.Code == "MESSAGELIMIT":
-			s.done = false // it comes in pieces
+			whole = false // it comes in pieces
 		}
 		if opened {
 			return nil
@@ -237,11 +238,11 @@ func (s *search) with(ctx context.Context, c *imapconn.Conn, open string, f func
 		opened = r.Tag != ""
 		return f(r)
 	})
-	if err == nil {
-		s.done = s.done && refused[1] == nil
-		err = refused[0]
+	if err != nil {
+		return err
 	}
-	return err
+	s.done = whole && refused[0] == nil && refused[1] == nil
+	return refused[0]
 }
 
 // answer returns what a search that went ahead brought, once.

@@ -30,7 +30,7 @@ type Conn struct {
 	caps   map[string]string // name in upper case -> arguments
 	body   Body
 	broken error
-	ready  *waiting // a look at the wire that is under way
+	look   mailnet.Lookout // for the server's next octet
 }
 
 // Has reports whether the server names a capability, in upper case (RFC 2449).
@@ -109,40 +109,14 @@ type Refused struct{ Text string }
 // Error returns the server's words.
 func (r *Refused) Error() string { return fmt.Sprintf("the server answered %q", "-ERR "+r.Text) }
 
-// waiting is somebody who waits for the server's next octet.
-type waiting struct {
-	done chan struct{}
-	err  error // valid once done is closed
-}
-
 // Ready sends what Send wrote, and returns a channel that is closed once there
 // is an answer to read, or an error; nil: there is already. Answer may be
 // called at any time.
 func (c *Conn) Ready() <-chan struct{} {
-	if c.broken != nil || c.body.open || c.Flush() != nil || c.ready == nil && c.br.Buffered() > 0 {
+	if c.broken != nil || c.body.open || c.Flush() != nil {
 		return nil
 	}
-	if c.ready == nil {
-		w := &waiting{done: make(chan struct{})}
-		c.ready = w
-		go func() {
-			defer close(w.done)
-			_, w.err = c.br.Peek(1)
-		}()
-	}
-	return c.ready.done
-}
-
-// awaited waits for the end of a look that Ready began: until then nobody else
-// may read.
-func (c *Conn) awaited() error {
-	if c.ready == nil {
-		return nil
-	}
-	<-c.ready.done
-	err := c.ready.err
-	c.ready = nil
-	return err
+	return c.look.Ready(c.br)
 }
 
 // Answer reads the status line of the oldest command that has none yet, and
@@ -152,7 +126,7 @@ func (c *Conn) Answer() ([]byte, error) {
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	if err := c.awaited(); err != nil {
+	if err := c.look.End(); err != nil {
 		return nil, c.fail(err)
 	}
 	if err := c.body.Skip(); err != nil {
