@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/mailhaul/pipeline/internal/config"
+	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/internal/pluginhost"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
@@ -102,6 +103,9 @@ func (j *Job) Check(ctx context.Context) error {
 	if j.shard.Divides() {
 		others = append(others, j.File.CheckDivided())
 	}
+	if len(all) == 0 && len(absent) == 0 {
+		others = append(others, j.checkReads(ctx)...)
+	}
 	if j.File.Engine.Shared() {
 		others = append(others, j.File.CheckShared()...)
 	}
@@ -110,4 +114,27 @@ func (j *Job) Check(ctx context.Context) error {
 		others = append([]error{all}, others...)
 	}
 	return errors.Join(others...)
+}
+
+// checkReads finds what stages and routes read of messages that a source's
+// plugin never has. What a stage that is a plugin reads is known only when it
+// has been asked, for the plan.
+func (j *Job) checkReads(ctx context.Context) []error {
+	p := &plan.Plan{Chain: j.File.Chain()}
+	for i := range j.File.Sources {
+		s := &j.File.Sources[i]
+		d, err := j.describe(ctx, pluginhost.Source, s.Plugin)
+		if err != nil {
+			return []error{err}
+		}
+		p.Sources = append(p.Sources, plan.Source{Name: s.Name, Plugin: s.Plugin, Row: s.Row, Provides: d.Provides})
+	}
+	for i := range j.File.Sinks {
+		p.Sinks = append(p.Sinks, plan.Sink{Name: j.File.Sinks[i].Name, When: j.File.Sinks[i].When})
+	}
+	errs := p.CheckReads()
+	for i, err := range errs {
+		errs[i] = j.File.Place(fault.As(err).Key, err)
+	}
+	return errs
 }

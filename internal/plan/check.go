@@ -15,7 +15,12 @@ import (
 // source never has, a limit behind a stage that needs bodies, two sinks that
 // write into one target.
 func (p *Plan) Check() error {
-	errs := p.sharedTargets()
+	return errors.Join(slices.Concat(p.sharedTargets(), p.CheckReads(), p.checkRehash())...)
+}
+
+// CheckReads finds what stages and routes read of a message that a source never
+// has. It takes no more of the plan than what sources provide, stages and routes.
+func (p *Plan) CheckReads() (errs []error) {
 	for _, g := range p.groups() {
 		s := g.sources[0]
 		// The octets tell the headers and the structure whatever the source
@@ -34,7 +39,7 @@ func (p *Plan) Check() error {
 			}
 			if lacks := w.Needs() &^ can; lacks != 0 {
 				errs = append(errs, fault.New(fault.Config, "the `when` of sink %s reads %s, which source %s (plugin %s) never has", p.Sinks[j].Name, lacks, s.Name, s.Plugin).
-					WithKey(fmt.Sprintf("sinks[%d].when", j)))
+					WithKey(fmt.Sprintf("sinks[%d].when", j)).WithHint("write the `when` without it, or give that source a pipeline of its own"))
 			}
 		}
 		for j, st := range p.Chain.Stages() {
@@ -52,7 +57,7 @@ func (p *Plan) Check() error {
 			}
 		}
 	}
-	return errors.Join(append(errs, p.checkRehash()...)...)
+	return errs
 }
 
 // checkRehash finds sinks whose files can't be read back, where a source's
