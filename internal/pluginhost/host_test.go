@@ -302,19 +302,16 @@ func TestEnvironmentAndFolder(t *testing.T) {
 
 func TestCrashInOpen(t *testing.T) {
 	t.Parallel()
-	h, log := newHost(t, pluginhost.Options{Dirs: []string{link(t, "pipeline-source-test", "pipeline-source-mute")}})
+	// Who waited for a start until its time is over would wait for ever.
+	h, log := newHost(t, pluginhost.Options{Dirs: []string{link(t, "pipeline-source-test", "pipeline-source-mute")}, StartTimeout: time.Hour})
 	for _, c := range []struct{ plugin, do, says string }{
 		{"test", "panic elsewhere", "ended with exit code 2: panic: out of luck"},
 		{"test", "exit", "ended with exit code 7"},
 		{"mute", "", "ended with exit code 0"},
 	} {
-		began := time.Now()
 		_, err := h.OpenSource(t.Context(), pluginhost.SessionSpec{Plugin: c.plugin, Config: []byte(`{"do": "` + c.do + `"}`)}, false)
 		if !fault.Is(err, fault.Crashed) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "plugin "+c.plugin) {
 			t.Errorf("%s: %v", c.do, err)
-		}
-		if took := time.Since(began); took > 3*time.Second {
-			t.Errorf("%s: it took %v", c.do, took)
 		}
 	}
 	log.await(t, "panic: out of luck")

@@ -52,7 +52,7 @@ func debug(author wire.Author, log *slog.Logger, out, errs io.Writer) int {
 		<-signals
 		server.Stop()
 	}()
-	if err := server.Serve(listener); err != nil {
+	if err := server.Serve(&numbered{Listener: listener}); err != nil {
 		fmt.Fprintln(errs, "error:", err)
 		return 1
 	}
