@@ -110,12 +110,16 @@ bench: ## Compare whole exports with other programs, into bin/bench.md
 growth: ## Export 10,000, 100,000 and 1,000,000 messages: time, memory, ledger
 	GROWTH='$(GROWTH)' $(GO) test -count=1 -timeout 2h -v -run '^TestGrowth$$' ./bench
 
-.PHONY: latency mailboxes
+.PHONY: latency mailboxes tax
 LATENCY   ?= 20ms 100ms
 MAILBOXES ?= 500 5000
 
 latency: ## Export over lines of 50 Mbit/s with LATENCY (20ms 100ms) round trips, against the ideal
 	LATENCY='$(LATENCY)' $(GO) test -count=1 -timeout 2h -v -run '^TestLatency$$' ./bench
+
+tax: ## Export small, mixed and big with plugins as processes and linked into the engine, ROUNDS (5) times in turn, into bin/tax.md
+	@mkdir -p $(BIN)
+	TAX_ROUNDS=$(ROUNDS) BENCH_RESULT=$(CURDIR)/$(BIN)/tax.md $(GO) test -count=1 -timeout 3h -v -run '^TestTax$$' ./bench
 
 mailboxes: ## Export accounts of MAILBOXES (500 5000) mailboxes: time, memory, commands
 	MAILBOXES='$(MAILBOXES)' $(GO) test -count=1 -timeout 2h -v -run '^TestMailboxes$$' ./bench
