@@ -386,8 +386,16 @@ func (e *Engine) measures(it *item) bool {
 }
 
 // measure reads the structure from the octets.
-func (e *Engine) measure(it *item, r io.Reader) {
-	structure, problems, err := message.ReadStructure(r)
+func (e *Engine) measure(it *item, r io.Reader) { it.measured(message.ReadStructure(r)) }
+
+// measureWhole is measure for a body that stages are to see: what was read stays
+// with the body, and a stage that needs it too reads nothing again.
+func (e *Engine) measureWhole(it *item, whole *message.Whole) {
+	root, problems, err := whole.Measure()
+	it.measured(root.Part, problems, err)
+}
+
+func (it *item) measured(structure *message.Part, problems []string, err error) {
 	if err != nil {
 		if !errors.Is(err, relay.ErrAbandoned) {
 			it.problems = append(it.problems, err.Error())

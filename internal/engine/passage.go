@@ -106,14 +106,8 @@ func (p *passage) take(ctx context.Context, body *message.Body) error {
 		if err != nil {
 			return err
 		}
-		if w.e.bodyTellsStructure(it) || w.e.measuresLater(it) {
-			w.e.measure(it, bytes.NewReader(data))
-		}
-		if w.e.bodyTellsStructure(it) {
-			it.tellStructure()
-		}
 		p.body = message.BodyOf(data)
-		return nil
+		return p.measure(ctx)
 	}
 	p.hash = sha256.New()
 	p.base = &guarded{Reader: body, size: body.Size(), it: it}
@@ -141,18 +135,29 @@ func (p *passage) take(ctx context.Context, body *message.Body) error {
 	}
 	p.body = message.NewBody(src, body.Size(), w.e.opts.Spool)
 	p.held = append(p.held, p.body)
+	if _, err := p.body.Whole(ctx); err != nil {
+		return err
+	}
+	it.octets, it.sha256 = p.octets, p.hash.Sum(nil)
+	p.base = nil
+	return p.measure(ctx)
+}
+
+// measure reads what a body that is there whole is made of, where it matters.
+func (p *passage) measure(ctx context.Context) error {
+	e, it := p.w.e, p.it
+	tells := e.bodyTellsStructure(it)
+	if !tells && !e.measuresLater(it) {
+		return nil
+	}
 	whole, err := p.body.Whole(ctx)
 	if err != nil {
 		return err
 	}
-	it.octets, it.sha256 = p.octets, p.hash.Sum(nil)
-	if w.e.bodyTellsStructure(it) || w.e.measuresLater(it) {
-		w.e.measure(it, whole.Reader())
-	}
-	if w.e.bodyTellsStructure(it) {
+	e.measureWhole(it, whole)
+	if tells {
 		it.tellStructure()
 	}
-	p.base = nil
 	return nil
 }
 
@@ -239,8 +244,6 @@ func (p *passage) plugin() (passed bool, err error) {
 			p.held = append(p.held, b)
 			p.body, p.by = b, st
 			p.changes = append(p.changes, change{st.Name, func() bool { return true }})
-		} else {
-			p.body = fresh()
 		}
 		p.done = append(p.done, session.free)
 	})
@@ -262,28 +265,12 @@ func (p *passage) alterAll() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if b != before {
+		if b != before { // else nothing was read of it
 			p.body = b
 			p.changes = append(p.changes, change{st.Name, made})
-		} else if b, err = reread(p.w.e.ctx, before, p.w.e.opts.Spool); err != nil {
-			return false, err
-		} else {
-			p.body = b
 		}
 	}
 	return true, nil
-}
-
-// reread returns a body that a stage has read through from its first octet.
-func reread(ctx context.Context, b *message.Body, spool *message.Spool) (*message.Body, error) {
-	if data, ok := b.Bytes(); ok {
-		return message.BodyOf(data), nil
-	}
-	whole, err := b.Whole(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return message.NewBody(whole.Reader(), whole.Size(), spool), nil
 }
 
 // write hands the octets to the sinks: small ones from memory.

@@ -226,8 +226,9 @@ func (s *Stage) Fingerprint() string {
 
 // Alter begins to change a message's octets. It reads b and returns what
 // stands in its place; changed says whether an octet differs, and is known
-// once the result was read to its end. Nothing but b's own errors and those of
-// its spool come up. It is for header and attachments.
+// once the result was read to its end. Where the result is b itself, nothing was
+// read of it but by b.Whole. Nothing but b's own errors and those of its spool
+// come up. It is for header and attachments.
 func (s *Stage) Alter(ctx context.Context, b *message.Body, spool *message.Spool) (_ *message.Body, changed func() bool, err error) {
 	if s.Kind == Header {
 		r := s.Header.Read(b)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -31,6 +32,16 @@ type Whole struct {
 	size  int64
 	file  *os.File
 	spool *Spool
+
+	mu     sync.Mutex
+	parsed *parsed // nil: nobody has asked yet
+}
+
+// parsed is what a Whole was found to be made of.
+type parsed struct {
+	root     *Entity
+	problems []string
+	summed   bool
 }
 
 // Size returns the exact number of octets.
@@ -38,6 +49,29 @@ func (w *Whole) Size() int64 { return w.size }
 
 // Reader returns a new reader from the first octet. Any number may be in use.
 func (w *Whole) Reader() *io.SectionReader { return io.NewSectionReader(w.ReaderAt, 0, w.size) }
+
+// Entities is Read of the whole body. What it was found to be made of stays with
+// the body: whoever asks next gets the same, and nothing is read again. Don't
+// change it. The parts have their SHA256 where Measure came before.
+func (w *Whole) Entities() (root *Entity, problems []string, err error) { return w.parse(false) }
+
+// Measure is Entities with what ReadStructure measures: the SHA256 of parts.
+// Who will need that asks for it first, or the body is read twice.
+func (w *Whole) Measure() (root *Entity, problems []string, err error) { return w.parse(true) }
+
+func (w *Whole) parse(summed bool) (*Entity, []string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p := w.parsed; p != nil && (p.summed || !summed) {
+		return p.root, p.problems, nil
+	}
+	_, root, problems, err := scan(w.Reader(), true, summed)
+	root.bind(w.ReaderAt)
+	if err == nil {
+		w.parsed = &parsed{root, problems, summed}
+	}
+	return root, problems, err
+}
 
 func (w *Whole) release() {
 	if w.file != nil {

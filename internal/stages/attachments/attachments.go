@@ -53,7 +53,7 @@ func (*Config) ConfigSchema() []byte {
 // touched, since it would be worthless without the rest. When nothing was
 // meant, changed is false and the result nil. The result reads from whole.
 func Strip(_ context.Context, f *attachment.Filter, whole *message.Whole) (result io.Reader, size int64, changed bool, err error) {
-	root, _, err := message.Read(whole, whole.Size())
+	root, _, err := whole.Entities()
 	if err != nil {
 		return nil, 0, false, err
 	}

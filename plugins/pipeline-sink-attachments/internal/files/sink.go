@@ -63,7 +63,7 @@ func (s *files) Write(ctx context.Context, m *message.Message) (sink.Receipt, er
 	if err != nil {
 		return sink.Receipt{}, err
 	}
-	root, _, err := message.Read(whole, whole.Size())
+	root, _, err := whole.Entities()
 	if err != nil {
 		return sink.Receipt{}, fault.Wrap(fault.Unavailable, err, "read %v", m.ID)
 	}
