@@ -34,7 +34,7 @@ func (c *command) cluster(ctx context.Context, j *job.Job, make bool) (*cluster.
 		return nil, err
 	}
 	cl, err := cluster.Open(ctx, cluster.Options{
-		URL: e.URL, Credentials: credentials, Stream: e.Stream, Replicas: e.Replicas, Lease: e.Lease, Client: "mailhaul " + process(), Make: make,
+		URL: e.URL, Credentials: credentials, Stream: e.Stream, Replicas: e.Replicas, Lease: e.Lease, Client: "mailhaul " + process(), Log: c.logger(), Make: make,
 	})
 	if f := fault.As(err); f != nil && f.Key != "" {
 		return nil, j.File.Place(f.Key, err)

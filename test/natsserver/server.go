@@ -4,6 +4,7 @@ package natsserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -147,7 +148,7 @@ func (n *Node) signal(t testing.TB, sig os.Signal) {
 func (n *Node) ask(ctx context.Context) error {
 	nc, err := nats.Connect(n.URL, nats.NoReconnect(), nats.Timeout(10*time.Second))
 	if err != nil {
-		if strings.Contains(err.Error(), nats.ErrAuthorization.Error()) {
+		if errors.Is(err, nats.ErrAuthorization) {
 			return nil
 		}
 		return err

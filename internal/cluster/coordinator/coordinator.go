@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/mailhaul/pipeline/internal/cluster"
 	"github.com/mailhaul/pipeline/internal/cluster/lease"
 	"github.com/mailhaul/pipeline/internal/cluster/queue"
@@ -121,9 +123,6 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	err = r.run(working)
 	end(nil)
 	keeping.Wait()
-	if err == nil {
-		err = r.err
-	}
 	return r.result(err), err
 }
 
@@ -134,11 +133,13 @@ func keepOn(ctx context.Context, o Options, k *lease.Keeper, own *lease.Lease) e
 	for {
 		select {
 		case <-ctx.Done():
+		case <-own.Context().Done():
+		}
+		if ctx.Err() != nil { // it is that which ended the lease
 			release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releasePatience)
 			defer cancel()
 			_ = own.Release(release) // else it ends by itself
 			return nil
-		case <-own.Context().Done():
 		}
 		for held := 0; ; {
 			next, err := k.Take(ctx, coordinatorKey)
@@ -230,19 +231,26 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err := c.SetRun(ctx, state); err != nil {
 		return err
 	}
-	err = r.follow(ctx, news)
-	if r.stopped || err != nil || r.err != nil {
-		clearing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		err = errors.Join(err, r.queue.Clear(clearing))
+	if err = r.follow(ctx, news); err == nil {
+		err = r.err
 	}
-	if err == nil && !r.stopped && r.err == nil {
+	// What follows is done also when the run was broken off, but not for long.
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endPatience)
+	defer cancel()
+	if r.stopped || err != nil {
+		err = errors.Join(err, r.queue.Clear(ending))
+	} else {
 		err = r.merge(ctx)
+		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), endPatience)
+		defer cancel()
 	}
-	ending := context.WithoutCancel(ctx)
 	state.Stage, state.Exit = cluster.Ended, r.result(err).Exit()
 	return errors.Join(err, c.SetRun(ending, state))
 }
+
+// endPatience is how long NATS may take to hear that a run is over: a cluster
+// that lost a node has a leader again by then.
+const endPatience = 30 * time.Second
 
 // manifests returns those of all tasks that ever began.
 func manifests(ctx context.Context, c *cluster.Cluster) (all []*segments.Manifest, err error) {
@@ -280,7 +288,8 @@ type workerProgress struct {
 func (r *run) watch(ctx context.Context) (*news, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	manifests, leases, failed := make(chan *segments.Manifest, 256), make(chan told, 256), make(chan error, 2)
-	books, err := r.o.Cluster.Books.Watch(ctx, segments.Key("*"))
+	// A key that was deleted is a task that is to begin anew: nothing of this run.
+	books, err := r.o.Cluster.Books.Watch(ctx, segments.Key("*"), jetstream.IgnoreDeletes())
 	if err != nil {
 		cancel()
 		return nil, cluster.Wrap(err, "watch the manifests of the tasks")

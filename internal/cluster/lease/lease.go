@@ -215,17 +215,17 @@ func (l *Lease) update(within time.Duration) (confirmed bool) {
 }
 
 // Release gives the lease back, so that another one needn't wait for its end.
-// One that was lost is left alone.
+// One that was lost is left alone; one that only the context of Take has ended
+// isn't lost.
 func (l *Lease) Release(ctx context.Context) error {
-	lost := l.Lost()
 	l.cancel(nil)
 	<-l.ended
-	if lost {
+	l.mu.Lock()
+	late, revision := clock() >= l.deadline, l.revision
+	l.mu.Unlock()
+	if late || errors.Is(context.Cause(l.ctx), ErrLost) {
 		return nil
 	}
-	l.mu.Lock()
-	revision := l.revision
-	l.mu.Unlock()
 	// Of a revision that was never ours nothing is deleted.
 	if err := l.keeper.bucket.Delete(ctx, l.key, jetstream.LastRevision(revision)); err != nil {
 		return cluster.Wrap(err, "give back the lease of %s", l.key)

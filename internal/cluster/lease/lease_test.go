@@ -156,3 +156,22 @@ func TestLeaseIsLostInTime(t *testing.T) {
 		t.Errorf("the next owner's key is gone: %v", err)
 	}
 }
+
+// An owner that was broken off gives its lease back all the same: the next one
+// needn't wait for its end.
+func TestReleaseAfterTheContextEnded(t *testing.T) {
+	t.Parallel()
+	kv, err := natsserver.Start(t).Connect(t).CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "leases", TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	l := take(ctx, t, lease.NewKeeper(kv, time.Hour, "a"), "a")
+	cancel()
+	if err := l.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lease.NewKeeper(kv, time.Hour, "b").Take(t.Context(), "a"); err != nil {
+		t.Errorf("the next owner: %v", err)
+	}
+}

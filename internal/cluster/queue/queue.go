@@ -108,7 +108,11 @@ func (q *Queue) Take(ctx context.Context, patience time.Duration) (*Item, error)
 		return nil, cluster.Wrap(err, "take a task from the queue")
 	}
 	i := &Item{msg: msg}
-	if err := json.Unmarshal(msg.Data(), &i.Task); err != nil || i.Task.ID == "" {
+	err = json.Unmarshal(msg.Data(), &i.Task)
+	if err == nil && i.Task.ID == "" {
+		err = errors.New("it names no task")
+	}
+	if err != nil {
 		_ = msg.Term() // nobody will understand it
 		return nil, fault.New(fault.Bug, "there is something in the queue that is no task: %w", err)
 	}

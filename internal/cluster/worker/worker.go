@@ -130,6 +130,9 @@ func (w *Worker) loop(ctx, taking context.Context) error {
 			}
 			continue
 		case err != nil:
+			if closed := w.o.Cluster.Closed(); closed != nil {
+				return closed
+			}
 			if taking.Err() == nil {
 				w.o.Log.Warn("can't take a task; trying again", "error", err)
 				pause(taking, silentPause)
