@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -224,11 +225,23 @@ func (c *command) conclude(r *engine.Result, code int, err error) error {
 		}
 		fmt.Fprintf(c.err, "done, with dead letters: see them with \"pipeline failed list%s\", try them again with \"pipeline failed retry%s\"\n", part, part)
 	case engine.ExitIncomplete:
+		if onlyTheUserCanMend(report.Troubles(r)) {
+			fmt.Fprintln(c.err, "incomplete: mend what the errors name, then run again; what is done stays done")
+			break
+		}
 		fmt.Fprintln(c.err, "incomplete: run again to go on with what is missing")
 	case engine.ExitParked:
 		fmt.Fprintln(c.err, "parked: a server asks to wait; what it gave is done")
 	}
 	return exit(code)
+}
+
+// onlyTheUserCanMend reports whether another run would end as this one did:
+// each trouble is a wrong address, password or key.
+func onlyTheUserCanMend(troubles []error) bool {
+	return len(troubles) > 0 && !slices.ContainsFunc(troubles, func(err error) bool {
+		return !fault.Is(err, fault.Auth) && !fault.Is(err, fault.Config)
+	})
 }
 
 // Of a machine that ends a process with SIGTERM nobody knows how long it waits

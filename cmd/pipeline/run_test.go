@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"strings"
 	"testing"
 
+	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -15,5 +19,34 @@ func TestSupported(t *testing.T) {
 	}
 	if err := supported("windows"); !fault.Is(err, fault.Config) || fault.As(err).Hint == "" {
 		t.Errorf("windows: %v", err)
+	}
+}
+
+// A person is sent to run again only where that may help.
+func TestConcludeIncomplete(t *testing.T) {
+	t.Parallel()
+	refused := fault.New(fault.Auth, "log in: the server answered NO")
+	away := fault.New(fault.Unavailable, "connect: no answer in time")
+	for _, tt := range []struct {
+		name     string
+		problems []error
+		says     string
+	}{
+		{"a wrong password", []error{refused}, "incomplete: mend what the errors name, then run again"},
+		{"a wrong password, and a server that is away", []error{refused, away}, "incomplete: run again to go on"},
+		{"trouble without a class", []error{errors.New("?")}, "incomplete: run again to go on"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := &engine.Result{}
+			for _, err := range tt.problems {
+				r.Accounts = append(r.Accounts, engine.Account{Source: "alice", Err: err})
+			}
+			var out bytes.Buffer
+			err := (&command{stdio: stdio{err: &out}}).conclude(r, engine.ExitIncomplete, nil)
+			if err == nil || !strings.Contains(out.String(), tt.says) {
+				t.Errorf("%v, and said %q; want %q", err, out.String(), tt.says)
+			}
+		})
 	}
 }

@@ -52,12 +52,20 @@ func Text(w io.Writer, r *engine.Result) {
 	}
 	fmt.Fprintf(w, "total: %s\n", line(&total))
 	if excluded > 0 {
-		fmt.Fprintf(w, "excluded by the file: %d mailboxes\n", excluded)
+		fmt.Fprintf(w, "excluded by the file: %s\n", count(excluded, "mailbox", "mailboxes"))
 	}
 	blindSpots(w, r)
 	for _, name := range slices.Sorted(maps.Keys(total.Undecided)) {
-		fmt.Fprintf(w, "stage %s couldn't judge %d messages (a value is absent): they were kept\n", name, total.Undecided[name])
+		fmt.Fprintf(w, "stage %s couldn't judge %s, as a value is absent\n", name, count(total.Undecided[name], "message: it was kept", "messages: they were kept"))
 	}
+}
+
+// count says how many there are of what.
+func count[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // blindSpots writes what servers hide, each sentence once, with the first

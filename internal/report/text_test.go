@@ -26,7 +26,7 @@ func TestText(t *testing.T) {
 			want: `
   INBOX                        5 listed = 3 written + 2 dropped by recent
 total: 12 listed = 3 written + 7 done before + 2 dropped by recent
-excluded by the file: 1 mailboxes
+excluded by the file: 1 mailbox
 `,
 		},
 		"names of all scripts keep the columns": {
@@ -61,7 +61,7 @@ blind spot: b/INBOX: no unique ids
 			want: `
   a/INBOX                      5 listed = 1 written + 4 pending; the server counts 6
 total: 5 listed = 1 written + 4 pending
-stage recent couldn't judge 1 messages (a value is absent): they were kept
+stage recent couldn't judge 1 message: it was kept, as a value is absent
 `,
 		},
 	} {

@@ -106,7 +106,7 @@ func (d *Dialer) split() (host, port string, err error) {
 	if err != nil {
 		host = strings.Trim(d.Address, "[]")
 		if ip, e := netip.ParseAddr(host); strings.Contains(host, ":") && (e != nil || !ip.Is6()) {
-			return "", "", bad(err.Error())
+			return "", "", bad("it isn't one of a host")
 		}
 		port = strconv.Itoa(d.TLSPort)
 		if d.Security == StartTLS || d.Security == None {

@@ -77,7 +77,9 @@ func (c *Conn) establish(ctx context.Context, s *Settings, renewed bool) error {
 // sent before the greeting, nothing is pipelined behind STARTTLS, and what
 // came before TLS is thrown away (RFC 9051 §11.1).
 func (c *Conn) secure(ctx context.Context, d *mailnet.Dialer) (preauth bool, err error) {
+	greeted := c.net.AwaitGreeting(ctx, d)
 	r, err := c.greeting()
+	greeted()
 	if err != nil {
 		return false, err
 	}

@@ -46,6 +46,9 @@ func TestOpenErrors(t *testing.T) {
 		{"unknown authority", func(c *Config) { tls(d)(c); c.TLS.CAFile = "" }, fault.Config, "tls.ca_file", "unknown authority", "tls.ca_file"},
 		{"another name", func(c *Config) { tls(d)(c); c.TLS.ServerName = "mail.example.org" }, fault.Config, "tls.server_name", "mail.example.org", "server_name"},
 		{"TLS on the plain port", func(c *Config) { c.Security = mailnet.TLS }, fault.Config, "security", "doesn't speak TLS", "starttls"},
+		{"STARTTLS on the port for TLS", func(c *Config) {
+			c.Address, c.Security, c.Timeouts.Read = d.IMAPS, mailnet.StartTLS, 24*time.Second
+		}, fault.Config, "security", "speaks TLS from the first octet", "security: tls"},
 		{"no such file of authorities", func(c *Config) { tls(d)(c); c.TLS.CAFile = "/nonexistent" }, fault.Config, "tls.ca_file", "no such file", ""},
 		{"plain over a network", func(c *Config) { c.Address = "imap.example.org" }, fault.Config, "security", "in clear", "allow_plain"},
 		{"silent", func(c *Config) {

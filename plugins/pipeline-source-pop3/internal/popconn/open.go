@@ -46,7 +46,9 @@ func open(ctx context.Context, s *Settings, renewed bool) (*Conn, error) {
 }
 
 func (c *Conn) establish(ctx context.Context, s *Settings, renewed bool) (err error) {
+	greeted := c.net.AwaitGreeting(ctx, s.Dialer)
 	c.lib, err = pop3.New(pop3.Opt{Dialer: c.wire}).NewConn()
+	greeted()
 	switch {
 	case c.wire.refused:
 		return refusal(fault.Unavailable, c.wire.text, "connect to "+c.net.Address(), 0)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/mailnet"
@@ -40,11 +41,12 @@ func TestSecurity(t *testing.T) {
 		{"tls, unknown authority", d.POP3S, mailnet.TLS, false, fault.Config, "tls.ca_file"},
 		{"starttls, unknown authority", d.POP3, mailnet.StartTLS, false, fault.Config, "tls.ca_file"},
 		{"tls on the plain port", d.POP3, mailnet.TLS, true, fault.Config, "security"},
+		{"starttls on the port for TLS", d.POP3S, mailnet.StartTLS, true, fault.Config, "security"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := plainConfig(tt.address)
-			c.Security = tt.security
+			c.Security, c.Timeouts.Read = tt.security, 24*time.Second
 			if tt.ca {
 				c.TLS.CAFile = d.CAFile
 			}
