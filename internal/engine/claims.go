@@ -121,15 +121,11 @@ func (a *account) claim(ctx context.Context) error {
 
 // claimBox claims what isn't done of one mailbox. Nothing is counted.
 func (a *account) claimBox(ctx context.Context, b *box) error {
-	size := a.pageSize()
-	var after *message.ID
-	var round circle
+	pages := a.pages(ctx, b)
+	defer pages.close()
 	for !a.e.stopped() {
-		page, more, err := a.page(ctx, b, after, size)
+		page, more, err := pages.next()
 		if err != nil {
-			return err
-		}
-		if err := a.circles(&round, b, page); err != nil {
 			return err
 		}
 		var items []*item
@@ -155,7 +151,6 @@ func (a *account) claimBox(ctx context.Context, b *box) error {
 		if !more {
 			return nil
 		}
-		after = &page[len(page)-1].sum.ID
 	}
 	return nil
 }

@@ -12,14 +12,6 @@ import (
 	"github.com/mailhaul/pipeline/pkg/source"
 )
 
-// Sizes of a page of a listing: what the host holds of a mailbox at once (I5).
-const (
-	pageShort = 4096 // summaries without headers
-	pageLong  = 512  // summaries with headers or structure
-
-	pageOctets = 32 << 20 // of headers, whatever the page should have
-)
-
 // listAll lists the mailboxes that are not complete, one after another, in
 // the order of the source: limits count over it.
 func (a *account) listAll(ctx context.Context) error {
@@ -131,15 +123,11 @@ func (a *account) skip(b *box) {
 // list lists one mailbox in pages, and sends on what is not done.
 func (a *account) list(ctx context.Context, b *box) error {
 	b.restart()
-	size := a.pageSize()
-	var after *message.ID
-	var round circle
+	pages := a.pages(ctx, b)
+	defer pages.close()
 	for !a.e.stopped() && !a.queue.isDropped() {
-		page, more, err := a.page(ctx, b, after, size)
+		page, more, err := pages.next()
 		if err != nil {
-			return err
-		}
-		if err := a.circles(&round, b, page); err != nil {
 			return err
 		}
 		from := b.listed + 1
@@ -167,77 +155,14 @@ func (a *account) list(ctx context.Context, b *box) error {
 			}
 			return nil
 		}
-		after = &page[len(page)-1].sum.ID
 	}
 	return nil
-}
-
-func (a *account) pageSize() int {
-	if (a.plan.FirstNeeds|a.e.plan.Reads())&(message.NeedHeaders|message.NeedStructure) != 0 {
-		return pageLong
-	}
-	return pageShort
 }
 
 // listed is a summary beside what the ledger knows of it.
 type listed struct {
 	sum   message.Summary
 	entry ledger.Entry
-}
-
-// page lists one page and looks it up. Where the ledger knows messages of the
-// mailbox, only ids are listed; more is asked only of those that aren't done:
-// in a run that finds little new, that is nearly none. more says that there may
-// be another page.
-func (a *account) page(ctx context.Context, b *box, after *message.ID, size int) (found []listed, more bool, err error) {
-	if err := a.lanes.acquireToList(ctx); err != nil {
-		return nil, false, err
-	}
-	defer a.lanes.release()
-	req := source.ListRequest{Mailbox: b.name, Needs: a.firstNeeds(), After: after, Limit: size, Newest: a.plan.Newest, Where: a.where, Among: b.among}
-	if err := a.number(ctx, b); err != nil {
-		return nil, false, err
-	}
-	known, err := a.e.ledger.HasMessages(ctx, b.number)
-	if err != nil {
-		return nil, false, err
-	}
-	if known || a.claimed {
-		req.Needs = 0 // most of it is done, or was claimed, which is as good
-	}
-	how := goingOn
-	if after == nil {
-		how = first
-	}
-	sums, more, err := a.summaries(ctx, b, req, how)
-	if err != nil || len(sums) == 0 {
-		return nil, false, err
-	}
-	if err := a.number(ctx, b); err != nil { // the listing may have told another UIDVALIDITY
-		return nil, false, err
-	}
-	ids := make([]message.ID, len(sums))
-	for i := range sums {
-		ids[i] = sums[i].ID
-	}
-	entries, err := a.e.ledger.Lookup(ctx, b.number, ids)
-	if err != nil {
-		return nil, false, err
-	}
-	if after == nil {
-		again, err := a.recognise(ctx, b, sums, entries)
-		if err == nil && again {
-			entries, err = a.e.ledger.Lookup(ctx, b.number, ids)
-		}
-		if err != nil {
-			return nil, false, err
-		}
-	}
-	page := make([]listed, len(sums))
-	for i := range page {
-		page[i] = listed{sums[i], entries[i]}
-	}
-	return page, more, a.reconsider(ctx, b, page)
 }
 
 // number finds the ledger's number of the mailbox under its UIDVALIDITY.
@@ -321,9 +246,8 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item, from int64)
 	open := items
 	page := surveyPage{from: from}
 	for len(open) > 0 {
-		want := map[message.ID]*item{}
 		var needs message.Needs
-		var waiting, copies, headers []*item
+		var want, waiting, copies, headers []*item
 		for _, it := range open {
 			more, step := a.consider(it, len(waiting) == 0)
 			if it.alone && it.final == nil && (step == stepFetch || step == stepReady) {
@@ -336,7 +260,7 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item, from int64)
 			}
 			switch step {
 			case stepAsk:
-				want[it.sum.ID], needs = it, needs|more
+				want, needs = append(want, it), needs|more
 				waiting = append(waiting, it)
 			case stepWait:
 				waiting = append(waiting, it)
@@ -361,8 +285,8 @@ func (a *account) deepen(ctx context.Context, b *box, items []*item, from int64)
 		}
 		if len(headers) > 0 {
 			more, ask, direct, rest := a.split(&page, headers)
-			for _, it := range ask {
-				want[it.sum.ID], needs = it, needs|more
+			if len(ask) > 0 {
+				want, needs = append(want, ask...), needs|more
 			}
 			fetch = append(fetch, direct...)
 			a.withBodies(b, &page, len(direct))
@@ -512,15 +436,17 @@ func (a *account) atPlugin(it *item) (message.Needs, step) {
 	return 0, 0
 }
 
-// ask lists more of some items. One that the server no longer lists is gone.
-func (a *account) ask(ctx context.Context, b *box, want map[message.ID]*item, needs message.Needs) error {
+// ask lists more of some items, in their order: a server gives what lies side
+// by side for less. One that the server no longer lists is gone.
+func (a *account) ask(ctx context.Context, b *box, items []*item, needs message.Needs) error {
 	if err := a.lanes.acquireToList(ctx); err != nil {
 		return err
 	}
 	defer a.lanes.release()
-	ids := make([]message.ID, 0, len(want))
-	for id := range want {
-		ids = append(ids, id)
+	ids := make([]message.ID, len(items))
+	want := make(map[message.ID]*item, len(items))
+	for i, it := range items {
+		ids[i], want[it.sum.ID] = it.sum.ID, it
 	}
 	for chunk := range slices.Chunk(ids, pageLong) {
 		sums, _, err := a.summaries(ctx, b, source.ListRequest{Mailbox: b.name, Needs: needs, IDs: chunk}, goingOn)

@@ -44,6 +44,7 @@ type server struct {
 	opening  func(n int64) error // asked at the nth opening, from 1
 	budget   source.Budget
 	onFetch  func(n int64)                         // called with mu held before the nth body
+	onList   func(n int64) error                   // what the nth listing ends with in its middle, from 1; nil: well
 	validity uint32                                // 0 means 7
 	shift    uint32                                // added to all UIDs
 	uidls    string                                // messages go by string ids that begin so
@@ -166,7 +167,7 @@ func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[mess
 			req.State(s.state(req.Mailbox))
 		}
 		s.needs.Or(uint32(req.Needs))
-		s.lists.Add(1)
+		lists := s.lists.Add(1)
 		uids := s.uids(req.Mailbox)
 		if req.Newest {
 			slices.Reverse(uids)
@@ -182,7 +183,12 @@ func (s *session) List(_ context.Context, req source.ListRequest) iter.Seq2[mess
 			if req.Limit > 0 && n == req.Limit {
 				return
 			}
-			n++
+			if n++; s.onList != nil && n == 10 {
+				if err := s.onList(lists); err != nil {
+					yield(message.Summary{}, err)
+					return
+				}
+			}
 			if fails := s.search(req, uid); fails > 0 {
 				if !yield(message.Summary{ID: s.id(req.Mailbox, uid), Fails: fails}, nil) {
 					return

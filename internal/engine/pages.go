@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/source"
+)
+
+// Sizes of a page of a listing: what the host holds of a mailbox at once (I5),
+// and as much again where the next page is on its way.
+const (
+	pageShort = 4096 // summaries without headers
+	pageAhead = 2048 // summaries with headers, where nothing is fetched
+	pageLong  = 512  // summaries with headers or structure
+
+	pageOctets = 32 << 20 // of headers, whatever the page should have
+)
+
+// pages lists one mailbox page by page. It is used by the goroutine that
+// lists; close must be called.
+type pages struct {
+	a       *account
+	b       *box
+	ctx     context.Context
+	cancel  context.CancelFunc
+	size    int
+	lookout bool // the next page is asked for while one is dealt with
+
+	known bool // the ledger knew messages of the mailbox when the listing began
+	last  *message.ID
+	round circle
+	ahead chan sheet // nil: nothing is on its way
+}
+
+// sheet is a page as the source listed it.
+type sheet struct {
+	sums []message.Summary
+	more bool
+	err  error
+}
+
+func (a *account) pages(ctx context.Context, b *box) *pages {
+	p := &pages{a: a, b: b, size: pageShort}
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	deep := (a.plan.FirstNeeds | a.e.plan.Reads()) & (message.NeedHeaders | message.NeedStructure)
+	// Who fetches as well has use for the lanes meanwhile, and what is asked of
+	// the next page may hang on this one.
+	p.lookout = a.plan.FirstNeeds != 0 && a.plan.Limit == 0 && !a.claiming && !a.e.takesBodies()
+	switch {
+	case p.lookout && deep == message.NeedHeaders:
+		p.size = pageAhead
+	case deep != 0:
+		p.size = pageLong
+	}
+	return p
+}
+
+// close ends what is on its way.
+func (p *pages) close() {
+	p.cancel()
+	if p.ahead != nil {
+		<-p.ahead
+	}
+}
+
+// next returns the next page, looked up in the ledger. Where the ledger knew
+// messages of the mailbox, only ids are listed; more is asked only of those that
+// aren't done: in a run that finds little new, that is nearly none. What this
+// run puts into the ledger meanwhile says nothing of the messages to come. more
+// says that there may be another page.
+func (p *pages) next() (found []listed, more bool, err error) {
+	first := p.last == nil
+	if first {
+		if p.known, err = p.a.knows(p.ctx, p.b); err != nil {
+			return nil, false, err
+		}
+	}
+	s := p.sheet()
+	if s.err != nil || len(s.sums) == 0 {
+		return nil, false, s.err
+	}
+	p.last = &s.sums[len(s.sums)-1].ID
+	if found, err = p.a.lookUp(p.ctx, p.b, s.sums, first); err != nil {
+		return nil, false, err
+	}
+	// Only now: until then the ids of the mailbox may turn out to be others.
+	if s.more && p.lookout {
+		p.sendAhead()
+	}
+	return found, s.more, p.a.circles(&p.round, p.b, found)
+}
+
+// sheet lists the page after the last one, or takes it where it is on its way.
+func (p *pages) sheet() sheet {
+	if ahead := p.ahead; ahead != nil {
+		p.ahead = nil
+		return <-ahead
+	}
+	how := goingOn
+	if p.last == nil {
+		how = first
+	}
+	return p.list(p.request(), how)
+}
+
+func (p *pages) sendAhead() {
+	ahead, req := make(chan sheet, 1), p.request()
+	p.ahead = ahead
+	go func() { ahead <- p.list(req, goingOn) }()
+}
+
+func (p *pages) request() source.ListRequest {
+	req := source.ListRequest{
+		Mailbox: p.b.name, Needs: p.a.firstNeeds(), After: p.last, Limit: p.size,
+		Newest: p.a.plan.Newest, Where: p.a.where, Among: p.b.among,
+	}
+	if p.known || p.a.claimed {
+		req.Needs = 0 // most of it is done, or was claimed, which is as good
+	}
+	return req
+}
+
+func (p *pages) list(req source.ListRequest, how opening) (s sheet) {
+	if s.err = p.a.lanes.acquireToList(p.ctx); s.err != nil {
+		return s
+	}
+	defer p.a.lanes.release()
+	s.sums, s.more, s.err = p.a.summaries(p.ctx, p.b, req, how)
+	return s
+}
+
+// takesBodies reports whether octets are fetched for some sink of the run.
+func (e *Engine) takesBodies() bool {
+	for _, o := range e.outlets {
+		if !o.plan.Prepared.Record {
+			return true
+		}
+	}
+	return false
+}
+
+// knows reports whether the ledger knows messages of a mailbox.
+func (a *account) knows(ctx context.Context, b *box) (bool, error) {
+	if err := a.number(ctx, b); err != nil {
+		return false, err
+	}
+	return a.e.ledger.HasMessages(ctx, b.number)
+}
+
+// lookUp looks up a page in the ledger. With the first of a mailbox, it looks
+// whether the messages are known under other ids.
+func (a *account) lookUp(ctx context.Context, b *box, sums []message.Summary, first bool) ([]listed, error) {
+	if err := a.number(ctx, b); err != nil { // the listing may have told another UIDVALIDITY
+		return nil, err
+	}
+	ids := make([]message.ID, len(sums))
+	for i := range sums {
+		ids[i] = sums[i].ID
+	}
+	entries, err := a.e.ledger.Lookup(ctx, b.number, ids)
+	if err != nil {
+		return nil, err
+	}
+	if first {
+		again, err := a.recognise(ctx, b, sums, entries)
+		if err == nil && again {
+			entries, err = a.e.ledger.Lookup(ctx, b.number, ids)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	page := make([]listed, len(sums))
+	for i := range page {
+		page[i] = listed{sums[i], entries[i]}
+	}
+	return page, a.reconsider(ctx, b, page)
+}
