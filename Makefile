@@ -60,8 +60,9 @@ crash: ## Kills, signals, full and failing disks, power cuts, leaping clocks: ev
 network: ## Break the way to a server at PLACES (24) of each protocol; make test does it at one
 	MAILHAUL_NETWORK=$(PLACES) $(GO) test -count=1 -timeout 1h -v -run NetworkFaults ./test/e2e
 
-cluster: deps ## Workers: 200 mailboxes with 20 kills, 10,000 empty tasks at 300 a second, two workers against a local run
-	MAILHAUL_CLUSTER=200 MAILHAUL_TASKS=10000 MAILHAUL_MESSAGES=1000 $(GO) test -count=1 -timeout 1h -v -parallel 1 -run 'Killed|Stopped|EmptyTasks|AgainstALocalRun' ./internal/cluster/worker
+cluster: deps ## Workers: 200 mailboxes with 20 kills, 10,000 empty tasks at 300 a second, two workers against a local run in ROUNDS (5)
+	MAILHAUL_CLUSTER=200 MAILHAUL_TASKS=10000 $(GO) test -count=1 -timeout 1h -v -parallel 1 -run 'Killed|Stopped|EmptyTasks' ./internal/cluster/worker
+	MAILHAUL_CLUSTER=200 MAILHAUL_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 2h -v -parallel 1 ./test/workers
 
 soak: ## Run pipelines over and over for SOAK (1h) while mail comes and goes; make test does it eight times
 	MAILHAUL_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -v -run Soak ./test/soak
