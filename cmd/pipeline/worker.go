@@ -20,6 +20,7 @@ type workerFlags struct {
 	once  bool
 	tasks int
 	quiet bool
+	pprof string
 }
 
 func (c *command) workerCommand() *cobra.Command {
@@ -47,6 +48,7 @@ Exit codes:
 	cmd.Flags().BoolVar(&f.once, "once", false, "end when no task is left, for a job; without it, wait for the next run")
 	cmd.Flags().IntVar(&f.tasks, "tasks", 4, "how many tasks at once; each has one connection")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
+	cmd.Flags().StringVar(&f.pprof, "pprof", "", "write CPU and heap profiles of the command and each plugin process to this `folder` (docs/speed.md)")
 	return cmd
 }
 
@@ -56,6 +58,13 @@ func (c *command) worker(ctx context.Context, f workerFlags) (err error) {
 	}
 	if f.tasks < 1 {
 		return fault.New(fault.Config, "--tasks %d: expected 1 or more", f.tasks)
+	}
+	if f.pprof != "" {
+		end, err := c.record(f.pprof)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, end()) }() // last: the plugins end before
 	}
 	ctx, asked, release := c.signals(ctx)
 	defer release()

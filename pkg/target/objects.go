@@ -50,6 +50,10 @@ const (
 	// round trip, and 64 of them hide 20 ms of it as far as a machine's own
 	// work allows (docs/adr/0014-object-storage.md).
 	uploads = 64
+	// fencedUploads are those of one task of several that a worker runs at
+	// once: together they have about as many. A task has one connection to its
+	// server, which brings no more in a round trip.
+	fencedUploads = 16
 	// heldOctets is up to where a file is in memory until it is uploaded, with
 	// uploads at once 16 MiB of them (I5).
 	heldOctets = 256 << 10
@@ -281,7 +285,11 @@ func (t *Objects) place(f *File, id message.ID, part, name string, modified time
 
 // start starts the uploaders, before the first file.
 func (t *Objects) start() {
-	for range uploads {
+	n := uploads
+	if !t.at.fence.zero() {
+		n = fencedUploads
+	}
+	for range n {
 		t.running.Go(func() {
 			for u := range t.queue {
 				t.uploaded(u, t.upload(u))

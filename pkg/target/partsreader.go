@@ -110,14 +110,14 @@ func (r *partsReader) fetch(x Part) (io.ReadCloser, error) {
 }
 
 func (r *partsReader) open(x Part) (io.ReadCloser, error) {
-	body, i, err := r.bucket.Open(r.ctx, r.books+PartName(r.stem, x), 0)
+	body, octets, err := r.bucket.Content(r.ctx, r.books+PartName(r.stem, x), 0)
 	if err != nil {
 		return nil, err
 	}
-	if i.Size != x.Octets {
+	if octets != x.Octets {
 		body.Close()
 		return nil, fault.New(fault.Config, "%s in %s has %s octets, the ledger committed %d: the target isn't as it was left",
-			r.books+PartName(r.stem, x), r.bucket.Location().Target, strconv.FormatInt(i.Size, 10), x.Octets).
+			r.books+PartName(r.stem, x), r.bucket.Location().Target, strconv.FormatInt(octets, 10), x.Octets).
 			WithHint("put the target back as it was, or write everything anew with --rewrite").WithKey("path")
 	}
 	return body, nil

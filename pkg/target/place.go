@@ -64,13 +64,19 @@ func TakeObjects(ctx context.Context, address string, file bool, o Owner) (*Plac
 }
 
 func (p *Place) take(ctx context.Context, object string, o Owner) error {
-	if err := p.bucket.Check(ctx); err != nil {
-		return err // a missing object can't be told from a missing bucket everywhere
-	}
 	at := p.bucket.Location().Target + "/" + p.books + markerName
 	read := func() (*marker, error) { return p.marker(ctx) }
 	occupied := func() (string, error) { return p.occupant(ctx, object) }
-	found, err := read()
+	var found *marker
+	var err error
+	if !p.fence.zero() { // a session for each task: where the marker is, the bucket is
+		found, err = read()
+	}
+	if found == nil && err == nil {
+		if err = p.bucket.Check(ctx); err == nil { // a missing object can't be told from a missing bucket everywhere
+			found, err = read()
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,8 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/target"
+	"github.com/mailhaul/pipeline/test/s3server"
 )
 
 // fenced is what a sink names message n under a fence.
@@ -321,4 +325,58 @@ func TestFencesAreNotForgotten(t *testing.T) {
 			t.Errorf("merging under a fence: %v", err)
 		}
 	})
+}
+
+// A migration has as many sessions under fences as mailboxes: what each asks of
+// the server, and the merge for it, is counted.
+func TestWhatATaskAsksOfTheServer(t *testing.T) {
+	t.Parallel()
+	s3 := s3server.Start(t, "mail")
+	path, o := s3.Address("mail/acme"), target.Owner{Sink: "archive", Pipeline: "p1", Store: serve(t)}
+	shut(t, open(t, path, owner(o, "first", 1), nil)) // it marks the place
+	var mu sync.Mutex
+	asked := map[string]int{}
+	s3.Fail(func(r *http.Request) s3server.Mishap {
+		what := r.Method
+		if r.URL.Query().Has("list-type") {
+			what = "LIST"
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		asked[what]++
+		return s3server.None
+	})
+	since := func() map[string]int { // since it was asked last
+		mu.Lock()
+		defer mu.Unlock()
+		m := asked
+		asked = map[string]int{}
+		return m
+	}
+	const tasks = 3
+	var done []target.Task
+	for i := range tasks {
+		fence := uint64(100 + i)
+		f := open(t, path, owner(o, fmt.Sprint("t", i), fence), nil)
+		placeAll(t, f, fence, 10*i, 10*i+1)
+		cp, err := f.Flush(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		shut(t, f)
+		done = append(done, target.Task{ID: fmt.Sprint("t", i), Fence: fence, Done: true, Checkpoint: cp})
+	}
+	// The marker; two files, whose owner they are, the manifest.
+	if diff := cmp.Diff(map[string]int{"GET": tasks, "PUT": 4 * tasks}, since()); diff != "" {
+		t.Errorf("sessions asked for (-want +got):\n%s", diff)
+	}
+	m := open(t, path, o, nil)
+	since()
+	if _, err := target.Merge(t.Context(), m, done); err != nil {
+		t.Fatal(err)
+	}
+	if asked := since(); asked["GET"] != tasks {
+		t.Errorf("the merge asked for %v, want %d GET: one for each manifest", asked, tasks)
+	}
+	shut(t, m)
 }
