@@ -17,6 +17,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/report"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // ended is a run that has come to its end.
@@ -35,7 +36,7 @@ type ended struct {
 // custody record.
 func (c *command) prove(ctx context.Context, e ended) error {
 	ctx = context.WithoutCancel(ctx)
-	files := report.Files{JSON: e.job.File.Report.JSON, HTML: e.job.File.Report.HTML, CSV: e.job.File.Report.CSV}
+	files := reports(e.job)
 	if !files.Any() && e.job.File.Custody == nil {
 		return nil
 	}
@@ -51,12 +52,17 @@ func (c *command) prove(ctx context.Context, e ended) error {
 			return err
 		}
 	}
-	return errors.Join(fault.Wrap(fault.Full, report.Write(files, r), "write the report"), c.keepCustody(ctx, e, r))
+	return errors.Join(fault.Wrap(fault.Full, report.Write(ctx, files, r), "write the report"), c.keepCustody(ctx, e, r))
+}
+
+// reports are the reports that the file wants.
+func reports(j *job.Job) report.Files {
+	return report.Files{JSON: j.File.Report.JSON, HTML: j.File.Report.HTML, CSV: j.File.Report.CSV, Store: j.Store}
 }
 
 // beside makes a path of the pipeline file absolute.
 func (c *command) beside(path string) (string, error) {
-	if path == "" || filepath.IsAbs(path) {
+	if path == "" || filepath.IsAbs(path) || objects.IsAddress(path) {
 		return path, nil
 	}
 	folder, err := filepath.Abs(filepath.Dir(c.file))
@@ -67,12 +73,16 @@ func (c *command) beside(path string) (string, error) {
 }
 
 // canProve finds before a run what would keep its end from being proven: a key
-// that can't sign is worth knowing before hours of work.
-func (c *command) canProve(f *config.File) error {
-	if f.Custody == nil {
+// that can't sign is worth knowing before hours of work, as is a bucket that
+// takes no report.
+func (c *command) canProve(ctx context.Context, j *job.Job) error {
+	if err := reports(j).Check(ctx); err != nil {
+		return fault.Wrap(fault.Config, err, "see where the report goes")
+	}
+	if j.File.Custody == nil {
 		return nil
 	}
-	s, err := c.custodySettings(f.Custody)
+	s, err := c.custodySettings(j.File.Custody)
 	if err == nil && s.SSHKey != "" {
 		_, err = custody.LoadKey(s.SSHKey)
 	}

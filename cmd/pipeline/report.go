@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"path/filepath"
 	"strings"
 
@@ -24,14 +25,14 @@ no report makes the whole incomplete.`,
 		Example: `  pipeline report --merge reports/                                # the totals of all shards
   pipeline report --merge reports/last.*-of-3.json -o all.html -o all.json`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return c.report(args, merge, outputs) },
+		RunE: func(cmd *cobra.Command, args []string) error { return c.report(cmd.Context(), args, merge, outputs) },
 	}
 	cmd.Flags().BoolVar(&merge, "merge", false, "join several reports to one")
 	cmd.Flags().StringArrayVarP(&outputs, "output", "o", nil, "write it to this `file`: .json, .html or .csv; may be given more than once")
 	return cmd
 }
 
-func (c *command) report(args []string, merge bool, outputs []string) error {
+func (c *command) report(ctx context.Context, args []string, merge bool, outputs []string) error {
 	var files report.Files
 	for _, path := range outputs {
 		form, ok := map[string]*string{".json": &files.JSON, ".html": &files.HTML, ".csv": &files.CSV}[strings.ToLower(filepath.Ext(path))]
@@ -53,7 +54,7 @@ func (c *command) report(args []string, merge bool, outputs []string) error {
 	case len(reports) > 1:
 		return fault.New(fault.Config, "these are %d reports", len(reports)).WithHint("join them with --merge")
 	}
-	if err := report.Write(files, r); err != nil {
+	if err := report.Write(ctx, files, r); err != nil {
 		return fault.Wrap(fault.Full, err, "write the report")
 	}
 	report.Summary(c.out, r)

@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -146,7 +145,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 			}
 		}
 	}
-	if err := c.canProve(j.File); err != nil {
+	if err := c.canProve(ctx, j); err != nil {
 		return err
 	}
 	if err := c.canShare(j, f); err != nil {
@@ -217,6 +216,10 @@ func (c *command) conclude(r *engine.Result, code int, err error) error {
 	case engine.ExitDone:
 		return nil
 	case engine.ExitStopped:
+		if mendable(append(report.Troubles(r), err)) {
+			fmt.Fprintln(c.err, "stopped: what is done stays done; mend what the errors name, then run again to go on")
+			break
+		}
 		fmt.Fprintln(c.err, "stopped: what is done stays done; run again to go on")
 	case engine.ExitLetters:
 		part := ""
@@ -225,7 +228,7 @@ func (c *command) conclude(r *engine.Result, code int, err error) error {
 		}
 		fmt.Fprintf(c.err, "done, with dead letters: see them with \"pipeline failed list%s\", try them again with \"pipeline failed retry%s\"\n", part, part)
 	case engine.ExitIncomplete:
-		if onlyTheUserCanMend(report.Troubles(r)) {
+		if mendable(report.Troubles(r)) {
 			fmt.Fprintln(c.err, "incomplete: mend what the errors name, then run again; what is done stays done")
 			break
 		}
@@ -236,12 +239,20 @@ func (c *command) conclude(r *engine.Result, code int, err error) error {
 	return exit(code)
 }
 
-// onlyTheUserCanMend reports whether another run would end as this one did:
-// each trouble is a wrong address, password or key.
-func onlyTheUserCanMend(troubles []error) bool {
-	return len(troubles) > 0 && !slices.ContainsFunc(troubles, func(err error) bool {
-		return !fault.Is(err, fault.Auth) && !fault.Is(err, fault.Config)
-	})
+// mendable reports whether another run would end as this one did, until the
+// user has mended an address, a password or a key: each trouble is of that kind.
+func mendable(troubles []error) bool {
+	some := false
+	for _, err := range troubles {
+		if err == nil {
+			continue
+		}
+		if !fault.Is(err, fault.Auth) && !fault.Is(err, fault.Config) {
+			return false
+		}
+		some = true
+	}
+	return some
 }
 
 // Of a machine that ends a process with SIGTERM nobody knows how long it waits

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -42,7 +41,7 @@ func TestConcludeIncomplete(t *testing.T) {
 			for _, err := range tt.problems {
 				r.Accounts = append(r.Accounts, engine.Account{Source: "alice", Err: err})
 			}
-			var out bytes.Buffer
+			var out strings.Builder
 			err := (&command{stdio: stdio{err: &out}}).conclude(r, engine.ExitIncomplete, nil)
 			if err == nil || !strings.Contains(out.String(), tt.says) {
 				t.Errorf("%v, and said %q; want %q", err, out.String(), tt.says)

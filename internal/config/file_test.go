@@ -199,6 +199,11 @@ func TestErrorsWithTheirPlaces(t *testing.T) {
 			`7:5: sources[0].later: unknown key`,
 			`8:13: sources[0].config: expected a mapping, found a list`,
 			`9:12: sources[0].limit: 0 is out of range: expected 1 or more`}},
+		{"buckets where none can be", bare("state: s3://b/state\nreport: {json: s3://b, csv: ftp://b/x.csv}\ncustody: {path: gs://b/custody}"), []string{
+			`4:8: state: expected a folder of this machine, found the address of a bucket: the ledger is a database in files`,
+			`5:16: report.json: s3://b names a bucket and no object in it: write it as s3://bucket/reports/last.json`,
+			`5:29: report.csv: ftp://b/x.csv: no store of objects has addresses that begin with ftp:// (s3://, gs:// and azblob:// are known; a path without :// is a folder)`,
+			`6:17: custody.path: expected a folder of this machine, found the address of a bucket: copy the folder there after the run`}},
 		{"doubled names", "version: 1\nsources: [{name: a, plugin: imap}, {name: a, plugin: imap}]\nsinks: [{name: b, plugin: eml}, {name: b, plugin: eml}]\nstages: [{name: c, limit: 1}, {name: c, limit: 2}]", []string{
 			`2:43: sources[1].name: the name "a" is taken by sources[0]`, `3:40: sinks[1].name: the name "b" is taken by sinks[0]`, `4:38: stages[1].name: the name "c" is taken by stages[0]`}},
 		{"no sources", "version: 1\nsources: []\nsinks: []", []string{`2:10: sources: expected at least one source`, `3:8: sinks: expected at least one sink`}},

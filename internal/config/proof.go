@@ -4,14 +4,32 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
+
+	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // Report names the files that a run writes at its end; an empty one isn't
 // written. A relative path is one of the pipeline file's folder.
 type Report struct {
-	JSON string `json:"json" doc:"path of the report as JSON (docs/reference/report.schema.json)" example:"reports/last.json"`
+	JSON string `json:"json" doc:"path of the report as JSON (docs/reference/report.schema.json); like the others it may be an address in a bucket" example:"reports/last.json"`
 	HTML string `json:"html" doc:"path of the report as one page for a browser, which needs no network" example:"reports/last.html"`
 	CSV  string `json:"csv" doc:"path of a table with a row for each account" example:"reports/accounts.csv"`
+}
+
+// address checks a path that may be the address of an object in a bucket.
+func (b *builder) address(key, path string) {
+	if !objects.IsAddress(path) {
+		return
+	}
+	l, err := objects.Parse(path)
+	switch {
+	case err != nil:
+		b.at(key, "%v (%s)", err, fault.As(err).Hint)
+	case l.Prefix == "" && !strings.HasPrefix(l.Bucket, "file:"):
+		b.at(key, "%s names a bucket and no object in it: write it as s3://bucket/reports/last.json", l.Target)
+	}
 }
 
 // Custody says what evidence each run leaves (docs/reference/custody.md).
@@ -29,16 +47,23 @@ type Sign struct {
 
 // proof checks what tags can't say of report and custody.
 func (b *builder) proof(f *File) {
+	if objects.IsAddress(f.State) {
+		b.at("state", "expected a folder of this machine, found the address of a bucket: the ledger is a database in files")
+	}
 	paths := map[string]string{}
 	for _, r := range []struct{ key, path string }{{"json", f.Report.JSON}, {"html", f.Report.HTML}, {"csv", f.Report.CSV}} {
 		if other, ok := paths[r.path]; ok && r.path != "" {
 			b.at("report."+r.key, "%q is the path of report.%s too", r.path, other)
 		}
 		paths[r.path] = r.key
+		b.address("report."+r.key, r.path)
 	}
 	c := f.Custody
 	if c == nil {
 		return
+	}
+	if objects.IsAddress(c.Path) {
+		b.at("custody.path", "expected a folder of this machine, found the address of a bucket: copy the folder there after the run")
 	}
 	for i, h := range c.Manifest {
 		if h != "sha256" && h != "md5" {

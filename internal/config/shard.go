@@ -10,6 +10,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/shard"
 	"github.com/mailhaul/pipeline/internal/stages"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/objects"
 )
 
 // Divide leaves in the file what falls to a shard: its sources and bad rows,
@@ -33,7 +34,7 @@ func (f *File) Divide(s shard.Shard) (others []string) {
 		}
 		return !s.Has(name)
 	})
-	f.Report = Report{JSON: s.InFile(f.Report.JSON), HTML: s.InFile(f.Report.HTML), CSV: s.InFile(f.Report.CSV)}
+	f.Report = Report{JSON: inFile(s, f.Report.JSON), HTML: inFile(s, f.Report.HTML), CSV: inFile(s, f.Report.CSV)}
 	if f.Custody != nil {
 		own := *f.Custody
 		own.Path = s.InFile(own.Path)
@@ -74,4 +75,17 @@ func (c *PluginConfig) divides() bool {
 		return false
 	})
 	return divides
+}
+
+// inFile puts the shard's name into that of a report, which stands before the
+// parameters in an address.
+func inFile(s shard.Shard, path string) string {
+	if !objects.IsAddress(path) {
+		return s.InFile(path)
+	}
+	name, parameters, found := strings.Cut(path, "?")
+	if found {
+		parameters = "?" + parameters
+	}
+	return s.InFile(name) + parameters
 }

@@ -58,6 +58,9 @@ func TestDivide(t *testing.T) {
 	}
 	f := parseDivided(t, divided)
 	f.Divide(shard.Shard{Index: 0, Count: 3})
+	if got := inFile(shard.Shard{Index: 1, Count: 3}, "s3://b/last.json?region=eu-central-1"); got != "s3://b/last.1-of-3.json?region=eu-central-1" {
+		t.Errorf("the report of a shard in a bucket is %s", got)
+	}
 	if diff := cmp.Diff([]string{"last.0-of-3.json", "page.0-of-3.html", "", "custody.0-of-3"}, []string{f.Report.JSON, f.Report.HTML, f.Report.CSV, f.Custody.Path}); diff != "" {
 		t.Error(diff)
 	}

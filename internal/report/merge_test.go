@@ -160,7 +160,7 @@ func TestReadAll(t *testing.T) {
 	write := func(name string, r *Report) string {
 		t.Helper()
 		path := filepath.Join(dir, name)
-		if err := Write(Files{JSON: path}, r); err != nil {
+		if err := Write(t.Context(), Files{JSON: path}, r); err != nil {
 			t.Fatal(err)
 		}
 		return path

@@ -134,7 +134,7 @@ func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	f := Files{JSON: filepath.Join(dir, "a/b/last.json"), HTML: filepath.Join(dir, "last.html"), CSV: filepath.Join(dir, "accounts.csv")}
 	for range 2 { // the second run writes over the first's
-		if err := Write(f, built(t)); err != nil {
+		if err := Write(t.Context(), f, built(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,7 +162,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("the page lacks the failures: %v", err)
 	}
 	// A path that can't be written is the user's to mend.
-	if err := Write(Files{CSV: filepath.Join(f.JSON, "x.csv")}, built(t)); !fault.Is(err, fault.Config) {
+	if err := Write(t.Context(), Files{CSV: filepath.Join(f.JSON, "x.csv")}, built(t)); !fault.Is(err, fault.Config) {
 		t.Errorf("a folder that is a file: %v of class %s", err, fault.Of(err))
 	}
 }

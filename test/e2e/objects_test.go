@@ -288,3 +288,29 @@ func TestBucketsThatCantBeWritten(t *testing.T) {
 		})
 	}
 }
+
+// TestReportsInABucket: the reports of a run go where its mail goes, and a place
+// that takes none is told before a message is fetched.
+func TestReportsInABucket(t *testing.T) {
+	t.Parallel()
+	s3 := s3server.Start(t, "mail")
+	yaml := file{address: fill(t, 3).IMAP, only: true, sinks: bucketSinks(s3, "archive")}.String()
+	with := func(bucket string) string {
+		return yaml + fmt.Sprintf("report: {json: %q, html: %q}\n", s3.Address(bucket+"/reports/last.json"), s3.Address(bucket+"/last.html"))
+	}
+	j := newBucketJob(t, s3, with("nowhere"))
+	o := j.run(2, "run")
+	needs(t, o.err, "error: see where the report goes: look into s3://nowhere/reports: ", "NoSuchBucket", "hint: make the bucket")
+	j.write(with("mail"))
+	j.run(0, "lint")
+	j.run(0, "run")
+	for name, has := range map[string]string{"reports/last.json": `"exit": 0`, "last.html": "<html"} {
+		b, err := os.ReadFile(filepath.Join(s3.Folder, "mail", name))
+		if err != nil || !strings.Contains(string(b), has) {
+			t.Errorf("%s: %d octets without %s (%v)", name, len(b), has, err)
+		}
+	}
+	if left, err := filepath.Glob(j.path("s3:*")); err != nil || len(left) > 0 {
+		t.Errorf("the folder has %v (%v)", left, err)
+	}
+}

@@ -90,11 +90,12 @@ var (
 	noEntry   = []string{
 		"AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken", "TokenRefreshRequired",
 		"AuthenticationFailed", "AuthorizationFailure", "AuthorizationPermissionMismatch", "RequestTimeTooSkewed", "forbidden", "authError",
+		"XAdminUserNotFound", // of versitygw, with 404: a key that it doesn't know
 	}
 	// whoWeAre are those of noEntry that are of all objects.
 	whoWeAre = []string{
 		"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken",
-		"TokenRefreshRequired", "AuthenticationFailed", "RequestTimeTooSkewed", "authError",
+		"TokenRefreshRequired", "AuthenticationFailed", "RequestTimeTooSkewed", "authError", "XAdminUserNotFound",
 	}
 	// expired are those of noEntry that new credentials mend.
 	expired   = []string{"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
@@ -192,6 +193,10 @@ func unanswered(err error) objects.Failure {
 		f.Class, f.Refused, f.Hint = fault.Message, true, "write with another name template or a smaller max_path"
 	case errors.Is(err, fs.ErrPermission):
 		f.Class, f.Hint, f.Key = fault.Config, "give the user who runs this the right to write there, or write to another path", "path"
+	case strings.Contains(said, "no EC2 IMDS role found"):
+		f.Class = fault.Auth
+		f.Text = "no credentials were found: not in the environment, not in files of the cloud's own, and this machine has no role"
+		f.Hint = "docs/reference/object-storage.md says where they are looked for"
 	case strings.Contains(said, "credentials"):
 		f.Class = fault.Auth
 		f.Text = "no credentials were found: " + text
@@ -202,17 +207,24 @@ func unanswered(err error) objects.Failure {
 	case errors.As(err, &certificate):
 		f.Class = fault.Config
 		f.Hint = "have the authority that signed the server's certificate in SSL_CERT_FILE; for S3 AWS_CA_BUNDLE names such a file as well"
+	case errors.Is(err, http.ErrSchemeMismatch):
+		f.Class, f.Key = fault.Config, "path"
+		f.Text = "the server speaks HTTP without TLS"
+		f.Hint = "write endpoint=http://… in the address, or the server's port for TLS"
 	case errors.As(err, &dns):
 		f.Text = "the name " + dns.Name + " of the server can't be resolved: " + dns.Err
 		f.Hint = "check the endpoint in the address, and the network"
+	case said != text: // it was sent, or was to be
+		f.Hint = "check the endpoint in the address, and whether a store of objects answers there; then run again: it goes on where it stopped"
 	}
 	return f
 }
 
-// withoutAddress returns the text of an error with the server in place of the
-// whole address of a request, which may hold a signature of Azure's (I9); and
-// what is said beside the request: a name in an address says nothing of what
-// went wrong.
+// withoutAddress returns the text of an error, for that of a request its cause
+// and the server alone: the whole address may hold a signature of Azure's (I9),
+// and what an SDK puts before it ("operation error S3: …, StatusCode: 0,
+// RequestID: ,") tells nobody anything. What is said beside the request is
+// returned too: a name in an address says nothing of what went wrong.
 func withoutAddress(err error) (text, said string) {
 	text = err.Error()
 	var request *url.Error
@@ -228,5 +240,5 @@ func withoutAddress(err error) (text, said string) {
 	if !found {
 		return short, ""
 	}
-	return before + short + after, before + after
+	return short, before + after
 }

@@ -42,11 +42,21 @@ func TestFailure(t *testing.T) {
 			err:   fmt.Errorf("get identity: failed to refresh cached credentials, %w", &url.Error{Op: "Get", URL: "http://169.254.169.254/latest", Err: errors.New("timeout")}),
 			class: fault.Auth, says: "no credentials were found",
 		},
-		"no region":             {err: errors.New("Invalid Configuration: Missing Region"), class: fault.Config, says: "Missing Region"},
-		"an upload that's gone": {err: answered(404, "NoSuchUpload"), class: fault.Unavailable, says: "NoSuchUpload"},
-		"octets that came late": {err: answered(400, "RequestTimeout"), class: fault.Unavailable, says: "RequestTimeout"},
-		"a wrong request":       {err: answered(400, "InvalidArgument"), class: fault.Config, says: "InvalidArgument"},
-		"other octets came":     {err: answered(400, "BadDigest"), class: fault.Unavailable, says: "BadDigest"},
+		"TLS where there is none": {
+			err:   fmt.Errorf("operation error S3: ListObjectsV2, %w", &url.Error{Op: "Get", URL: "https://s3.test/mail", Err: http.ErrSchemeMismatch}),
+			class: fault.Config, says: "without TLS",
+		},
+		"the words of the SDK": {err: request("https://s3.test/mail/a.eml"), class: fault.Unavailable, says: "refused", not: "operation error"},
+		"no role": {
+			err:   errors.New("get credentials: failed to refresh cached credentials, no EC2 IMDS role found, operation error ec2imds: GetMetadata"),
+			class: fault.Auth, says: "not in the environment", not: "ec2imds",
+		},
+		"a key that versitygw doesn't know": {err: answered(404, "XAdminUserNotFound"), class: fault.Auth, says: "XAdminUserNotFound"},
+		"no region":                         {err: errors.New("Invalid Configuration: Missing Region"), class: fault.Config, says: "Missing Region"},
+		"an upload that's gone":             {err: answered(404, "NoSuchUpload"), class: fault.Unavailable, says: "NoSuchUpload"},
+		"octets that came late":             {err: answered(400, "RequestTimeout"), class: fault.Unavailable, says: "RequestTimeout"},
+		"a wrong request":                   {err: answered(400, "InvalidArgument"), class: fault.Config, says: "InvalidArgument"},
+		"other octets came":                 {err: answered(400, "BadDigest"), class: fault.Unavailable, says: "BadDigest"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
