@@ -67,12 +67,17 @@ func (c *command) carryOut(ctx context.Context, j *job.Job, l *ledger.Ledger, as
 		return &engine.Result{Err: err}, l, err
 	}
 	defer cl.Close()
+	bucket, prefix, err := j.Bucket()
+	if err != nil {
+		return &engine.Result{Err: err}, l, err
+	}
+	defer bucket.Close()
 	size := j.File.Engine.Range
 	if slices.ContainsFunc(j.Plan.Chain.Stages(), func(s *stages.Stage) bool { return s.Kind == stages.Limit }) {
 		size = 0 // it counts over a mailbox
 	}
 	r, err := coordinator.Run(ctx, coordinator.Options{
-		Cluster: cl, Plan: j.Plan, File: j.File.Sum, Plugins: j, Range: size, Merge: j.MergeSink, Log: opts.Log, Name: process(),
+		Cluster: cl, Plan: j.Plan, File: j.File.Sum, Plugins: j, Range: size, Merge: j.MergeSink, Objects: bucket, Prefix: prefix, Log: opts.Log, Name: process(),
 		Retry:  func(task string) bool { return f.retryFailed || f.retryTasks[task] },
 		Events: opts.Events, Stats: opts.Stats, Stop: asked.stop, Now: time.Now(),
 	})
@@ -125,20 +130,14 @@ func (c *command) sharedLetters(ctx context.Context, j *job.Job, choice status.C
 
 // sharedStatus says how far the run is that workers do, or how the last one
 // ended: what the ledger here doesn't know until a run has ended.
-func (c *command) sharedStatus(ctx context.Context, j *job.Job) error {
+func (c *command) sharedStatus(ctx context.Context, j *job.Job) (*coordinator.Standing, error) {
 	if err := j.SettleEngine(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	cl, err := c.cluster(ctx, j, false)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer cl.Close()
-	at, err := coordinator.Look(ctx, cl)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(c.out)
-	at.Text(c.out)
-	return nil
+	return coordinator.Look(ctx, cl)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mailhaul/pipeline/internal/cluster/coordinator"
 	"github.com/mailhaul/pipeline/internal/job"
 	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -45,14 +46,22 @@ or give --all to see the others.`,
 					return err
 				}
 			}
-			if asJSON {
-				return writeJSON(c.out, s)
-			}
-			s.Text(c.out, all || len(args) > 0, time.Now())
+			var at *coordinator.Standing
 			if j.File.Engine.Shared() {
-				if err := c.sharedStatus(cmd.Context(), j); err != nil {
+				if at, err = c.sharedStatus(cmd.Context(), j); err != nil {
 					return err
 				}
+			}
+			if asJSON {
+				return writeJSON(c.out, struct {
+					*status.Status
+					Workers *coordinator.Standing `json:"workers,omitempty"`
+				}{s, at})
+			}
+			s.Text(c.out, all || len(args) > 0, time.Now())
+			if at != nil {
+				fmt.Fprintln(c.out)
+				at.Text(c.out)
 			}
 			if n := len(j.File.BadRows); n > 0 && len(args) == 0 {
 				fmt.Fprintf(c.out, "\n%d of the file's accounts aren't above, for their rows have mistakes: see them with \"pipeline lint\"\n", n)

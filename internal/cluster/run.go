@@ -20,6 +20,9 @@ const (
 	pipelineKey = "pipeline"
 )
 
+// CoordinatorKey is the key of the lease that one coordinator has.
+const CoordinatorKey = "coordinator"
+
 // Stage is how far a run is.
 type Stage string
 

@@ -247,10 +247,10 @@ func (a *account) findMailboxes(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list the mailboxes: %w", err)
 		}
-		if len(all) == mostMailboxes {
-			return fault.New(fault.Bug, "source %s: plugin %s lists more than %d mailboxes", a.plan.Name, a.plan.Plugin, mostMailboxes)
+		if len(all) == MostMailboxes {
+			return fault.New(fault.Bug, "source %s: plugin %s lists more than %d mailboxes", a.plan.Name, a.plan.Plugin, MostMailboxes)
 		}
-		m.State = believable(m.State)
+		m.State = Believable(m.State)
 		all = append(all, m)
 	}
 	taken, left := a.plan.Take(all)

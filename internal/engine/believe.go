@@ -10,11 +10,11 @@ import (
 const (
 	mostOctets    = 1 << 50 // of a message, or of a mailbox
 	mostMessages  = 1 << 40 // in a mailbox
-	mostMailboxes = 1 << 17 // of an account
+	MostMailboxes = 1 << 17 // of an account
 )
 
-// believable returns a state without counts that no server can have.
-func believable(s message.MailboxState) message.MailboxState {
+// Believable returns a state without counts that no server can have.
+func Believable(s message.MailboxState) message.MailboxState {
 	s.Messages, s.Bytes = min(s.Messages, mostMessages), min(s.Bytes, mostOctets)
 	return s
 }

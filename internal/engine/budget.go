@@ -70,6 +70,32 @@ func (b *budget) take() (add []ledger.Spent, before time.Time) {
 	return add, b.now().Add(-b.granted.Per - b.slot())
 }
 
+// learnSpent reads anew what was spent of budgets that others spend too.
+func (e *Engine) learnSpent(ctx context.Context, spent []ledger.Spending) error {
+	if !e.opts.Spends {
+		return nil
+	}
+	for _, s := range spent {
+		all, err := e.ledger.Spent(ctx, s.Source, s.Before)
+		if err != nil {
+			return err
+		}
+		for _, a := range e.accounts {
+			if a.plan.Name == s.Source {
+				a.budget.learn(all)
+			}
+		}
+	}
+	return nil
+}
+
+// learn replaces what is known of the ledger.
+func (b *budget) learn(spent []ledger.Spent) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spent = spent
+}
+
 // over reports whether the budget is used up.
 func (b *budget) over() bool { return b.exhausted() != nil }
 

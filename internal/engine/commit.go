@@ -84,6 +84,9 @@ func (e *Engine) commit(ctx context.Context) error {
 		return err
 	}
 	faultpoint.Hit("engine.after.commit")
+	if err := e.learnSpent(ctx, epoch.Spent); err != nil {
+		return err
+	}
 	if len(items) > 0 {
 		e.note(Event{Kind: Committed, Count: int64(len(items)), Took: time.Since(since)})
 	}

@@ -35,8 +35,11 @@ type Options struct {
 	Log     *slog.Logger
 	Spool   *message.Spool
 
-	Run         int64       // number of the run in the ledger
-	Adopt       []string    // sinks whose targets are taken over, whatever is there
+	Run   int64    // number of the run in the ledger
+	Adopt []string // sinks whose targets are taken over, whatever is there
+	// Spends says that others spend the same budgets meanwhile: what the ledger
+	// has of them is read again after each commit.
+	Spends      bool
 	Rewrite     []string    // sinks whose messages are all written anew
 	Fence       sink.Fence  // that sinks write under; zero: they have their targets for themselves
 	RetryFailed bool        // dead letters are tried again

@@ -93,10 +93,7 @@ func (a *account) unchanged(ctx context.Context) (map[*box]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		if saved.Content != b.server.Content || saved.Fingerprint != fingerprint {
-			continue
-		}
-		if a.e.readsFlags && (b.server.Flags == "" || saved.Flags != b.server.Flags) {
+		if !a.e.sameState(&saved, &b.server, fingerprint) {
 			continue
 		}
 		b.saved = saved.Tally
@@ -111,11 +108,7 @@ func (a *account) unchanged(ctx context.Context) (map[*box]bool, error) {
 func (a *account) skip(b *box) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.skipped, b.listed = true, 0
-	b.before.classes = b.saved
-	for _, n := range b.saved {
-		b.listed += n
-	}
+	b.pass()
 	a.progress.Add(1)
 	a.e.note(Event{Kind: MailboxSkipped, Source: a.plan.Name, Mailbox: b.name, Count: b.listed})
 }

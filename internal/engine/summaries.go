@@ -22,7 +22,7 @@ const (
 func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest, how opening) (sums []message.Summary, more bool, err error) {
 	var state message.MailboxState
 	stated := false
-	req.State = func(s message.MailboxState) { state, stated = believable(s), true }
+	req.State = func(s message.MailboxState) { state, stated = Believable(s), true }
 	req.GoesOn = how == goingOn
 	octets := 0
 	seen := map[message.ID]bool{}

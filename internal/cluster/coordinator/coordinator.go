@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,6 +23,8 @@ import (
 	"github.com/mailhaul/pipeline/internal/ledger/segments"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/pkg/fault"
+	"github.com/mailhaul/pipeline/pkg/message"
+	"github.com/mailhaul/pipeline/pkg/objects"
 	"github.com/mailhaul/pipeline/pkg/sink"
 )
 
@@ -34,8 +37,12 @@ type Options struct {
 	Range   int // UIDs of a task of a large mailbox; 0: mailboxes aren't divided
 	// Merge makes one of what tasks left in a sink's target (sink.Merger).
 	Merge func(ctx context.Context, s *plan.Sink, state sink.State, tasks []sink.TaskCheckpoint, keep func(context.Context, sink.Checkpoint) error) error
-	Log   *slog.Logger
-	Name  string // of this process, as others see it
+	// Objects is where the ledgers of tasks are, under Prefix: what workers left
+	// there that counts for nothing is deleted at the end. nil: it stays.
+	Objects *objects.Bucket
+	Prefix  string
+	Log     *slog.Logger
+	Name    string // of this process, as others see it
 	// Retry says of which tasks the dead letters are tried again; nil: of none.
 	Retry  func(task string) bool
 	Stats  *engine.Stats
@@ -59,13 +66,15 @@ type run struct {
 	queue    *queue.Queue
 	pipeline string
 	number   int64
-	known    map[string]bool // tasks of earlier runs
+	known    map[string]*past // tasks of earlier runs
+	divided  map[string]division
+	same     func(*plan.Source, *ledger.Head, message.Mailbox) (*engine.Sum, error)
+	own      atomic.Pointer[lease.Lease]
 	accounts []*account
 	tasks    map[string]*progress
 	open     int // of tasks
 	stopped  bool
 	err      error // why the run ends before its end
-	dirty    bool  // a task wrote something
 }
 
 // account is what becomes of one source.
@@ -82,41 +91,48 @@ type account struct {
 
 // box is a mailbox, whose tasks are one, or many.
 type box struct {
-	name   string
-	server int64
-	tasks  []*progress
+	name    string
+	server  int64
+	problem error // why there are no tasks
+	tasks   []*progress
+}
+
+// past is what earlier runs left of a task: what says whether there is anything
+// to do for it.
+type past struct {
+	head     ledger.Head // without checkpoints
+	complete bool
 }
 
 // progress is a task, as far as the coordinator knows.
 type progress struct {
-	task    *task.Task
-	account *account
-	shown   engine.Totals
-	outcome *task.Outcome
-	stands  []ledger.Mailbox
+	task      *task.Task
+	account   *account
+	unchanged *task.Outcome // nothing is to be done for it, and this is how it stands
+	shown     engine.Totals
+	outcome   *task.Outcome
+	stands    []ledger.Mailbox
 }
-
-// coordinatorKey is the key of the lease that one coordinator has.
-const coordinatorKey = "coordinator"
 
 // Run runs the plan with workers. When Stop is closed it takes back the tasks
 // that nobody has begun, and ends: workers finish what they have. The result is
 // there even with an error. A *ledger.LockedError says that another run is
 // under way.
 func Run(ctx context.Context, o Options) (*Result, error) {
-	r := &run{o: o, tasks: map[string]*progress{}, known: map[string]bool{}}
+	r := &run{o: o, tasks: map[string]*progress{}, known: map[string]*past{}, same: engine.Unchanged(o.Plan)}
 	keeper := lease.NewKeeper(o.Cluster.Leases, o.Cluster.Lease, o.Name)
-	own, err := keeper.Take(ctx, coordinatorKey)
+	own, err := keeper.Take(ctx, cluster.CoordinatorKey)
 	if errors.Is(err, lease.ErrHeld) {
 		err = locked(ctx, o.Cluster)
 	}
 	if err != nil {
 		return &Result{Result: engine.Result{Err: err}}, err
 	}
+	r.own.Store(own)
 	working, end := context.WithCancelCause(ctx)
 	var keeping sync.WaitGroup
 	keeping.Go(func() {
-		if err := keepOn(working, o, keeper, own); err != nil {
+		if err := r.keepOn(working, keeper); err != nil {
 			end(err)
 		}
 	})
@@ -128,9 +144,11 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 
 // keepOn keeps being the only coordinator. A lease that is lost, as when the
 // cluster has no leader for a while, is taken again: nothing that a run does
-// hangs on it. The error says that another run began meanwhile.
-func keepOn(ctx context.Context, o Options, k *lease.Keeper, own *lease.Lease) error {
+// hangs on it, but for merging. The error says that another run began meanwhile.
+func (r *run) keepOn(ctx context.Context, k *lease.Keeper) error {
+	o := r.o
 	for {
+		own := r.own.Load()
 		select {
 		case <-ctx.Done():
 		case <-own.Context().Done():
@@ -142,9 +160,9 @@ func keepOn(ctx context.Context, o Options, k *lease.Keeper, own *lease.Lease) e
 			return nil
 		}
 		for held := 0; ; {
-			next, err := k.Take(ctx, coordinatorKey)
+			next, err := k.Take(ctx, cluster.CoordinatorKey)
 			if err == nil {
-				own = next
+				r.own.Store(next)
 				break
 			}
 			if by := holder(ctx, o.Cluster); errors.Is(err, lease.ErrHeld) && by != "" && by != o.Name {
@@ -163,6 +181,30 @@ func keepOn(ctx context.Context, o Options, k *lease.Keeper, own *lease.Lease) e
 	}
 }
 
+// alone calls f while no other coordinator can be at work, and again where that
+// wasn't sure to the end: what f does must be harmless to do again.
+func (r *run) alone(ctx context.Context, f func(context.Context) error) error {
+	for {
+		own := r.own.Load()
+		sure, cancel := context.WithCancelCause(ctx)
+		stop := context.AfterFunc(own.Context(), func() { cancel(context.Cause(own.Context())) })
+		var err error = lease.ErrLost
+		if !own.Lost() {
+			err = f(sure)
+		}
+		stop()
+		cancel(nil)
+		if err == nil || ctx.Err() != nil || !own.Lost() {
+			return err
+		}
+		select {
+		case <-time.After(heldPause): // keepOn takes it again, or ends the run
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 const (
 	releasePatience = 5 * time.Second
 	heldPause       = time.Second
@@ -176,7 +218,7 @@ func locked(ctx context.Context, c *cluster.Cluster) error {
 
 // holder says who has the coordinator's lease.
 func holder(ctx context.Context, c *cluster.Cluster) string {
-	e, err := c.Leases.Get(ctx, coordinatorKey)
+	e, err := c.Leases.Get(ctx, cluster.CoordinatorKey)
 	if err != nil {
 		return ""
 	}
@@ -213,7 +255,10 @@ func (r *run) run(ctx context.Context) (err error) {
 		return err
 	}
 	for _, m := range all {
-		r.known[m.Task] = true
+		r.known[m.Task] = remember(m)
+	}
+	if r.divided, err = divisions(ctx, c); err != nil {
+		return err
 	}
 	var news *news
 	err = cluster.Insist(ctx, func(context.Context) (err error) { // what it watches with outlives the try
@@ -240,7 +285,9 @@ func (r *run) run(ctx context.Context) (err error) {
 	if r.stopped || err != nil {
 		err = errors.Join(err, r.queue.Clear(ending))
 	} else {
-		err = r.merge(ctx)
+		if err = r.alone(ctx, r.merge); err == nil {
+			r.sweep(ctx)
+		}
 		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), endPatience)
 		defer cancel()
 	}
@@ -265,6 +312,48 @@ func manifests(ctx context.Context, c *cluster.Cluster) (all []*segments.Manifes
 		return nil
 	})
 	return all, err
+}
+
+// remember keeps of a manifest what says whether there is anything to do.
+func remember(m *segments.Manifest) *past {
+	p := &past{head: ledger.Head{Boxes: m.Head.Boxes, Mailboxes: m.Head.Mailboxes}}
+	for _, t := range m.Head.Targets {
+		t.Checkpoint = nil
+		p.head.Targets = append(p.head.Targets, t)
+	}
+	if m.State == segments.Done {
+		o, err := task.Decode(m.Outcome)
+		p.complete = err == nil && o.Complete()
+	}
+	return p
+}
+
+// unchanged returns the outcome of a task of whose mailbox nothing is new since
+// its last run came to its end; else nil.
+func (r *run) unchanged(a *account, t *task.Task) (*task.Outcome, []ledger.Mailbox, error) {
+	p := r.known[t.ID]
+	if p == nil || !p.complete || t.Retry {
+		return nil, nil, nil
+	}
+	sum, err := r.same(a.plan, &p.head, t.Mailbox)
+	if sum == nil || err != nil {
+		return nil, nil, err
+	}
+	_, stands, err := p.head.Standing()
+	return &task.Outcome{Source: t.Source, Range: t.Range, Sum: *sum, Began: true, Letters: sum.Standing}, stands, err
+}
+
+// sweep deletes what workers left of ledgers that no manifest names. What stays
+// is swept by the next run.
+func (r *run) sweep(ctx context.Context) {
+	if r.o.Objects == nil {
+		return
+	}
+	if n, err := segments.Sweep(ctx, r.o.Cluster.Books, r.o.Objects, r.o.Prefix); err != nil {
+		r.o.Log.Warn("can't clear away what killed workers left of ledgers: the next run tries again", "error", err)
+	} else if n > 0 {
+		r.o.Log.Info("cleared away what killed workers left of ledgers", "objects", n)
+	}
 }
 
 // news are the changes of manifests and leases.
@@ -388,13 +477,18 @@ func (r *run) learn(m *segments.Manifest) error {
 	if err != nil {
 		return fmt.Errorf("task %s: %w", m.Task, err)
 	}
-	p.outcome = o
-	r.open--
-	r.dirty = r.dirty || o.Sum.Listed > o.Sum.DoneBefore
-	_, p.stands, err = m.Head.Standing()
+	_, stands, err := m.Head.Standing()
 	if err != nil {
 		return fmt.Errorf("task %s: %w", m.Task, err)
 	}
+	r.open--
+	r.ended(p, o, stands, m.State)
+	return nil
+}
+
+// ended takes note of how a task ended.
+func (r *run) ended(p *progress, o *task.Outcome, stands []ledger.Mailbox, state segments.State) {
+	p.outcome, p.stands = o, stands
 	s := &o.Sum
 	t := engine.Totals{
 		Expected: s.Listed, Listed: s.Listed, Todo: s.Listed - s.DoneBefore, Settled: s.Listed - s.DoneBefore - s.Pending,
@@ -407,13 +501,15 @@ func (r *run) learn(m *segments.Manifest) error {
 	switch {
 	case o.Err != nil && !o.Until.IsZero():
 		ev.Kind, ev.Err, ev.Wait = engine.AccountParked, o.Err.Fault(), time.Until(o.Until)
-	case o.Err != nil && m.State == segments.Failed:
+	case o.Err != nil && state == segments.Failed:
 		// What ends a local run ends this one: a sink that fails for one worker
 		// does for all.
 		r.err = o.Err.Fault()
 		ev.Kind, ev.Err = engine.Stopping, r.err
 	case o.Err != nil:
 		ev.Kind, ev.Err = engine.AccountFailed, o.Err.Fault()
+	case o.Problem != nil:
+		ev.Kind, ev.Err, ev.Text = engine.AccountNote, o.Problem.Fault(), "mailbox "+s.Mailbox+": "+o.Problem.Text
 	case s.Skipped:
 		ev.Kind = engine.MailboxSkipped
 	default:
@@ -423,7 +519,6 @@ func (r *run) learn(m *segments.Manifest) error {
 	if n := s.Written; n > 0 {
 		r.o.Events(engine.Event{Kind: engine.Committed, Source: o.Source, Count: n, Octets: s.Octets, Took: o.Took})
 	}
-	return nil
 }
 
 // show adds to the counters what a task is further than before.

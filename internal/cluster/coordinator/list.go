@@ -2,17 +2,20 @@ package coordinator
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mailhaul/pipeline/internal/cluster"
 	"github.com/mailhaul/pipeline/internal/cluster/task"
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/ledger/segments"
 	"github.com/mailhaul/pipeline/internal/plan"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -140,6 +143,10 @@ func (r *run) mailboxes(ctx context.Context, a *account) error {
 		if err != nil {
 			return fmt.Errorf("list the mailboxes: %w", err)
 		}
+		if len(all) == engine.MostMailboxes {
+			return fault.New(fault.Bug, "source %s: plugin %s lists more than %d mailboxes", a.plan.Name, a.plan.Plugin, engine.MostMailboxes)
+		}
+		m.State = engine.Believable(m.State)
 		all = append(all, m)
 	}
 	lanes := opened.Lanes
@@ -153,55 +160,125 @@ func (r *run) mailboxes(ctx context.Context, a *account) error {
 	}
 	var expected int64
 	for _, m := range taken {
-		ranges, err := r.ranges(ctx, a, &m)
+		b := &box{name: m.Name, server: m.State.Messages}
+		a.boxes = append(a.boxes, b)
+		ranges, err := r.ranges(ctx, opened.Source, a, &m)
+		if fault.Is(err, fault.Gone) || fault.Is(err, fault.Message) {
+			b.problem = err // a failing mailbox never stops another (I6)
+			r.o.Events(engine.Event{Kind: engine.AccountNote, Source: a.plan.Name, Mailbox: m.Name, Err: err, Text: "mailbox " + m.Name + ": " + err.Error()})
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		b := &box{name: m.Name, server: m.State.Messages}
+		todo := false
 		for _, part := range ranges {
 			id := task.ID(r.pipeline, a.plan.Name, m.Name, part)
 			t := &task.Task{
 				ID: id, Run: r.number, File: r.o.File, Source: a.plan.Name, Mailbox: m,
 				Among: plan.Among(m, taken), Range: part, Lanes: max(1, lanes), Retry: r.o.Retry != nil && r.o.Retry(id), Now: r.o.Now,
 			}
-			b.tasks = append(b.tasks, &progress{task: t, account: a})
+			p := &progress{task: t, account: a}
+			if p.unchanged, p.stands, err = r.unchanged(a, t); err != nil {
+				return fmt.Errorf("mailbox %s: %w", m.Name, err)
+			}
+			todo = todo || p.unchanged == nil
+			b.tasks = append(b.tasks, p)
 		}
-		a.boxes = append(a.boxes, b)
-		expected += max(0, m.State.Messages)
+		if todo {
+			expected += max(0, m.State.Messages)
+		}
 	}
 	a.listed = true
 	r.o.Stats.Account(a.plan.Name).Expected.Store(expected)
 	return nil
 }
 
+// division is how a mailbox is divided: what the books keep of it.
+type division struct {
+	Size        uint32 `json:"size"` // UIDs of a task
+	UIDValidity uint32 `json:"uid_validity"`
+}
+
+// Tasks of a mailbox: where UIDs are far apart a task has more of them, for no
+// mailbox is worth more tasks than mostRanges at first, and mostEver when it has
+// grown.
+const (
+	mostRanges = 1 << 10
+	mostEver   = 1 << 16
+)
+
+// rangePrefix begins the keys of divisions.
+const rangePrefix = "range."
+
+// divisions returns how mailboxes are divided, by the id of the task that each
+// would be undivided.
+func divisions(ctx context.Context, c *cluster.Cluster) (all map[string]division, err error) {
+	err = cluster.Insist(ctx, func(ctx context.Context) error {
+		all = map[string]division{}
+		w, err := c.Books.Watch(ctx, rangePrefix+"*", jetstream.IgnoreDeletes())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = w.Stop() }() // nothing more is wanted of it
+		for {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case e, open := <-w.Updates():
+				switch {
+				case !open:
+					return nats.ErrDisconnected
+				case e == nil: // those that there were are through
+					return nil
+				}
+				var d division
+				if err := json.Unmarshal(e.Value(), &d); err != nil || d.Size == 0 {
+					return fault.New(fault.Bug, "read how a mailbox is divided: %q", e.Value())
+				}
+				all[strings.TrimPrefix(e.Key(), rangePrefix)] = d
+			}
+		}
+	})
+	if err != nil {
+		return nil, cluster.Wrap(err, "read how mailboxes are divided")
+	}
+	return all, nil
+}
+
 // ranges divides a mailbox. How one is divided stays: a message belongs to the
 // same task in every run, or it would be written twice (I2).
-func (r *run) ranges(ctx context.Context, a *account, m *message.Mailbox) ([]task.Range, error) {
+func (r *run) ranges(ctx context.Context, opened source.Source, a *account, m *message.Mailbox) ([]task.Range, error) {
 	whole := []task.Range{{}}
 	id := task.ID(r.pipeline, a.plan.Name, m.Name, task.Range{})
-	if r.known[id] || r.o.Range <= 0 || m.State.UIDValidity == 0 {
+	if r.known[id] != nil {
 		return whole, nil
 	}
-	key, books := "range."+id, r.o.Cluster.Books
-	e, err := books.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		if m.State.Messages <= int64(r.o.Range) {
-			return whole, nil
-		}
-		if _, err = books.Create(ctx, key, []byte(strconv.Itoa(r.o.Range))); err == nil {
-			e, err = books.Get(ctx, key)
-		}
+	d, divided := r.divided[id]
+	switch {
+	case !divided && (r.o.Range <= 0 || m.State.UIDValidity == 0 || m.State.Messages <= int64(r.o.Range)):
+		return whole, nil
+	case divided && m.State.UIDValidity == 0: // the server doesn't tell it now: workers look
+		m.State.UIDValidity = d.UIDValidity
+	case divided && m.State.UIDValidity != d.UIDValidity:
+		return nil, task.Renumbered(a.plan.Name, m.Name)
+	case divided && r.o.Range <= 0:
+		return nil, fault.New(fault.Gone, "%s/%s was divided into tasks, and a limit can't count over all of it any more: nothing of it is exported", a.plan.Name, m.Name).
+			WithHint("take the limit out, or export the mailbox by a pipeline of its own, with mailboxes.include, to another place")
 	}
-	if err != nil {
-		return nil, cluster.Wrap(err, "read how mailbox %s is divided", m.Name)
-	}
-	size, err := strconv.ParseUint(string(e.Value()), 10, 31)
-	if err != nil || size == 0 {
-		return nil, fault.New(fault.Bug, "read how mailbox %s is divided: %q", m.Name, e.Value())
-	}
-	last, err := r.lastUID(ctx, a, m)
+	last, err := lastUID(ctx, opened, m)
 	if err != nil {
 		return nil, err
+	}
+	if !divided {
+		if d, err = r.divide(ctx, id, division{uint32(max(r.o.Range, int(last/mostRanges)+1)), m.State.UIDValidity}); err != nil {
+			return nil, cluster.Wrap(err, "write down how mailbox %s is divided", m.Name)
+		}
+	}
+	size := uint64(d.Size)
+	if uint64(last)/size > mostEver {
+		return nil, fault.New(fault.Gone, "%s/%s has UIDs up to %d: that is more than %d tasks of %d", a.plan.Name, m.Name, last, mostEver, size).
+			WithHint("export the mailbox by a pipeline of its own, with mailboxes.include, to another place")
 	}
 	var out []task.Range
 	for first := uint64(1); first <= max(uint64(last), 1); first += size {
@@ -210,14 +287,31 @@ func (r *run) ranges(ctx context.Context, a *account, m *message.Mailbox) ([]tas
 	return out, nil
 }
 
-// lastUID asks the source for the newest message of a mailbox.
-func (r *run) lastUID(ctx context.Context, a *account, m *message.Mailbox) (last uint32, err error) {
-	opened, err := r.o.Plugins.OpenSource(ctx, a.plan, false)
+// divide writes down how a mailbox is divided from now on, and returns what
+// stands there.
+func (r *run) divide(ctx context.Context, id string, d division) (division, error) {
+	b, err := json.Marshal(d)
 	if err != nil {
-		return 0, err
+		return d, err
 	}
-	defer opened.Source.Close()
-	for s, err := range opened.Source.List(ctx, source.ListRequest{Mailbox: m.Name, Limit: 1, Newest: true}) {
+	err = cluster.Insist(ctx, func(ctx context.Context) error {
+		_, err := r.o.Cluster.Books.Create(ctx, rangePrefix+id, b)
+		if !errors.Is(err, jetstream.ErrKeyExists) {
+			return err
+		}
+		e, err := r.o.Cluster.Books.Get(ctx, rangePrefix+id) // an answer was lost
+		if err == nil {
+			err = json.Unmarshal(e.Value(), &d)
+		}
+		return err
+	})
+	return d, err
+}
+
+// lastUID asks the source for the newest message of a mailbox, over the session
+// that listed it: an account may grant one connection only.
+func lastUID(ctx context.Context, opened source.Source, m *message.Mailbox) (last uint32, err error) {
+	for s, err := range opened.List(ctx, source.ListRequest{Mailbox: m.Name, Limit: 1, Newest: true}) {
 		if err != nil {
 			return 0, fmt.Errorf("mailbox %s: %w", m.Name, err)
 		}
@@ -235,10 +329,13 @@ func (r *run) put(ctx context.Context, accounts []*account) error {
 			n := at
 			for _, b := range a.boxes {
 				if n < len(b.tasks) {
-					p := b.tasks[n]
-					r.tasks[p.task.ID] = p
-					all = append(all, p.task)
 					more = true
+					if p := b.tasks[n]; p.unchanged != nil {
+						r.ended(p, p.unchanged, p.stands, segments.Done)
+					} else {
+						r.tasks[p.task.ID] = p
+						all = append(all, p.task)
+					}
 					break
 				}
 				n -= len(b.tasks)

@@ -13,15 +13,42 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/cluster"
 	"github.com/mailhaul/pipeline/internal/cluster/lease"
+	"github.com/mailhaul/pipeline/internal/cluster/task"
 	"github.com/mailhaul/pipeline/internal/ledger/segments"
 )
 
-// Standing is how far a run with workers is.
+// Standing is how far a run with workers is. As JSON it stands in what
+// `pipeline status --json` prints (docs/reference/status.md).
 type Standing struct {
-	Run     cluster.Run
-	Done    int            // tasks of the run that are done
-	Failed  int            // of the run, given up
-	Workers map[string]int // tasks under way, by worker
+	Run     cluster.Run    `json:"run"`
+	Done    int            `json:"done"`     // tasks of the run that are done
+	Failed  int            `json:"given_up"` // of the run
+	Workers map[string]int `json:"workers"`  // tasks under way, by worker
+	GivenUp []GivenUp      `json:"tasks_given_up,omitempty"`
+}
+
+// GivenUp is a task that nobody could do. The next run tries it again.
+type GivenUp struct {
+	Task    string `json:"task"`
+	Source  string `json:"source"`
+	Mailbox string `json:"mailbox"`
+	Range   string `json:"range,omitempty"` // of UIDs; absent: the whole mailbox
+	Why     string `json:"why"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+func givenUp(m *segments.Manifest) (GivenUp, error) {
+	o, err := task.Decode(m.Outcome)
+	if err != nil {
+		return GivenUp{}, fmt.Errorf("task %s: %w", m.Task, err)
+	}
+	g := GivenUp{Task: m.Task, Source: o.Source, Mailbox: o.Sum.Mailbox, Range: o.Range.String()}
+	for _, why := range []*task.Trouble{o.Err, o.Problem} {
+		if why != nil {
+			g.Why, g.Hint = why.Text, why.Hint
+		}
+	}
+	return g, nil
 }
 
 // Look asks how far the run under way is, or the last one.
@@ -40,6 +67,11 @@ func Look(ctx context.Context, c *cluster.Cluster) (*Standing, error) {
 			s.Done++
 		case m.State == segments.Failed:
 			s.Failed++
+			g, err := givenUp(m)
+			if err != nil {
+				return nil, err
+			}
+			s.GivenUp = append(s.GivenUp, g)
 		}
 	}
 	w, err := c.Leases.Watch(ctx, "lease.*", jetstream.IgnoreDeletes())
@@ -82,4 +114,24 @@ func (s *Standing) Text(w io.Writer) {
 	for _, name := range slices.Sorted(maps.Keys(s.Workers)) {
 		fmt.Fprintf(w, "  %s: %d under way\n", name, s.Workers[name])
 	}
+	for i, g := range s.GivenUp {
+		if i == mostShown {
+			fmt.Fprintf(w, "  and %d more that were given up: --json shows all\n", len(s.GivenUp)-i)
+			break
+		}
+		fmt.Fprintf(w, "  given up: %s\n", harmless(g.Why))
+	}
+}
+
+// mostShown is how many tasks that were given up a person is shown.
+const mostShown = 20
+
+// harmless takes line breaks and other signs out of what goes to a terminal.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
 }

@@ -76,7 +76,10 @@ func (b *box) sum(a *account, number int64) (engine.Sum, ledger.Mailbox) {
 	m := ledger.Mailbox{
 		Source: a.plan.Name, Name: b.name, Run: number, Server: b.server, Fates: ledger.Tally{}, Dropped: map[string]int64{}, Undecided: map[string]int64{}, State: ledger.Complete,
 	}
-	none := true // no task was begun
+	if b.problem != nil {
+		s.State, s.Complete, s.Skipped, s.Problem = ledger.Incomplete, false, false, b.problem
+	}
+	none := b.problem == nil // no task was begun
 	for _, p := range b.tasks {
 		if p.outcome == nil {
 			s.State, s.Complete, s.Skipped = ledger.Incomplete, false, false
@@ -206,8 +209,20 @@ func (r *run) mergeSink(ctx context.Context, s *plan.Sink) error {
 		if err != nil {
 			return fault.Wrap(fault.Bug, err, "write what was merged of sink %s", s.Name)
 		}
-		err = cluster.Insist(ctx, func(ctx context.Context) error {
-			_, err := books.Put(ctx, key, b)
+		// On the condition that nobody else merged meanwhile: two coordinators
+		// that both believed to be alone would else undo each other's work.
+		err = cluster.Insist(ctx, func(ctx context.Context) (err error) {
+			if e == nil {
+				_, err = books.Create(ctx, key, b)
+			} else {
+				_, err = books.Update(ctx, key, b, e.Revision())
+			}
+			if err == nil {
+				return nil
+			}
+			if there, lost := books.Get(ctx, key); lost == nil && bytes.Equal(there.Value(), b) {
+				return nil // it was this call whose answer was lost
+			}
 			return err
 		})
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mailhaul/pipeline/internal/cluster"
@@ -50,7 +51,15 @@ func (b *Box) Replace(ctx context.Context, task string, all []Letter) error {
 		if err != nil {
 			return fault.New(fault.Bug, "write a dead letter: %w", err)
 		}
-		if _, err := b.c.JetStream.Publish(ctx, subject, body); err != nil {
+		_, err = b.c.JetStream.Publish(ctx, subject, body)
+		if errors.Is(err, nats.ErrMaxPayload) { // what the server sent in the message's place stays in the task's ledger
+			short := all[i]
+			short.Octets = nil
+			if body, err = json.Marshal(&short); err == nil {
+				_, err = b.c.JetStream.Publish(ctx, subject, body)
+			}
+		}
+		if err != nil {
 			return cluster.Wrap(err, "keep a dead letter of task %s", task)
 		}
 	}

@@ -49,6 +49,14 @@ func (r Range) Has(uid uint32) bool {
 	return r == (Range{}) || uid >= r.First && uid <= r.Last
 }
 
+// Renumbered says that a divided mailbox has a new UIDVALIDITY: its messages may
+// fall into other tasks, whose ledgers don't know them, and would be written
+// once more (I2).
+func Renumbered(source, mailbox string) error {
+	return fault.New(fault.Gone, "%s/%s: its server gave its messages new UIDs (another UIDVALIDITY), and it was divided into tasks by the old ones: nothing of it is exported, or what is exported would be once more", source, mailbox).
+		WithHint("what was exported of it stays; export the mailbox by a pipeline of its own, with mailboxes.include, to another place")
+}
+
 // ID names a task: the same in every run, so that it finds what an earlier one
 // did.
 func ID(pipeline, source, mailbox string, r Range) string {
@@ -67,7 +75,7 @@ type Outcome struct {
 	Began   bool              `json:"began"`
 	URL     string            `json:"url,omitempty"`
 	Facts   map[string]string `json:"facts,omitempty"`
-	Letters int64             `json:"letters,omitempty"` // dead letters that stand
+	Letters int64             `json:"letters,omitempty"` // dead letters that stand; -1: they weren't counted
 	Worker  string            `json:"worker"`
 	Took    time.Duration     `json:"took"`
 }
@@ -87,6 +95,15 @@ func Of(t *Task, r *engine.Result, worker string, took time.Duration) *Outcome {
 		o.Err = Told(r.Err)
 	}
 	return o
+}
+
+// GivenUp makes the outcome of a task of which nothing was done: its mailbox is
+// incomplete, and why is its own trouble.
+func GivenUp(t *Task, why error, worker string) *Outcome {
+	return &Outcome{
+		Source: t.Source, Range: t.Range, Worker: worker, Began: true, Letters: -1, Problem: Told(why),
+		Sum: engine.Sum{Mailbox: t.Mailbox.Name, UIDValidity: t.Mailbox.State.UIDValidity, Server: t.Mailbox.State.Messages, State: ledger.Incomplete},
+	}
 }
 
 // Account returns the outcome as a run has it of an account.

@@ -24,7 +24,11 @@ func budgetKey(source string) string { return "budget." + digest(source) }
 
 // Spent returns what all workers fetched of the source since then.
 func (s *shared) Spent(ctx context.Context, source string, since time.Time) ([]ledger.Spent, error) {
-	all, _, err := s.read(ctx, source)
+	var all []ledger.Spent
+	err := cluster.Insist(ctx, func(ctx context.Context) (err error) {
+		all, _, err = s.read(ctx, source)
+		return err
+	})
 	var out []ledger.Spent
 	for _, one := range all {
 		if !one.At.Before(since) {
@@ -52,7 +56,8 @@ func (s *shared) Commit(ctx context.Context, e ledger.Epoch) error {
 		return err
 	}
 	for _, one := range e.Spent {
-		if err := s.spend(ctx, one); err != nil {
+		// One whose answer is lost may be counted twice: that errs on the side of care.
+		if err := cluster.Insist(ctx, func(ctx context.Context) error { return s.spend(ctx, one) }); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 
+	"github.com/mailhaul/pipeline/internal/cluster"
 	"github.com/mailhaul/pipeline/internal/cluster/letters"
 	"github.com/mailhaul/pipeline/internal/cluster/task"
 	"github.com/mailhaul/pipeline/internal/ledger"
@@ -26,7 +27,7 @@ func (w *Worker) letters(ctx context.Context, l *segments.Ledger, t *task.Task, 
 	if len(all) == 0 && noneBefore(before) {
 		return 0, nil
 	}
-	return int64(len(all)), box.Replace(ctx, t.ID, all)
+	return int64(len(all)), cluster.Insist(ctx, func(ctx context.Context) error { return box.Replace(ctx, t.ID, all) })
 }
 
 // noneBefore reports whether a task surely had no dead letters: it never began,

@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,13 +31,28 @@ type mail struct {
 	Mailboxes int // of a source
 	Messages  int // of a mailbox
 	Lanes     int
-	Delay     time.Duration // of each message
+	Delay     time.Duration // of each message; with Hold, of those there
 	Folder    string
 	Hold      string // a mailbox whose fetch waits until the file of that name in Folder is gone; "" none
+	Validity  uint32 // UIDVALIDITY of its mailboxes; 0: 7
+	Renumbers bool   // a mailbox that is opened has another UIDVALIDITY than was listed
+	Budget    source.Budget
+	PerHost   int // 0: 100
+
+	counts *counts // of this process
 }
 
+// counts are what workers of one process did with a server.
+type counts struct {
+	open atomic.Int64 // sessions that they have
+	most atomic.Int64 // the most at once
+	sent atomic.Int64 // octets that were fetched
+}
+
+func (m *mail) validity() uint32 { return cmp.Or(m.Validity, 7) }
+
 func (m *mail) plan() *plan.Plan {
-	p := &plan.Plan{Name: "test", Chain: stages.NewChain(nil), Concurrency: 4, PerHost: 100, Sinks: []plan.Sink{{
+	p := &plan.Plan{Name: "test", Chain: stages.NewChain(nil), Concurrency: 4, PerHost: cmp.Or(m.PerHost, 100), Sinks: []plan.Sink{{
 		Name: "files", Plugin: "test", Prepared: sink.Prepared{Target: "test://files", Lanes: 2, Needs: message.NeedBody, Fenced: true},
 	}}}
 	for i := range m.Sources {
@@ -72,11 +89,16 @@ func name(source, mailbox string, uid uint32) string {
 
 // OpenSource opens a session.
 func (m *mail) OpenSource(_ context.Context, s *plan.Source, _ bool) (source.Opened, error) {
-	return source.Opened{Source: &mailSession{m, s.Name}, Lanes: m.Lanes, URL: "test://h"}, nil
+	return source.Opened{Source: &mailSession{mail: m, source: s.Name}, Lanes: m.Lanes, URL: "test://h", Budget: m.Budget}, nil
 }
 
-func (m *mail) open(ctx context.Context, s *plan.Source, _ int, isolated bool) (source.Opened, error) {
-	return m.OpenSource(ctx, s, isolated)
+// share opens a session for one of several workers, and counts it.
+func (m *mail) share(_ context.Context, s *plan.Source, _ int, _ bool) (source.Opened, error) {
+	c := m.counts
+	n := c.open.Add(1)
+	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); most = c.most.Load() {
+	}
+	return source.Opened{Source: &mailSession{m, s.Name, true}, Lanes: m.Lanes, URL: "test://h", Budget: m.Budget}, nil
 }
 
 // OpenStage is never called: there are no stages.
@@ -86,11 +108,12 @@ func (m *mail) OpenStage(context.Context, *stages.Stage, bool) (stage.Stage, err
 
 type mailSession struct {
 	*mail
-	source string
+	source  string
+	counted bool
 }
 
 func (s *mailSession) state() message.MailboxState {
-	return message.MailboxState{Messages: int64(s.Messages), Bytes: -1, UIDValidity: 7, Content: fmt.Sprint(s.Messages)}
+	return message.MailboxState{Messages: int64(s.Messages), Bytes: -1, UIDValidity: s.validity(), Content: fmt.Sprint(s.validity(), s.Messages)}
 }
 
 func (s *mailSession) Mailboxes(context.Context) iter.Seq2[message.Mailbox, error] {
@@ -105,8 +128,12 @@ func (s *mailSession) Mailboxes(context.Context) iter.Seq2[message.Mailbox, erro
 
 func (s *mailSession) List(_ context.Context, req source.ListRequest) iter.Seq2[message.Summary, error] {
 	return func(yield func(message.Summary, error) bool) {
+		state := s.state()
+		if s.Renumbers && s.counted {
+			state.UIDValidity++
+		}
 		if req.State != nil {
-			req.State(s.state())
+			req.State(state)
 		}
 		n := 0
 		for i := 1; i <= s.Messages; i++ {
@@ -121,7 +148,7 @@ func (s *mailSession) List(_ context.Context, req source.ListRequest) iter.Seq2[
 				return
 			}
 			n++
-			sum := message.Summary{ID: message.ID{Mailbox: req.Mailbox, UIDValidity: 7, UID: uid}, Have: req.Needs, Size: int64(len(octets(s.source, req.Mailbox, uid)))}
+			sum := message.Summary{ID: message.ID{Mailbox: req.Mailbox, UIDValidity: state.UIDValidity, UID: uid}, Have: req.Needs, Size: int64(len(octets(s.source, req.Mailbox, uid)))}
 			if !yield(sum, nil) {
 				return
 			}
@@ -133,13 +160,24 @@ func (s *mailSession) Fetch(ctx context.Context, req source.FetchRequest) iter.S
 	return func(yield func(source.Fetched, error) bool) {
 		for ids := range req.IDs {
 			for _, id := range ids {
+				delay := s.Delay
+				if s.Hold != "" && s.Hold != id.Mailbox {
+					delay = 0
+				}
 				select {
-				case <-time.After(s.Delay): // a server takes its time
+				case <-time.After(delay): // a server takes its time
 				case <-ctx.Done():
 					yield(source.Fetched{}, context.Cause(ctx))
 					return
 				}
+				for s.Hold == id.Mailbox && id.UID > 1 {
+					if _, err := os.Stat(filepath.Join(s.Folder, s.Hold)); err != nil {
+						break
+					}
+					time.Sleep(time.Millisecond) // until the test takes the file away
+				}
 				text := octets(s.source, id.Mailbox, id.UID)
+				s.counts.sent.Add(int64(len(text)))
 				m := &message.Message{Summary: message.Summary{ID: id, Have: req.Needs &^ message.NeedBody, Size: int64(len(text))}, Body: message.BodyOf([]byte(text))}
 				if !yield(source.Fetched{ID: id, Message: m}, nil) {
 					return
@@ -149,7 +187,12 @@ func (s *mailSession) Fetch(ctx context.Context, req source.FetchRequest) iter.S
 	}
 }
 
-func (s *mailSession) Close() error { return nil }
+func (s *mailSession) Close() error {
+	if s.counted {
+		s.counts.open.Add(-1)
+	}
+	return nil
+}
 
 // OpenSink opens a session under a fence. Its checkpoint names the files that
 // count; the lock says whether two owners of a task are at work at once.

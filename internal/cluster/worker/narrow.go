@@ -50,10 +50,13 @@ func (n *narrow) Mailboxes(context.Context) iter.Seq2[message.Mailbox, error] {
 func (n *narrow) List(ctx context.Context, req source.ListRequest) iter.Seq2[message.Summary, error] {
 	req.Among = n.task.Among
 	r := n.task.Range
+	renumbered := false
 	if r != (task.Range{}) {
-		if told := req.State; told != nil {
-			req.State = func(s message.MailboxState) {
-				s.Messages = -1
+		told := req.State
+		req.State = func(s message.MailboxState) {
+			renumbered = renumbered || n.renumbered(s.UIDValidity)
+			s.Messages = -1
+			if told != nil && !renumbered {
 				told(s)
 			}
 		}
@@ -68,6 +71,9 @@ func (n *narrow) List(ctx context.Context, req source.ListRequest) iter.Seq2[mes
 				yield(s, err)
 				return
 			}
+			if renumbered = renumbered || r != (task.Range{}) && n.renumbered(s.ID.UIDValidity); renumbered {
+				break
+			}
 			if !r.Has(s.ID.UID) {
 				if req.IDs == nil && n.beyond(s.ID.UID, req.Newest) {
 					return
@@ -78,7 +84,16 @@ func (n *narrow) List(ctx context.Context, req source.ListRequest) iter.Seq2[mes
 				return
 			}
 		}
+		if renumbered {
+			yield(message.Summary{}, task.Renumbered(n.task.Source, n.task.Mailbox.Name))
+		}
 	}
+}
+
+// renumbered reports whether the UIDVALIDITY isn't that under which the mailbox
+// was divided.
+func (n *narrow) renumbered(validity uint32) bool {
+	return validity != 0 && validity != n.task.Mailbox.State.UIDValidity
 }
 
 // before is the id that stands just before the range.

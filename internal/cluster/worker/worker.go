@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/mailhaul/pipeline/internal/cluster"
 	"github.com/mailhaul/pipeline/internal/cluster/lease"
 	"github.com/mailhaul/pipeline/internal/cluster/queue"
@@ -121,11 +123,21 @@ const (
 
 // loop does one task after another.
 func (w *Worker) loop(ctx, taking context.Context) error {
+	alone := 0 // so often there was nothing to do, and nobody to give more
 	for taking.Err() == nil {
 		item, err := w.queue.Take(taking, takePatience)
 		switch {
 		case errors.Is(err, queue.ErrEmpty):
-			if w.o.Once && taking.Err() == nil && w.nothingLeft(taking) {
+			if !w.o.Once || taking.Err() != nil {
+				continue
+			}
+			empty, abandoned := w.nothingLeft(taking)
+			if abandoned {
+				alone++
+			} else {
+				alone = 0
+			}
+			if empty || alone == mostAlone {
 				return nil
 			}
 			continue
@@ -156,14 +168,25 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// nothingLeft reports whether the run's last task is done.
-func (w *Worker) nothingLeft(ctx context.Context) bool {
+// mostAlone is how often a worker that is to end looks whether a run that had
+// begun to list is still there: it may have lost touch with NATS for a moment.
+const mostAlone = 3
+
+// nothingLeft reports whether the run's last task is done; or else whether the
+// queue is empty and the run that would fill it was killed.
+func (w *Worker) nothingLeft(ctx context.Context) (done, abandoned bool) {
 	run, err := w.o.Cluster.LastRun(ctx)
-	if err != nil || run.Stage == cluster.Listing {
-		return false
+	if err != nil {
+		return false, false
 	}
-	left, err := w.queue.Left(ctx)
-	return err == nil && left == 0
+	if left, err := w.queue.Left(ctx); err != nil || left > 0 {
+		return false, false
+	}
+	if run.Stage != cluster.Listing {
+		return true, false
+	}
+	_, err = w.o.Cluster.Leases.Get(ctx, cluster.CoordinatorKey)
+	return false, errors.Is(err, jetstream.ErrKeyNotFound)
 }
 
 // waitAtMost bounds how long a task waits before it is brought again.
@@ -203,13 +226,18 @@ func (w *Worker) do(ctx context.Context, item *queue.Item) error {
 		}
 		return nil
 	}
-	done, err := w.run(own, item, s, st)
+	done, tries, err := w.run(own, item, s, st)
+	if !done && fault.Is(err, fault.Config) {
+		// The task's own, as a ledger that is damaged: neither this worker nor
+		// another one can do it, and others aren't to end of it (I6).
+		done, err = w.giveUp(own, t, err)
+	}
 	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), slotPatience)
 	defer cancel()
 	_ = own.Release(release) // else it ends by itself
 	if !done {
 		w.tell(Event{Task: t, Err: err})
-		_ = item.Again(100 * time.Millisecond)
+		_ = item.Again(w.waitAtMost(again << min(2*max(tries-1, 0), 20)))
 		return err
 	}
 	_ = item.Ack() // one that is lost has the task brought again, and found done
@@ -222,26 +250,68 @@ func (w *Worker) tell(e Event) {
 	}
 }
 
+// again is how long a task that was given back waits; four times as long after
+// each owner that did nothing of it.
+const again = 100 * time.Millisecond
+
+// mostTries is how many owners in a row may lose a task without having
+// committed anything of it.
+const mostTries = 5
+
+// giveUp ends a task that can't be done, so that it doesn't come back for ever.
+// The next run tries it again.
+func (w *Worker) giveUp(own *lease.Lease, t *task.Task, why error) (done bool, err error) {
+	outcome := task.GivenUp(t, why, w.o.Name)
+	raw, err := outcome.Encode()
+	if err == nil {
+		err = segments.GiveUp(own.Context(), w.segments(own, t), raw)
+	}
+	if err != nil {
+		return false, errors.Join(why, err)
+	}
+	w.done.Add(1)
+	w.tell(Event{Task: t, Outcome: outcome})
+	return true, nil
+}
+
+// harmful says that a task is given up for what it did to its owners.
+func harmful(t *task.Task) error {
+	what := t.Source + "/" + t.Mailbox.Name
+	if r := t.Range.String(); r != "" {
+		what += " " + r
+	}
+	return fault.New(fault.Crashed, "%s was given up: %d workers in a row died or lost touch while they had it, and none got further than the one before (task %s)", what, mostTries, t.ID).
+		WithHint("look into the workers' and the machines' logs of that time, as for a process that was killed for want of memory; the next run tries it again")
+}
+
+func (w *Worker) segments(own *lease.Lease, t *task.Task) segments.Options {
+	return segments.Options{
+		Task: t.ID, Fence: own.Fence(), Run: t.Run, Pipeline: w.pipeline,
+		Manifests: w.o.Cluster.Books, Objects: w.o.Objects, Prefix: w.o.Prefix, Dir: w.o.Dir,
+	}
+}
+
 // run runs a task under its lease. It says whether the task is done for this
-// run, however it went.
-func (w *Worker) run(own *lease.Lease, item *queue.Item, s *plan.Source, st *seat) (done bool, err error) {
+// run, however it went, and how many owners had it in vain.
+func (w *Worker) run(own *lease.Lease, item *queue.Item, s *plan.Source, st *seat) (done bool, tries int, err error) {
 	t, ctx := &item.Task, own.Context()
 	before, err := segments.Load(ctx, w.o.Cluster.Books, t.ID)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	if before != nil && before.Run >= t.Run && before.State != segments.Taken {
-		return true, nil // its Ack was lost
+		return true, 0, nil // its Ack was lost
+	}
+	if before != nil && before.Run == t.Run && before.Tries >= mostTries {
+		done, err = w.giveUp(own, t, harmful(t))
+		return done, before.Tries, err
 	}
 	began := time.Now()
-	l, err := segments.Open(ctx, segments.Options{
-		Task: t.ID, Fence: own.Fence(), Run: t.Run, Pipeline: w.pipeline,
-		Manifests: w.o.Cluster.Books, Objects: w.o.Objects, Prefix: w.o.Prefix, Dir: w.o.Dir,
-	})
+	l, err := segments.Open(ctx, w.segments(own, t))
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+	defer func() { tries, err = l.Manifest().Tries, errors.Join(err, l.Close()) }()
 	w.tell(Event{Task: t})
 	stats := &engine.Stats{}
 	own.Beside(func() {
@@ -252,30 +322,32 @@ func (w *Worker) run(own *lease.Lease, item *queue.Item, s *plan.Source, st *sea
 	result, err := w.engine(own, l, t, s, st, stats)
 	switch {
 	case own.Lost():
-		return false, lease.ErrLost
-	case errors.Is(err, segments.ErrFenced) || st.lost():
-		return false, errors.Join(err, errSeat(s.Name))
+		return false, 0, lease.ErrLost
+	case errors.Is(err, segments.ErrFenced):
+		return false, 0, err
+	case st.lost():
+		return false, 0, errors.Join(err, errSeat(s.Name))
 	case result.Stopped || ctx.Err() != nil:
-		return false, errors.Join(err, context.Cause(ctx))
+		return false, 0, errors.Join(err, context.Cause(ctx), l.Yield())
 	}
 	outcome := task.Of(t, result, w.o.Name, time.Since(began))
 	if outcome.Letters, err = w.letters(ctx, l, t, before); err != nil {
-		return false, err
+		return false, 0, err
 	}
 	raw, err := outcome.Encode()
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	end := l.Done
 	if result.Err != nil {
 		end = l.Fail
 	}
 	if err := end(ctx, raw); err != nil {
-		return false, err
+		return false, 0, err
 	}
 	w.done.Add(1)
 	w.tell(Event{Task: t, Outcome: outcome})
-	return true, nil
+	return true, 0, nil
 }
 
 // engine runs the engine for the task.
@@ -292,7 +364,7 @@ func (w *Worker) engine(own *lease.Lease, l *segments.Ledger, t *task.Task, s *p
 	return engine.Run(ctx, w.o.Stop, engine.Options{
 		Plan: &p, Ledger: &shared{l, w.o.Cluster.Books}, Plugins: &plugins{w.o.Plugins, w, st, s, t},
 		Log: w.o.Log, Spool: w.o.Spool, Stats: stats, Run: t.Run, Fence: sink.Fence{Task: t.ID, Number: own.Fence()},
-		RetryFailed: t.Retry, Now: func() time.Time { return t.Now }, Hurry: w.o.Hurry,
+		RetryFailed: t.Retry, Now: func() time.Time { return t.Now }, Hurry: w.o.Hurry, Spends: true,
 	})
 }
 
@@ -357,8 +429,10 @@ func (e Event) String() string {
 	if s.Standing > 0 {
 		text += fmt.Sprintf(", %d dead letters", s.Standing)
 	}
-	if e.Outcome.Err != nil {
-		text += ": " + e.Outcome.Err.Text
+	for _, trouble := range []*task.Trouble{e.Outcome.Problem, e.Outcome.Err} {
+		if trouble != nil {
+			text += ": " + trouble.Text
+		}
 	}
 	return text
 }

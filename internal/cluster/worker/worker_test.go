@@ -54,14 +54,16 @@ type setup struct {
 	Address  string
 	Tasks    int
 	Range    int
+	Partial  bool // what counts isn't all that there is
 
-	nats *natsserver.Server
+	Retry func(task string) bool `json:"-"`
+	nats  *natsserver.Server
 }
 
 func newSetup(t *testing.T, s *natsserver.Server, m mail) *setup {
 	t.Helper()
 	s3 := s3server.Start(t, "mail")
-	m.Folder = t.TempDir()
+	m.Folder, m.counts = t.TempDir(), &counts{}
 	return &setup{
 		Mail: m, URL: s.URL, Replicas: len(s.Nodes), Lease: 3 * time.Second, Tasks: 4,
 		Socket: objectstore.Start(t, s3.Environ()), Address: s3.Address("mail/acme"), nats: s,
@@ -94,7 +96,7 @@ func (s *setup) work(ctx context.Context, name string, once bool, stop <-chan st
 	}
 	defer os.RemoveAll(dir)
 	return worker.Run(ctx, worker.Options{
-		Cluster: c, Plan: s.Mail.plan(), File: "f", Plugins: &s.Mail, Open: s.Mail.open, Objects: bucket, Prefix: at.Prefix + "/", Dir: dir,
+		Cluster: c, Plan: s.Mail.plan(), File: "f", Plugins: &s.Mail, Open: s.Mail.share, Objects: bucket, Prefix: at.Prefix + "/", Dir: dir,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), Spool: &message.Spool{}, Name: name, Tasks: s.Tasks, Once: once,
 		Stop: stop, Events: func(e worker.Event) {
 			if e.Err != nil {
@@ -110,6 +112,7 @@ func child(text string) {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		panic(err)
 	}
+	s.Mail.counts = &counts{}
 	for { // NATS may have no leader just now
 		_, err := s.work(context.Background(), fmt.Sprint("child ", os.Getpid()), false, nil)
 		fmt.Fprintln(os.Stderr, "worker ended:", err)
@@ -162,11 +165,22 @@ func (s *setup) coordinate(ctx context.Context, t *testing.T, stop <-chan struct
 		t.Fatal(err)
 	}
 	defer c.Close()
+	at, err := objects.Parse(s.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := objects.Dial(s.Socket, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bucket.Close()
 	r, err := coordinator.Run(ctx, coordinator.Options{
-		Cluster: c, Plan: s.Mail.plan(), File: "f", Plugins: &s.Mail, Range: s.Range, Stats: &engine.Stats{}, Events: func(engine.Event) {},
+		Objects: bucket, Prefix: at.Prefix + "/", Cluster: c, Plan: s.Mail.plan(), File: "f", Plugins: &s.Mail, Range: s.Range, Retry: s.Retry, Stats: &engine.Stats{}, Events: func(engine.Event) {},
 		Log: slog.New(slog.DiscardHandler), Name: "coordinator", Stop: stop, Now: time.Now(),
 		Merge: func(ctx context.Context, _ *plan.Sink, _ sink.State, tasks []sink.TaskCheckpoint, keep func(context.Context, sink.Checkpoint) error) error {
-			s.check(t, tasks)
+			if !s.Partial {
+				s.check(t, tasks)
+			}
 			return keep(ctx, nil)
 		},
 	})

@@ -62,6 +62,7 @@ func (l *Ledger) durable(ctx context.Context, c ledger.Change) error {
 	if len(c.Journal) == 0 {
 		return l.commit(next)
 	}
+	next.Tries = 1
 	journals := frame(bytes.Clone(l.journals), c.Journal)
 	packed, err := l.packer.compress(journals)
 	if err != nil {

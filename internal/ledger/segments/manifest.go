@@ -41,8 +41,12 @@ type Manifest struct {
 	Owner string `json:"owner"` // made anew by each Open: a fence alone doesn't tell two of one worker apart
 	Run   int64  `json:"run"`
 	// Commits counts how often the task's manifest was written.
-	Commits uint64          `json:"commits"`
-	State   State           `json:"state"`
+	Commits uint64 `json:"commits"`
+	State   State  `json:"state"`
+	// Tries counts the owners of the run, the last one included, since
+	// something was committed, but for those that gave the task back in good order: where
+	// it grows, the task does its workers harm.
+	Tries   int             `json:"tries,omitempty"`
 	Outcome json.RawMessage `json:"outcome,omitempty"` // of the run, as who ran it told it
 
 	// What the run asks of its ledger before it asks of messages: targets with

@@ -82,7 +82,37 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	if err := l.take(); err != nil {
 		return nil, err
 	}
+	if err := l.unpackTail(); err != nil {
+		return nil, err
+	}
 	return l, nil
+}
+
+// GiveUp ends the task's run as failed for the owner of the fence, without a
+// look at what its ledger holds, which stays: for a task that can't be opened,
+// or whose owners die of it.
+func GiveUp(ctx context.Context, o Options, outcome json.RawMessage) error {
+	l := &Ledger{o: o, ctx: ctx, owner: rand.Text()[:12]}
+	if err := l.take(); err != nil {
+		return err
+	}
+	return l.end(ctx, Failed, outcome)
+}
+
+// Yield commits that the task is given back in good order: its owner is none
+// of those that it did harm.
+func (l *Ledger) Yield() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.manifest.Tries <= 1 {
+		return nil // one is no harm
+	}
+	if err := l.usable(); err != nil {
+		return err
+	}
+	next := l.next()
+	next.Tries--
+	return l.commit(next)
 }
 
 // Pipeline returns the id that stands in the markers of the targets.

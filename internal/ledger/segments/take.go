@@ -41,10 +41,16 @@ func (l *Ledger) take() error {
 		m := &Manifest{Version: version, Schema: ledger.Schema, Task: l.o.Task, State: Taken}
 		if old != nil {
 			m = old
+			if m.State != Taken || m.Run != l.o.Run {
+				m.Tries = 0
+			}
 			m.State, m.Outcome = Taken, nil
 			if m.Fence == l.o.Fence {
 				l.objects = m.Commits // this fence made no more than that
 			}
+		}
+		if m.Fence != l.o.Fence {
+			m.Tries++
 		}
 		m.Fence, m.Owner, m.Run = l.o.Fence, l.owner, l.o.Run
 		m.Commits++
@@ -55,7 +61,7 @@ func (l *Ledger) take() error {
 		}
 		if mine {
 			l.manifest, l.head = m, m.Head.Clone()
-			return l.unpackTail()
+			return nil
 		}
 		if !t.again() { // another owner was quicker: which of the two goes on is seen above
 			return l.silent(errors.New("its manifest changes all the time"))
