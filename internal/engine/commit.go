@@ -68,7 +68,7 @@ func (e *Engine) commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	epoch := ledger.Epoch{Checkpoints: map[ledger.TargetID][]byte{}, Boxes: boxes}
+	epoch := ledger.Epoch{Settled: make([]ledger.Settled, 0, len(items)), Checkpoints: map[ledger.TargetID][]byte{}, Boxes: boxes}
 	for _, it := range items {
 		epoch.Settled = append(epoch.Settled, it.settled(e.targets))
 	}

@@ -80,7 +80,8 @@ func (p *pages) next() (found []listed, more bool, err error) {
 	if s.err != nil || len(s.sums) == 0 {
 		return nil, false, s.err
 	}
-	p.last = &s.sums[len(s.sums)-1].ID
+	last := s.sums[len(s.sums)-1].ID // a copy: the page itself is garbage while its items wait for the queue (I5)
+	p.last = &last
 	if found, err = p.a.lookUp(p.ctx, p.b, s.sums, first); err != nil {
 		return nil, false, err
 	}

@@ -2,11 +2,12 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
 // queueMost is how many items may wait for their body, for each account.
-const queueMost = 8192
+const queueMost = 4096
 
 // queue holds the items of one account that wait to be fetched, by mailbox.
 // Listers push, fetchers take; several fetchers may share a mailbox, so that
@@ -99,7 +100,8 @@ func (q *queue) take(g *group, n, lanes int) []*item {
 	defer q.mu.Unlock()
 	share := (len(g.items) + lanes - 1) / max(lanes, 1)
 	n = min(n, max(share, batchShared), len(g.items))
-	items := g.items[:n:n]
+	items := slices.Clone(g.items[:n])
+	clear(g.items[:n]) // the rest of a page would else keep what was fetched of it (I5)
 	g.items = g.items[n:]
 	q.size -= n
 	q.changed.Broadcast()

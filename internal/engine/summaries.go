@@ -24,6 +24,9 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 	stated := false
 	req.State = func(s message.MailboxState) { state, stated = Believable(s), true }
 	req.GoesOn = how == goingOn
+	if most := min(int64(cmp.Or(req.Limit, len(req.IDs))), b.server.Messages); most > 0 {
+		sums = make([]message.Summary, 0, min(most, pageShort))
+	}
 	octets := 0
 	seen := map[message.ID]bool{}
 	for s, err := range a.source.List(ctx, req) {
