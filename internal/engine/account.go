@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,7 @@ type account struct {
 	survey   survey             // of all passes of this run
 	chain    *stages.Run        // of the pass: limits count anew in each
 	counted  int64              // by the source's own limit, in this pass
+	later    iter.Seq[*box]     // the mailboxes to be listed after the one at work
 	pushed   []stages.Pushed    // what the server is asked in the place of stages
 	where    []source.Condition // the same, as the source is asked
 	progress atomic.Int64

@@ -15,6 +15,9 @@ type box struct {
 	among   []string             // those that a message of it may be in as well
 	server  message.MailboxState // what the server said before the listing
 
+	looked bool // known was looked up, ahead of the listing
+	known  bool // the ledger has messages of it
+
 	index       int // in the order of the source
 	number      ledger.Box
 	uidValidity uint32

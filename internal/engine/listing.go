@@ -29,7 +29,8 @@ func (a *account) eachMailbox(ctx context.Context, f func(context.Context, *box)
 		return err
 	}
 	a.expect(unchanged)
-	for _, b := range a.boxes {
+	defer func() { a.later = nil }()
+	for i, b := range a.boxes {
 		if a.e.stopped() || a.queue.isDropped() {
 			return nil
 		}
@@ -41,6 +42,16 @@ func (a *account) eachMailbox(ctx context.Context, f func(context.Context, *box)
 				a.skip(b)
 			}
 			continue
+		}
+		a.later = func(yield func(*box) bool) {
+			for _, next := range a.boxes[i+1:] {
+				if unchanged[next] || next.final() && !a.countsAcross() && !next.isUnfinished() {
+					continue
+				}
+				if !yield(next) {
+					return
+				}
+			}
 		}
 		err := f(ctx, b)
 		if err == nil || a.claiming && ownTrouble(err) {

@@ -27,7 +27,8 @@ type pages struct {
 	size    int
 	lookout bool // the next page is asked for while one is dealt with
 
-	known bool // the ledger knew messages of the mailbox when the listing began
+	known bool     // the ledger knew messages of the mailbox when the listing began
+	names []string // of mailboxes that are listed after this one
 	last  *message.ID
 	round circle
 	ahead chan sheet // nil: nothing is on its way
@@ -75,6 +76,9 @@ func (p *pages) next() (found []listed, more bool, err error) {
 		if p.known, err = p.a.knows(p.ctx, p.b); err != nil {
 			return nil, false, err
 		}
+		if p.names, err = p.a.next(p.ctx, p.b, p.known); err != nil {
+			return nil, false, err
+		}
 	}
 	s := p.sheet()
 	if s.err != nil || len(s.sums) == 0 {
@@ -102,7 +106,11 @@ func (p *pages) sheet() sheet {
 	if p.last == nil {
 		how = first
 	}
-	return p.list(p.request(), how)
+	req := p.request()
+	if how == first {
+		req.Next = p.names
+	}
+	return p.list(req, how)
 }
 
 func (p *pages) sendAhead() {
@@ -146,7 +154,41 @@ func (a *account) knows(ctx context.Context, b *box) (bool, error) {
 	if err := a.number(ctx, b); err != nil {
 		return false, err
 	}
+	if b.looked {
+		b.looked = false
+		return b.known, nil
+	}
 	return a.e.ledger.HasMessages(ctx, b.number)
+}
+
+// nextMost is how many of the mailboxes that follow a source is told of.
+const nextMost = 32
+
+// next names the mailboxes that are listed after one, as far as they are
+// listed in the same way.
+func (a *account) next(ctx context.Context, b *box, known bool) (names []string, err error) {
+	if a.later == nil || b.among != nil || a.plan.Limit > 0 { // a limit may end the listing anywhere
+		return nil, nil
+	}
+	for next := range a.later {
+		if !next.looked {
+			number, err := a.e.ledger.Box(ctx, a.plan.Name, next.name, next.uidValidity)
+			if err == nil {
+				next.known, err = a.e.ledger.HasMessages(ctx, number)
+			}
+			if err != nil {
+				return nil, err
+			}
+			next.looked = true
+		}
+		if next.among != nil || next.known != known && !a.claimed {
+			break
+		}
+		if names = append(names, next.name); len(names) == nextMost {
+			break
+		}
+	}
+	return names, nil
 }
 
 // lookUp looks up a page in the ledger. With the first of a mailbox, it looks

@@ -132,6 +132,7 @@ type ListRequest struct {
 	Among         []string               `protobuf:"bytes,10,rep,name=among,proto3" json:"among,omitempty"`                  // of a mailbox that overlaps: list each message in one of these only; empty: all that is in it
 	Where         []*Condition           `protobuf:"bytes,9,rep,name=where,proto3" json:"where,omitempty"`                   // all must hold; see Summary.fails
 	GoesOn        bool                   `protobuf:"varint,11,opt,name=goes_on,json=goesOn,proto3" json:"goes_on,omitempty"` // with a listing that was begun before: the mailbox may be as it was opened then
+	Next          []string               `protobuf:"bytes,12,rep,name=next,proto3" json:"next,omitempty"`                    // mailboxes that will be listed after this one in the same way: a hint
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,6 +242,13 @@ func (x *ListRequest) GetGoesOn() bool {
 		return x.GoesOn
 	}
 	return false
+}
+
+func (x *ListRequest) GetNext() []string {
+	if x != nil {
+		return x.Next
+	}
+	return nil
 }
 
 // Condition compares one field of a message with a constant. A plugin may
@@ -788,7 +796,7 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\x04R\asession\"z\n" +
 	"\fMailboxBatch\x129\n" +
 	"\tmailboxes\x18\x01 \x03(\v2\x1b.mailhaul.plugin.v1.MailboxR\tmailboxes\x12/\n" +
-	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"\xda\x02\n" +
+	"\x05error\x18\x02 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"\xee\x02\n" +
 	"\vListRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x18\n" +
 	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x14\n" +
@@ -801,7 +809,8 @@ const file_mailhaul_plugin_v1_source_proto_rawDesc = "" +
 	"\x05among\x18\n" +
 	" \x03(\tR\x05among\x123\n" +
 	"\x05where\x18\t \x03(\v2\x1d.mailhaul.plugin.v1.ConditionR\x05where\x12\x17\n" +
-	"\agoes_on\x18\v \x01(\bR\x06goesOn\"\x87\x01\n" +
+	"\agoes_on\x18\v \x01(\bR\x06goesOn\x12\x12\n" +
+	"\x04next\x18\f \x03(\tR\x04next\"\x87\x01\n" +
 	"\tCondition\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x0e\n" +
 	"\x02op\x18\x02 \x01(\tR\x02op\x12,\n" +

@@ -159,6 +159,7 @@ type ListRequest struct {
 	Among   []string
 	State   func(message.MailboxState)
 	GoesOn  bool
+	Next    []string
 }
 
 // Condition has the fields of source.Condition.

@@ -90,7 +90,7 @@ func (s *Server) list(ctx context.Context, session *Session, req *pluginpb.ListR
 		Mailbox: req.GetMailbox(), Needs: message.Needs(req.GetNeeds()),
 		Limit: int(req.GetLimit()), Newest: req.GetNewest(),
 		Skip: int(req.GetSkip()), Where: conditionsFromPB(req.GetWhere()), Among: req.GetAmong(),
-		GoesOn: req.GetGoesOn(),
+		GoesOn: req.GetGoesOn(), Next: req.GetNext(),
 		State: func(state message.MailboxState) {
 			_ = out.put(listed{state: StateToPB(state)}, 64) // a lost stream shows at the next summary
 		},

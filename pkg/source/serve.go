@@ -72,7 +72,7 @@ func session(o Opened) *wire.Session {
 		List: func(ctx context.Context, r wire.ListRequest) iter.Seq2[message.Summary, error] {
 			return o.Source.List(ctx, ListRequest{
 				Mailbox: r.Mailbox, Needs: r.Needs, IDs: r.IDs, After: r.After, Limit: r.Limit, Newest: r.Newest,
-				Skip: r.Skip, Where: conditions(r.Where), Among: r.Among, State: r.State, GoesOn: r.GoesOn,
+				Skip: r.Skip, Where: conditions(r.Where), Among: r.Among, State: r.State, GoesOn: r.GoesOn, Next: r.Next,
 			})
 		},
 		Fetch: func(ctx context.Context, r wire.FetchRequest, answer func(wire.Fetched) error) error {

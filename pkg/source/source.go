@@ -121,6 +121,12 @@ type ListRequest struct {
 	// the same. nil: the mailbox as it stands.
 	Among []string
 
+	// Next names mailboxes that will be listed after this one, in this order
+	// and with the same Needs, Where and Newest, so that a source can ask for
+	// several in one round trip. It is a hint: the host may never come to
+	// them, and what a source says of one is still told when that is listed.
+	Next []string
+
 	// State is called once, before the first summary, with what the server
 	// said when it opened the mailbox for this listing. May be nil.
 	State func(message.MailboxState)

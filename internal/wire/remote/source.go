@@ -149,7 +149,7 @@ func (s *Source) listRequest(req source.ListRequest) *pluginpb.ListRequest {
 	r := &pluginpb.ListRequest{
 		Session: s.number, Mailbox: req.Mailbox, Needs: uint32(req.Needs),
 		Limit: int32(req.Limit), Newest: req.Newest, Skip: int64(req.Skip), Among: req.Among,
-		GoesOn: req.GoesOn,
+		GoesOn: req.GoesOn, Next: req.Next,
 	}
 	if len(req.Where) > 0 {
 		where := make([]wire.Condition, len(req.Where))

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/mailnet"
+	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapdata"
 )
 
 const (
@@ -188,6 +189,80 @@ func (c *Conn) Together(ctx context.Context, commands []string, f func(*Response
 		}
 	}
 	return refused, nil
+}
+
+// Sequence sends batches of commands in one go, of which each changes what the
+// next is about, as one that opens a mailbox does. Within a batch a server may
+// answer in any order, and to several at once; from one batch to the next it
+// must keep the order. f gets each response with the batch that it is of, the
+// first that isn't answered whole, and the command in it that it ends; -1: none.
+// A server that keeps another order, or says of an answer that it is another
+// command's, is of no more use (ErrDisorder): what is whose can't be told.
+// refused is the error of each command, nil where it was done.
+func (c *Conn) Sequence(ctx context.Context, batches [][]string, f func(batch, ends int, r *Response) error) (refused [][]error, err error) {
+	release := c.net.CloseOn(ctx)
+	defer release()
+	tags, err := c.sendAll(batches)
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	known := map[string]int{}
+	refused = make([][]error, len(batches))
+	for i := range batches {
+		refused[i] = make([]error, len(batches[i]))
+		for _, tag := range tags[i] {
+			known[tag] = i
+		}
+	}
+	for at := range batches {
+		for left := len(batches[at]); left > 0; {
+			r, err := c.Next()
+			if err != nil {
+				return nil, err
+			}
+			of, ours := known[r.Tag]
+			switch {
+			case r.Tag != "" && !ours:
+				continue // the late answer to a command before
+			case ours && of != at, r.Name == "ESEARCH" && !imapdata.CouldBeOf(r.Data, tags[at]):
+				return nil, c.fail(fault.New(fault.Unavailable, "%w: %s", ErrDisorder, c.net.Address()))
+			}
+			ends := slices.Index(tags[at], r.Tag)
+			if err := f(at, ends, r); err != nil {
+				return nil, c.fail(err) // answers are under way that nobody will read
+			}
+			if ends >= 0 {
+				delete(known, r.Tag)
+				refused[at][ends] = r.Err(firstWords(batches[at][ends]))
+				left--
+			}
+		}
+	}
+	return refused, nil
+}
+
+// ErrDisorder says that a server answered commands in another order than that
+// in which it got them, where the order matters (RFC 9051 §5.5).
+var ErrDisorder = errors.New("the server answers commands out of their order")
+
+// sendAll sends commands with a single write.
+func (c *Conn) sendAll(batches [][]string) (tags [][]string, err error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.out = c.out[:0]
+	tags = make([][]string, len(batches))
+	for i, batch := range batches {
+		for _, command := range batch {
+			c.tags++
+			tag := "m" + strconv.FormatUint(c.tags, 10)
+			c.out = append(append(append(append(c.out, tag...), ' '), command...), '\r', '\n')
+			tags[i] = append(tags[i], tag)
+		}
+	}
+	if _, err := c.w.Write(c.out); err != nil {
+		return nil, mailnet.Classify(err, "write to "+c.net.Address())
+	}
+	return tags, nil
 }
 
 // Do sends a command and hands each untagged response to f until the server

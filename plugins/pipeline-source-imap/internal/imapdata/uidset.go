@@ -382,6 +382,21 @@ func (s *Set) ReadSearch(data []byte) {
 	}
 }
 
+// CouldBeOf reports whether the answer to a search may be that to one of the
+// commands with these tags: it says so, or it says nothing of whose it is
+// (RFC 4466 §2.6.2: it must, but what a server leaves out is no proof).
+func CouldBeOf(data []byte, tags []string) bool {
+	sc := scanner{b: data}
+	if k, _ := sc.next(); k != opened {
+		return true
+	}
+	if _, word := sc.next(); !strings.EqualFold(string(word), "TAG") {
+		return true
+	}
+	_, of := sc.next()
+	return slices.ContainsFunc(tags, func(tag string) bool { return strings.EqualFold(string(of), tag) })
+}
+
 // ReadESearch adds what an ESEARCH response has under ALL (RFC 4731 §3.1).
 func (s *Set) ReadESearch(data []byte) {
 	sc := scanner{b: data}

@@ -94,7 +94,7 @@ func (f *finisher) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.state, err = f.examineOnce(ctx, f.conn, "SELECT", f.req.Mailbox, raw, nil); err != nil {
+	if f.state, err = f.examineOnce(ctx, f.conn, "SELECT", f.req.Mailbox, raw); err != nil {
 		return err
 	}
 	if f.state.ReadOnly {

@@ -135,7 +135,7 @@ func (l *lister) owning() bool {
 // owned returns the messages that the run takes from this mailbox.
 func (l *lister) owned(ctx context.Context, st *imapconn.Opened) (imapdata.Set, error) {
 	key := "\x00own " + strings.Join(l.req.Among, "\x00")
-	set, _, err := l.known(st, key, false, func() (set imapdata.Set, capped bool, err error) {
+	set, _, err := l.known(ctx, st, key, false, func() (set imapdata.Set, capped bool, err error) {
 		_, err = l.conn.Do(ctx, "UID FETCH 1:* (UID X-GM-LABELS)", func(r *imapconn.Response) error {
 			if r.Name != "FETCH" {
 				return nil

@@ -8,6 +8,9 @@ import (
 	"github.com/mailhaul/pipeline/plugins/pipeline-source-imap/internal/imapdata"
 )
 
+// bareItems are what asks for nothing that a search doesn't tell.
+const bareItems = "(UID)"
+
 // fetchItems returns the items of a FETCH command. UID comes first, so that
 // servers that keep the order send it before a body.
 func fetchItems(s *Source, mailbox string, n message.Needs, body string) string {

@@ -31,8 +31,10 @@ type lister struct {
 	items    string
 	slow     mailnet.Backoff
 	found    findings
-	ahead    *search // asked for along with the EXAMINE; nil: it wasn't
-	vain     int     // messages that were asked again for an item without success
+	vain     int // messages that were asked again for an item without success
+
+	ahead     *inquiry // what was asked along with the EXAMINE; nil: nothing
+	elsewhere bool     // the connection has another mailbox open by now
 }
 
 // List yields summaries a page at a time.
@@ -64,19 +66,19 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 		if l.req.GoesOn {
 			st, err = l.selected(ctx, l.conn, l.req.Mailbox)
 		} else {
-			st, err = l.examine(ctx, l.conn, l.req.Mailbox, l.foresee())
+			st, err = l.begin(ctx)
 		}
 		if err != nil {
 			return err
 		}
 		l.validity = stateOf(st).UIDValidity
 		l.found, err = l.find(ctx, st)
-		l.ahead = nil
 		if err == nil && l.req.State != nil && !l.req.GoesOn && l.disagrees(st) {
 			// Mail may have come or gone in between.
 			if st, err = l.examine(ctx, l.conn, l.req.Mailbox, nil); err != nil {
 				return err
 			}
+			l.validity, l.ahead, l.elsewhere = stateOf(st).UIDValidity, nil, false
 			l.found, err = l.find(ctx, st)
 		}
 		if err == nil && l.req.State != nil {
@@ -94,7 +96,7 @@ func (l *lister) run(ctx context.Context, yield func(message.Summary, error) boo
 		return err
 	}
 	l.items = fetchItems(l.Source, l.req.Mailbox, l.req.Needs, "")
-	if l.items == "(UID)" {
+	if l.items == bareItems {
 		l.bare(yield)
 		return nil
 	}
@@ -163,10 +165,20 @@ func (l *lister) nextPage(chosen, wanted *imapdata.Set) (p page) {
 
 // pages asks for one page while the one before is handed out.
 func (l *lister) pages(ctx context.Context, yield func(message.Summary, error) bool) error {
-	release := l.conn.Net().CloseOn(ctx)
-	defer func() { release() }()
 	chosen, wanted := slices.Clone(l.found.chosen), l.found.wanted()
 	p := l.nextPage(&chosen, &wanted)
+	if len(p.all) == 0 {
+		return nil
+	}
+	if sums, ok := l.foretoldPage(p.wanted); ok && len(chosen) == 0 {
+		l.hand(p, sums, yield)
+		return nil
+	}
+	if err := l.retry(ctx, func() error { return l.stand(ctx) }); err != nil {
+		return err
+	}
+	release := l.conn.Net().CloseOn(ctx)
+	defer func() { release() }()
 	tags := l.ask(p.wanted)
 	for len(p.all) > 0 {
 		sums, err := l.collect(p.wanted, tags)

@@ -130,6 +130,9 @@ func (l *lister) spanned(ctx context.Context, first, last int64) (f findings, ok
 	if first > last {
 		return f, true, nil
 	}
+	if err := l.stand(ctx); err != nil {
+		return f, false, err
+	}
 	if f.all, _, err = searchUIDs(ctx, l.conn, fmt.Sprintf("%d:%d", first, last)); err != nil {
 		if l.conn.Broken() || ctx.Err() != nil {
 			return f, false, err
@@ -163,11 +166,11 @@ type answered struct {
 // has the same answer; one that may hang on flags holds only as long as no
 // flag changed.
 func (l *lister) seek(ctx context.Context, st *imapconn.Opened, criteria string) (imapdata.Set, bool, error) {
-	return l.known(st, criteria, criteria != "ALL", func() (imapdata.Set, bool, error) { return searchUIDs(ctx, l.conn, criteria) })
+	return l.known(ctx, st, criteria, criteria != "ALL", func() (imapdata.Set, bool, error) { return searchUIDs(ctx, l.conn, criteria) })
 }
 
 // known gives the answer that is known, or asks for it.
-func (l *lister) known(st *imapconn.Opened, key string, flags bool, ask func() (imapdata.Set, bool, error)) (imapdata.Set, bool, error) {
+func (l *lister) known(ctx context.Context, st *imapconn.Opened, key string, flags bool, ask func() (imapdata.Set, bool, error)) (imapdata.Set, bool, error) {
 	state := stateOf(st)
 	l.mu.Lock()
 	if l.sought.mailbox != l.req.Mailbox {
@@ -181,6 +184,9 @@ func (l *lister) known(st *imapconn.Opened, key string, flags bool, ask func() (
 	set, ahead := l.ahead.answer(key)
 	capped := false
 	if !ahead {
+		if err := l.stand(ctx); err != nil {
+			return nil, false, err
+		}
 		var err error
 		if set, capped, err = ask(); err != nil {
 			return nil, false, err
@@ -192,66 +198,6 @@ func (l *lister) known(st *imapconn.Opened, key string, flags bool, ask func() (
 		l.sought.answers[key] = answered{state, set, capped}
 	}
 	return set, capped, nil
-}
-
-// search is a search that goes out together with the EXAMINE before it.
-type search struct {
-	criteria string
-	set      imapdata.Set
-	done     bool // the server did as it was asked, and told all
-}
-
-// foresee returns the search that this listing will want once its mailbox is
-// open; nil where that hangs on what EXAMINE says, or is known already.
-func (l *lister) foresee() *search {
-	l.ahead = nil
-	l.mu.Lock()
-	known := l.sought.mailbox == l.req.Mailbox && len(l.sought.answers) > 0
-	l.mu.Unlock()
-	if known || l.req.State == nil || l.config.Select.Sequence != "" {
-		return nil
-	}
-	if criteria, ok := l.criteria(&imapconn.Opened{}); ok {
-		l.ahead = &search{criteria: criteria}
-	}
-	return l.ahead
-}
-
-// with runs the command that opens a mailbox and the search in one round trip.
-// The error is of the first alone: a search that failed is asked for again.
-func (s *search) with(ctx context.Context, c *imapconn.Conn, open string, f func(*imapconn.Response) error) error {
-	*s = search{criteria: s.criteria}
-	whole := true
-	opened := false // what the server says from then on isn't of the opening
-	refused, err := c.Together(ctx, []string{open, searchVerb(c) + s.criteria}, func(r *imapconn.Response) error {
-		switch {
-		case r.Name == "SEARCH":
-			s.set.ReadSearch(r.Data)
-		case r.Name == "ESEARCH":
-			s.set.ReadESearch(r.Data)
-		case r.Code == "MESSAGELIMIT":
-			whole = false // it comes in pieces
-		}
-		if opened {
-			return nil
-		}
-		opened = r.Tag != ""
-		return f(r)
-	})
-	if err != nil {
-		return err
-	}
-	s.done = whole && refused[0] == nil && refused[1] == nil
-	return refused[0]
-}
-
-// answer returns what a search that went ahead brought, once.
-func (s *search) answer(criteria string) (set imapdata.Set, ok bool) {
-	if s == nil || !s.done || s.criteria != criteria {
-		return nil, false
-	}
-	s.done = false
-	return s.set, true
 }
 
 // searchVerb is how the server is asked for UIDs. ESEARCH (RFC 4731) answers

@@ -38,6 +38,10 @@ type Source struct {
 	own    naming
 	sought sought
 
+	foretold map[string]*inquiry // mailboxes that were asked for ahead of their turn
+	width    int                 // how many are next time
+	alone    bool                // none: the server keeps no order
+
 	uses     map[string]string // special use -> name
 	counts   map[string]int64  // messages of a mailbox, where the server said
 	said     map[string]bool   // warnings that were given
@@ -61,7 +65,7 @@ func open(ctx context.Context, c Config, env source.Env, tokens *mailnet.Tokens)
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{config: c, settings: c.settings(tokens), log: log, spool: env.Spool, rest: 5 * time.Second}
+	s := &Source{config: c, settings: c.settings(tokens), log: log, spool: env.Spool, rest: 5 * time.Second, width: widest}
 	s.pool = newPool(c.Connections, s.settings, log)
 	conn, err := s.pool.Get(ctx, nil)
 	if err != nil {
@@ -127,16 +131,26 @@ func (s *Source) selected(ctx context.Context, c *imapconn.Conn, mailbox string)
 // examine opens a mailbox for reading on a connection, anew even when it is
 // open: the state must be that of now. Microsoft sometimes refuses for a
 // moment what it granted at the login ("authenticated but not connected"): it
-// is asked again before that counts as a refusal. A search that isn't nil goes
-// along in the same round trip.
-func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string, ahead *search) (*imapconn.Opened, error) {
+// is asked again before that counts as a refusal. Inquiries, the first of which
+// is the mailbox's own, run in the same round trip.
+func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string, inquiries []*inquiry) (*imapconn.Opened, error) {
 	raw, err := s.raw(ctx, c, mailbox)
 	if err != nil {
 		return nil, err
 	}
 	b := mailnet.Backoff{Min: s.rest / 4}
 	for {
-		e, err := s.examineOnce(ctx, c, "EXAMINE", mailbox, raw, ahead)
+		var e *imapconn.Opened
+		if len(inquiries) == 0 {
+			e, err = s.examineOnce(ctx, c, "EXAMINE", mailbox, raw)
+		} else {
+			c.Select(nil)
+			if err = s.inquire(ctx, c, inquiries); err != nil {
+				err = fault.Wrap(fault.Unavailable, err, "open mailbox %s", mailbox)
+			} else {
+				e = inquiries[0].opened
+			}
+		}
 		if !fault.Is(err, fault.Auth) || c.Broken() || b.Tries() == 2 {
 			return e, err
 		}
@@ -146,45 +160,53 @@ func (s *Source) examine(ctx context.Context, c *imapconn.Conn, mailbox string, 
 	}
 }
 
-func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, verb, mailbox, raw string, ahead *search) (*imapconn.Opened, error) {
-	e := &imapconn.Opened{Mailbox: mailbox, Messages: -1, UIDNext: -1, UIDValidity: -1, ModSeq: -1}
-	name := c.String(raw)
-	command := verb + " " + name
-	if c.Has("CONDSTORE") {
-		command += " (CONDSTORE)"
-	}
+func (s *Source) examineOnce(ctx context.Context, c *imapconn.Conn, verb, mailbox, raw string) (*imapconn.Opened, error) {
+	e := newOpened(mailbox)
 	c.Select(nil)
-	collect := func(r *imapconn.Response) error {
-		switch {
-		case r.Tag != "" && r.Name == "OK":
-			e.ReadOnly = r.Code == "READ-ONLY"
-			c.Select(e)
-		case r.Code == "PERMANENTFLAGS":
-			e.Keeps = strings.ToLower(r.Argument)
-		case r.Name == "EXISTS":
-			e.Messages = int64(r.Num)
-		case r.Code == "UIDNEXT":
-			e.UIDNext = imapdata.Number(r.Argument)
-		case r.Code == "UIDVALIDITY":
-			e.UIDValidity = imapdata.Number(r.Argument)
-		case r.Code == "HIGHESTMODSEQ":
-			e.ModSeq = imapdata.Number(r.Argument)
-		}
+	done, err := c.Do(ctx, openCommand(c, verb, c.String(raw)), func(r *imapconn.Response) error {
+		readOpened(c, e, r)
 		return nil
-	}
-	var err error
-	if ahead == nil || imapconn.Waits(name) {
-		var done *imapconn.Response
-		if done, err = c.Do(ctx, command, collect); err == nil {
-			err = collect(done)
-		}
-	} else {
-		err = ahead.with(ctx, c, command, collect)
-	}
+	})
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "open mailbox %s", mailbox)
 	}
+	readOpened(c, e, done)
 	return e, nil
+}
+
+// newOpened is a mailbox of which the server hasn't said anything yet.
+func newOpened(mailbox string) *imapconn.Opened {
+	return &imapconn.Opened{Mailbox: mailbox, Messages: -1, UIDNext: -1, UIDValidity: -1, ModSeq: -1}
+}
+
+// openCommand returns the command that opens a mailbox. name is as
+// Conn.String makes it.
+func openCommand(c *imapconn.Conn, verb, name string) string {
+	if c.Has("CONDSTORE") {
+		name += " (CONDSTORE)"
+	}
+	return verb + " " + name
+}
+
+// readOpened reads one response to the command that opens e.
+func readOpened(c *imapconn.Conn, e *imapconn.Opened, r *imapconn.Response) {
+	switch {
+	case r.Tag != "" && r.Name == "OK":
+		e.ReadOnly = r.Code == "READ-ONLY"
+		c.Select(e)
+	case r.Code == "CLOSED": // what came before was of the mailbox before (RFC 9051 §7.1)
+		*e = *newOpened(e.Mailbox)
+	case r.Code == "PERMANENTFLAGS":
+		e.Keeps = strings.ToLower(r.Argument)
+	case r.Name == "EXISTS":
+		e.Messages = int64(r.Num)
+	case r.Code == "UIDNEXT":
+		e.UIDNext = imapdata.Number(r.Argument)
+	case r.Code == "UIDVALIDITY":
+		e.UIDValidity = imapdata.Number(r.Argument)
+	case r.Code == "HIGHESTMODSEQ":
+		e.ModSeq = imapdata.Number(r.Argument)
+	}
 }
 
 // raw returns the octets of a mailbox's name. They are as LIST had them; a
