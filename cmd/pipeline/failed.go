@@ -51,7 +51,7 @@ func (c *command) failedListCommand() *cobra.Command {
 			if asJSON {
 				w = status.NewJSON(c.out)
 			}
-			return c.letters(cmd.Context(), choice, w)
+			return c.letters(cmd.Context(), choice, w, !asJSON)
 		},
 	}
 	c.choiceFlags(cmd, &choice)
@@ -59,7 +59,9 @@ func (c *command) failedListCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *command) letters(ctx context.Context, choice status.Choice, w status.Writer) error {
+// letters writes the dead letters that are meant, and for a person also what of
+// the last run of workers was given up whole.
+func (c *command) letters(ctx context.Context, choice status.Choice, w status.Writer, person bool) error {
 	j, state, err := c.peek(ctx)
 	if err != nil {
 		return err
@@ -67,7 +69,20 @@ func (c *command) letters(ctx context.Context, choice status.Choice, w status.Wr
 	if err := c.eachLetter(ctx, j, state, choice, w.Write); err != nil {
 		return err
 	}
-	return w.Close()
+	if err := w.Close(); err != nil || !person || !j.File.Engine.Shared() {
+		return err
+	}
+	at, err := c.sharedStatus(ctx, j)
+	if err != nil {
+		return err
+	}
+	for _, g := range at.GivenUp {
+		fmt.Fprintf(c.out, "\nnot done: %s\n", harmless(g.Why))
+		if g.Hint != "" {
+			fmt.Fprintf(c.out, "  %s\n", harmless(g.Hint))
+		}
+	}
+	return nil
 }
 
 func (c *command) failedShowCommand() *cobra.Command {
@@ -144,7 +159,8 @@ codes are those of "pipeline run".`,
 				fmt.Fprintln(c.out, "no dead letters")
 				return nil
 			}
-			f.only, f.retryTasks = sources, tasks
+			// A task is of one source: which are meant is said by its being chosen.
+			f.only, f.retryTasks, f.retryChoice = sources, tasks, status.Choice{Keys: choice.Keys, Reasons: choice.Reasons}
 			return c.run(cmd.Context(), f)
 		},
 	}
@@ -234,14 +250,14 @@ func (c *command) failedExportCommand() *cobra.Command {
 				return fault.New(fault.Config, "--format %s: expected csv or json", format)
 			}
 			if file == "" || file == "-" {
-				return c.letters(cmd.Context(), choice, as(c.out))
+				return c.letters(cmd.Context(), choice, as(c.out), false)
 			}
 			out, err := os.Create(file)
 			if err != nil {
 				return fault.Wrap(fault.Config, err, "write the dead letters")
 			}
 			defer func() { err = errors.Join(err, out.Close()) }()
-			return c.letters(cmd.Context(), choice, as(out))
+			return c.letters(cmd.Context(), choice, as(out), false)
 		},
 	}
 	c.choiceFlags(cmd, &choice)

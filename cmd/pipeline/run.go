@@ -19,6 +19,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/profile"
 	"github.com/mailhaul/pipeline/internal/progress"
 	"github.com/mailhaul/pipeline/internal/report"
+	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -27,7 +28,8 @@ type runFlags struct {
 	rewrite     []string
 	only        []string
 	retryFailed bool
-	retryTasks  map[string]bool // of a run with workers: their dead letters
+	retryTasks  map[string]bool // of a run with workers: those with dead letters that are chosen
+	retryChoice status.Choice   // so, too
 	quiet       bool
 	json        bool
 	dry         bool

@@ -78,7 +78,15 @@ func (c *command) carryOut(ctx context.Context, j *job.Job, l *ledger.Ledger, as
 	}
 	r, err := coordinator.Run(ctx, coordinator.Options{
 		Cluster: cl, Plan: j.Plan, File: j.File.Sum, Plugins: j, Range: size, Merge: j.MergeSink, Objects: bucket, Prefix: prefix, Log: opts.Log, Name: process(),
-		Retry:  func(task string) bool { return f.retryFailed || f.retryTasks[task] },
+		Retry: func(task string) *status.Choice {
+			switch {
+			case f.retryFailed:
+				return &status.Choice{}
+			case f.retryTasks[task]:
+				return &f.retryChoice
+			}
+			return nil
+		},
 		Events: opts.Events, Stats: opts.Stats, Stop: asked.stop, Now: time.Now(),
 	})
 	ending := context.WithoutCancel(ctx)

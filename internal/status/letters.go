@@ -41,6 +41,9 @@ type Choice struct {
 	Reasons []string
 }
 
+// All reports whether all dead letters are meant.
+func (c *Choice) All() bool { return len(c.Keys)+len(c.Sources)+len(c.Reasons) == 0 }
+
 // Includes reports whether a dead letter is meant.
 func (c *Choice) Includes(l *Letter) bool {
 	return oneOf(l.Key, c.Keys) && oneOf(l.Source, c.Sources) && oneOf(l.Reason, c.Reasons)

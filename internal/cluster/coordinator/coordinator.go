@@ -22,6 +22,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/ledger/segments"
 	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/objects"
@@ -43,8 +44,8 @@ type Options struct {
 	Prefix  string
 	Log     *slog.Logger
 	Name    string // of this process, as others see it
-	// Retry says of which tasks the dead letters are tried again; nil: of none.
-	Retry  func(task string) bool
+	// Retry says which dead letters of a task are tried again; nil: none.
+	Retry  func(task string) *status.Choice
 	Stats  *engine.Stats
 	Events func(engine.Event)
 	Stop   <-chan struct{}
@@ -332,7 +333,7 @@ func remember(m *segments.Manifest) *past {
 // its last run came to its end; else nil.
 func (r *run) unchanged(a *account, t *task.Task) (*task.Outcome, []ledger.Mailbox, error) {
 	p := r.known[t.ID]
-	if p == nil || !p.complete || t.Retry {
+	if p == nil || !p.complete || t.Retry != nil {
 		return nil, nil, nil
 	}
 	sum, err := r.same(a.plan, &p.head, t.Mailbox)

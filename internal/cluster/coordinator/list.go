@@ -176,7 +176,10 @@ func (r *run) mailboxes(ctx context.Context, a *account) error {
 			id := task.ID(r.pipeline, a.plan.Name, m.Name, part)
 			t := &task.Task{
 				ID: id, Run: r.number, File: r.o.File, Source: a.plan.Name, Mailbox: m,
-				Among: plan.Among(m, taken), Range: part, Lanes: max(1, lanes), Retry: r.o.Retry != nil && r.o.Retry(id), Now: r.o.Now,
+				Among: plan.Among(m, taken), Range: part, Lanes: max(1, lanes), Now: r.o.Now,
+			}
+			if r.o.Retry != nil {
+				t.Retry = r.o.Retry(id)
 			}
 			p := &progress{task: t, account: a}
 			if p.unchanged, p.stands, err = r.unchanged(a, t); err != nil {

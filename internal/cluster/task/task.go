@@ -10,6 +10,7 @@ import (
 
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger"
+	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
@@ -24,9 +25,9 @@ type Task struct {
 	Mailbox message.Mailbox `json:"mailbox"` // as the coordinator listed it
 	Among   []string        `json:"among,omitempty"`
 	Range   Range           `json:"range,omitzero"`
-	Lanes   int             `json:"lanes"` // connections that the account grants, over the whole cluster
-	Retry   bool            `json:"retry,omitempty"`
-	Now     time.Time       `json:"now"` // what now() is in expressions: the same in all tasks of a run
+	Lanes   int             `json:"lanes"`           // connections that the account grants, over the whole cluster
+	Retry   *status.Choice  `json:"retry,omitempty"` // the dead letters that are tried again; nil: none
+	Now     time.Time       `json:"now"`             // what now() is in expressions: the same in all tasks of a run
 }
 
 // Range is a part of a mailbox: the UIDs from First to Last. The zero Range is

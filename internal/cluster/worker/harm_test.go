@@ -18,6 +18,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/ledger/segments"
+	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/objects"
 	"github.com/mailhaul/pipeline/pkg/source"
 	"github.com/mailhaul/pipeline/test/natsserver"
@@ -252,7 +253,7 @@ func TestUnchangedMailboxesAreNoTasks(t *testing.T) {
 			}
 		}
 	}
-	s.Retry = func(string) bool { return true }
+	s.Retry = func(string) *status.Choice { return &status.Choice{} }
 	if again := s.coordinate(t.Context(), t, nil); again.Tasks != 18 {
 		t.Errorf("%d tasks where dead letters are tried again, want 18", again.Tasks)
 	}

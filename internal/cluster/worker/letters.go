@@ -8,6 +8,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/cluster/task"
 	"github.com/mailhaul/pipeline/internal/ledger"
 	"github.com/mailhaul/pipeline/internal/ledger/segments"
+	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/message"
 )
 
@@ -28,6 +29,19 @@ func (w *Worker) letters(ctx context.Context, l *segments.Ledger, t *task.Task, 
 		return 0, nil
 	}
 	return int64(len(all)), cluster.Insist(ctx, func(ctx context.Context) error { return box.Replace(ctx, t.ID, all) })
+}
+
+// release makes those dead letters of the task pending that were chosen to be
+// tried again. Where all were, the engine sees to it.
+func release(ctx context.Context, l *segments.Ledger, t *task.Task) error {
+	if t.Retry == nil || t.Retry.All() {
+		return nil
+	}
+	_, err := l.Release(ctx, func(id message.ID, sink string, letter ledger.Letter) bool {
+		made := status.NewLetter(id, sink, letter)
+		return t.Retry.Includes(&made)
+	})
+	return err
 }
 
 // noneBefore reports whether a task surely had no dead letters: it never began,

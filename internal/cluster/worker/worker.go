@@ -313,6 +313,9 @@ func (w *Worker) run(own *lease.Lease, item *queue.Item, s *plan.Source, st *sea
 	}
 	defer func() { tries, err = l.Manifest().Tries, errors.Join(err, l.Close()) }()
 	w.tell(Event{Task: t})
+	if err := release(ctx, l, t); err != nil {
+		return false, 0, err
+	}
 	stats := &engine.Stats{}
 	own.Beside(func() {
 		_ = item.Alive() // the lease says whose it is
@@ -364,7 +367,7 @@ func (w *Worker) engine(own *lease.Lease, l *segments.Ledger, t *task.Task, s *p
 	return engine.Run(ctx, w.o.Stop, engine.Options{
 		Plan: &p, Ledger: &shared{l, w.o.Cluster.Books}, Plugins: &plugins{w.o.Plugins, w, st, s, t},
 		Log: w.o.Log, Spool: w.o.Spool, Stats: stats, Run: t.Run, Fence: sink.Fence{Task: t.ID, Number: own.Fence()},
-		RetryFailed: t.Retry, Now: func() time.Time { return t.Now }, Hurry: w.o.Hurry, Spends: true,
+		RetryFailed: t.Retry != nil && t.Retry.All(), Now: func() time.Time { return t.Now }, Hurry: w.o.Hurry, Spends: true,
 	})
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/engine"
 	"github.com/mailhaul/pipeline/internal/ledger/segments"
 	"github.com/mailhaul/pipeline/internal/plan"
+	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/objects"
 	"github.com/mailhaul/pipeline/pkg/sink"
@@ -56,7 +57,7 @@ type setup struct {
 	Range    int
 	Partial  bool // what counts isn't all that there is
 
-	Retry func(task string) bool `json:"-"`
+	Retry func(task string) *status.Choice `json:"-"`
 	nats  *natsserver.Server
 }
 
