@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 
@@ -58,7 +59,22 @@ func Serve(ctx context.Context, l net.Listener, alive io.Reader, log *slog.Logge
 		_, _ = io.Copy(io.Discard, alive)
 		os.Exit(0) // what is under way is nobody's any more
 	}()
+	spare := headroom()
+	defer runtime.KeepAlive(spare)
 	return (&http.Server{Handler: Handler(log), BaseContext: func(net.Listener) context.Context { return ctx }}).Serve(l)
+}
+
+// headroom is memory that is never touched, which has the collector run less
+// often, as plugins have it: an upload leaves 100 KB of garbage, and where few
+// are on their way at once little else is there. Without it a store with 8 of
+// them at once took a quarter more CPU time than one with 64, for the same
+// objects. It is the most that the process grows by (I5); where the user has set
+// GOGC or GOMEMLIMIT there is none.
+func headroom() []byte {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return nil
+	}
+	return make([]byte, 16<<20)
 }
 
 // Handler answers the calls of package objects.
