@@ -46,7 +46,7 @@ Exit codes:
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.worker(cmd.Context(), f) },
 	}
 	cmd.Flags().BoolVar(&f.once, "once", false, "end when no task is left, for a job; without it, wait for the next run")
-	cmd.Flags().IntVar(&f.tasks, "tasks", 4, "how many tasks at once; each has one connection")
+	cmd.Flags().IntVar(&f.tasks, "tasks", 8, "how many tasks at once; each has one connection")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "say only what is wrong")
 	cmd.Flags().StringVar(&f.pprof, "pprof", "", "write CPU and heap profiles of the command and each plugin process to this `folder` (docs/speed.md)")
 	return cmd
