@@ -122,7 +122,7 @@ type progress struct {
 func Run(ctx context.Context, o Options) (*Result, error) {
 	r := &run{o: o, tasks: map[string]*progress{}, known: map[string]*past{}, same: engine.Unchanged(o.Plan)}
 	keeper := lease.NewKeeper(o.Cluster.Leases, o.Cluster.Lease, o.Name)
-	own, err := keeper.Take(ctx, cluster.CoordinatorKey)
+	own, err := keeper.TakeInsisting(ctx, cluster.CoordinatorKey)
 	if errors.Is(err, lease.ErrHeld) {
 		err = locked(ctx, o.Cluster)
 	}

@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mailhaul/pipeline/internal/cluster"
@@ -91,6 +92,43 @@ func (k *Keeper) Take(ctx context.Context, key string) (*Lease, error) {
 		return nil, cluster.Wrap(err, "take the lease of %s", key)
 	}
 	l.fence, l.revision, l.deadline = revision, revision, k.deadline(sent)
+	l.ctx, l.cancel = context.WithCancelCause(ctx)
+	go l.keep()
+	return l, nil
+}
+
+// TakeInsisting is Take that goes on where NATS doesn't answer, for as long as it
+// may take to have a leader again. A lease whose making was done, though its
+// answer was lost, is this owner's.
+func (k *Keeper) TakeInsisting(ctx context.Context, key string) (*Lease, error) {
+	l := &Lease{keeper: k, key: key, nonce: rand.Text(), ended: make(chan struct{})}
+	first := clock()
+	err := cluster.Insist(ctx, func(ctx context.Context) (err error) {
+		sent := clock()
+		if l.fence, err = k.bucket.Create(ctx, key, l.value()); !errors.Is(err, jetstream.ErrKeyExists) {
+			l.deadline = k.deadline(sent)
+			return err
+		}
+		e, err := k.bucket.Get(ctx, key)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			return nats.ErrTimeout // it has just ended, or a replica lags
+		}
+		if err != nil {
+			return err
+		}
+		if v, err := Read(e.Value()); err != nil || v.Nonce != l.nonce {
+			return ErrHeld
+		}
+		l.fence, l.deadline = e.Revision(), k.deadline(first) // any of the tries may have made it
+		return nil
+	})
+	if errors.Is(err, ErrHeld) {
+		return nil, ErrHeld
+	}
+	if err != nil {
+		return nil, cluster.Wrap(err, "take the lease of %s", key)
+	}
+	l.revision = l.fence
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	go l.keep()
 	return l, nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mailhaul/pipeline/internal/cluster/lease"
@@ -173,5 +174,51 @@ func TestReleaseAfterTheContextEnded(t *testing.T) {
 	}
 	if _, err := lease.NewKeeper(kv, time.Hour, "b").Take(t.Context(), "a"); err != nil {
 		t.Errorf("the next owner: %v", err)
+	}
+}
+
+// lossy loses what a test says, of the calls that make a key.
+type lossy struct {
+	jetstream.KeyValue
+	lose func() (before, after bool)
+}
+
+func (k *lossy) Create(ctx context.Context, key string, value []byte, options ...jetstream.KVCreateOpt) (uint64, error) {
+	before, after := k.lose()
+	if before {
+		return 0, nats.ErrTimeout
+	}
+	n, err := k.KeyValue.Create(ctx, key, value, options...)
+	if after && err == nil {
+		return 0, nats.ErrTimeout
+	}
+	return n, err
+}
+
+// A lease is taken though NATS doesn't answer at first, also where the answer
+// alone was lost; another one's is told as held.
+func TestTakeInsisting(t *testing.T) {
+	t.Parallel()
+	kv := bucket(t, natsserver.Start(t))
+	for name, lost := range map[string]func(call int) (before, after bool){
+		"calls":   func(call int) (bool, bool) { return call <= 2, false },
+		"answers": func(call int) (bool, bool) { return false, call == 1 },
+	} {
+		calls := 0
+		k := lease.NewKeeper(&lossy{kv, func() (bool, bool) { calls++; return lost(calls) }}, ttl, "one")
+		l, err := k.TakeInsisting(t.Context(), name)
+		if err != nil {
+			t.Fatalf("%s that are lost: %v", name, err)
+		}
+		if _, err := k.Take(t.Context(), name); !errors.Is(err, lease.ErrHeld) && !l.Lost() {
+			t.Errorf("%s that are lost: taken a second time: %v", name, err)
+		}
+		if err := l.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	held := take(t.Context(), t, lease.NewKeeper(kv, ttl, "one"), "held")
+	if _, err := lease.NewKeeper(kv, ttl, "two").TakeInsisting(t.Context(), "held"); !errors.Is(err, lease.ErrHeld) && !held.Lost() {
+		t.Errorf("one that another one has: %v", err)
 	}
 }
