@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
@@ -28,6 +29,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if f, ok := v.(*Frame); ok {
 		return f.marshal(c.buffers)
 	}
+	if b, ok := v.(*pluginpb.SummaryBatch); ok {
+		return c.batch(b)
+	}
 	return c.other.Marshal(v)
 }
 
@@ -36,5 +40,31 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if in, ok := v.(*Inbound); ok {
 		return in.unmarshal(data)
 	}
+	if b, ok := v.(*pluginpb.SummaryBatch); ok {
+		whole := data.MaterializeToBuffer(c.buffers)
+		defer whole.Free()
+		if (&heads{}).batch(whole.ReadOnlyData(), b) {
+			return nil
+		}
+		b.Reset()
+	}
 	return c.other.Unmarshal(data, v)
+}
+
+// batch encodes the summaries of a listing.
+func (c codec) batch(p *pluginpb.SummaryBatch) (mem.BufferSlice, error) {
+	n := 128
+	for _, s := range p.Summaries {
+		if s != nil {
+			n += sizeSized(2, sizeSummary(s))
+		}
+	}
+	buf := c.buffers.Get(n)
+	b, err := appendBatch((*buf)[:0], p)
+	if err != nil {
+		c.buffers.Put(buf)
+		return nil, err
+	}
+	*buf = b
+	return mem.BufferSlice{mem.NewBuffer(buf, c.buffers)}, nil
 }

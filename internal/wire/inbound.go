@@ -30,6 +30,7 @@ func (in *Inbound) free() {
 func (in *Inbound) unmarshal(raw mem.BufferSlice) error {
 	*in = Inbound{}
 	c := cursor{rest: raw, n: raw.Len()}
+	var h heads
 	for !c.done() {
 		tag, err := c.varint()
 		if err != nil {
@@ -52,7 +53,7 @@ func (in *Inbound) unmarshal(raw mem.BufferSlice) error {
 			if err != nil {
 				return err
 			}
-			if err := in.field(number, c.bytes(n)); err != nil {
+			if err := in.field(&h, number, c.bytes(n)); err != nil {
 				return err
 			}
 		case kind == protowire.VarintType:
@@ -77,12 +78,15 @@ func (in *Inbound) unmarshal(raw mem.BufferSlice) error {
 	return nil
 }
 
-func (in *Inbound) field(number protowire.Number, value []byte) error {
+func (in *Inbound) field(h *heads, number protowire.Number, value []byte) error {
 	switch number {
 	case fieldEvents:
-		e := new(pluginpb.Event)
-		if err := proto.Unmarshal(value, e); err != nil {
-			return fault.New(fault.Bug, "a frame has a broken event: %w", err)
+		e, ok := h.event(value)
+		if !ok {
+			e = new(pluginpb.Event)
+			if err := proto.Unmarshal(value, e); err != nil {
+				return fault.New(fault.Bug, "a frame has a broken event: %w", err)
+			}
 		}
 		in.events = append(in.events, e)
 	case fieldError:

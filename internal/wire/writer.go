@@ -227,7 +227,7 @@ func (w *Writer) memory(b, sum []byte) error {
 }
 
 func (w *Writer) encode(begin *pluginpb.Begin) (err error) {
-	w.begin, err = proto.MarshalOptions{}.MarshalAppend(w.begin[:0], begin)
+	w.begin, err = appendBegin(w.begin[:0], begin)
 	return err
 }
 
