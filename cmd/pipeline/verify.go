@@ -173,6 +173,9 @@ func (c *command) prepared(ctx context.Context, offline bool) (*job.Job, *ledger
 		return nil, nil, nil, err
 	}
 	end := func() error { return c.closeJob(j) }
+	if err := ownLedger(j); err != nil {
+		return nil, nil, nil, errors.Join(err, end())
+	}
 	l, err := j.ReopenLedger(ctx)
 	if err == nil {
 		err = j.Check(ctx)
@@ -190,6 +193,16 @@ func (c *command) prepared(ctx context.Context, offline bool) (*job.Job, *ledger
 	return j, l, end, nil
 }
 
+// ownLedger refuses where workers keep the ledgers of their tasks: against the
+// one that is here, all that they wrote would look like somebody else's.
+func ownLedger(j *job.Job) error {
+	if !j.File.Engine.Shared() {
+		return nil
+	}
+	return fault.New(fault.Config, "verify: the ledgers of engine: {type: nats} are those of its tasks, and it reads one").
+		WithHint("\"pipeline report\" has the server's counts beside what was written; each file's sha256 is in the sink's manifest")
+}
+
 // rebuild makes a lost ledger anew.
 func (c *command) rebuild(ctx context.Context) (err error) {
 	j, err := c.loadOffline(ctx)
@@ -197,6 +210,9 @@ func (c *command) rebuild(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.closeJob(j)) }()
+	if err := ownLedger(j); err != nil {
+		return err
+	}
 	if err := j.CheckShard(); err != nil {
 		return err
 	}

@@ -111,6 +111,9 @@ func (s *Standing) Text(w io.Writer) {
 		parts = append(parts, fmt.Sprintf("%d given up", s.Failed))
 	}
 	fmt.Fprintf(w, "run %d of the workers: %s\n", s.Run.Number, strings.Join(parts, ", "))
+	if s.Run.Stage != cluster.Ended {
+		fmt.Fprintln(w, "  what they do is counted by source when the run ends")
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Workers)) {
 		fmt.Fprintf(w, "  %s: %d under way\n", name, s.Workers[name])
 	}
