@@ -255,8 +255,8 @@ func (w *Worker) tell(e Event) {
 const again = 100 * time.Millisecond
 
 // mostTries is how many owners in a row may lose a task without having
-// committed anything of it.
-const mostTries = 5
+// committed anything of it: more than a cluster without a leader costs.
+const mostTries = 10
 
 // giveUp ends a task that can't be done, so that it doesn't come back for ever.
 // The next run tries it again.

@@ -288,7 +288,7 @@ func TestWorkersDoARun(t *testing.T) {
 // A worker that is to end when nothing is left does.
 func TestWorkerEndsOnce(t *testing.T) {
 	t.Parallel()
-	s := newSetup(t, natsserver.Start(t), mail{Sources: 2, Mailboxes: 3, Messages: 2, Lanes: 4})
+	s := newCalmSetup(t, mail{Sources: 2, Mailboxes: 3, Messages: 2, Lanes: 4})
 	ended := make(chan int64, 1)
 	go func() {
 		c, err := s.cluster(t.Context(), true)
