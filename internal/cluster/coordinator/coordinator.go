@@ -189,7 +189,7 @@ func (r *run) alone(ctx context.Context, f func(context.Context) error) error {
 		own := r.own.Load()
 		sure, cancel := context.WithCancelCause(ctx)
 		stop := context.AfterFunc(own.Context(), func() { cancel(context.Cause(own.Context())) })
-		var err error = lease.ErrLost
+		err := lease.ErrLost
 		if !own.Lost() {
 			err = f(sure)
 		}
