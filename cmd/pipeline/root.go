@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,6 +171,21 @@ func apart(errs []error) []error {
 		}
 	}
 	return out
+}
+
+// distinct returns the errors one by one, each once.
+func distinct(errs []error) []error {
+	type said struct{ text, hint string }
+	seen := map[said]bool{}
+	return slices.DeleteFunc(apart(errs), func(err error) bool {
+		key := said{text: err.Error()}
+		if f := fault.As(err); f != nil {
+			key.hint = f.Hint
+		}
+		twice := seen[key]
+		seen[key] = true
+		return twice
+	})
 }
 
 // logger shows everything with --debug, else what plugins warn of.

@@ -187,7 +187,7 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	display.Close()
 	result.Accounts = append(result.Accounts, j.BadRows()...)
 	code := result.Exit()
-	display.Finished(code, report.Troubles(result))
+	display.Finished(code, distinct(report.Troubles(result)))
 	page.end(result, code)
 	if !f.quiet && !f.json && ctx.Err() == nil { // else most of what it counts was cut short
 		report.Text(c.out, result)

@@ -49,3 +49,14 @@ func TestConcludeIncomplete(t *testing.T) {
 		})
 	}
 }
+
+// What several goroutines met at once is one problem in the events of --json.
+func TestDistinct(t *testing.T) {
+	t.Parallel()
+	full := func() error { return fault.New(fault.Full, "write the ledger").WithHint("make room") }
+	other := fault.New(fault.Full, "write the ledger").WithHint("put it back")
+	got := distinct([]error{errors.Join(full(), full()), nil, errors.Join(full(), errors.Join(other, other))})
+	if len(got) != 2 || fault.As(got[0]).Hint != "make room" || fault.As(got[1]).Hint != "put it back" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -79,7 +79,7 @@ type Operator struct {
 type Program struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
-	SHA256  string `json:"sha256"` // of the executable
+	SHA256  string `json:"sha256"` // of the executable; empty for a plugin that somebody else had started
 	Go      string `json:"go,omitempty"`
 }
 

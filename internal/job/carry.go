@@ -116,8 +116,8 @@ func (j *Job) ImportState(ctx context.Context, path string) ([]Moved, error) {
 		return nil, fault.New(fault.Config, "there is a ledger: %s", final).WithKey("state").
 			WithHint("move it away first; importing would forget what it knows")
 	}
-	if err := os.MkdirAll(j.File.State, 0o700); err != nil {
-		return nil, target.DiskError(err, "make the state directory")
+	if err := ledger.MakeDir(j.File.State); err != nil {
+		return nil, err
 	}
 	dir, err := os.MkdirTemp(j.File.State, ".import")
 	if err != nil {

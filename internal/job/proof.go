@@ -16,7 +16,7 @@ import (
 type Program struct {
 	Name    string // as in "source imap"
 	Version string
-	SHA256  string // hex, of the executable
+	SHA256  string // hex, of the executable; empty for a plugin that was attached to: which one that is, nobody knows
 }
 
 // Programs returns the plugins that the plan uses, each once.
@@ -37,12 +37,25 @@ func (j *Job) Programs(ctx context.Context) ([]Program, error) {
 		if err != nil {
 			return err
 		}
-		sum, err := HashFile(id.Path)
+		sum := ""
+		if !id.Modified.IsZero() {
+			if sum, err = HashFile(id.Path); err != nil {
+				return err
+			}
+		}
 		out = append(out, Program{key, d.Version, sum})
-		return err
+		return nil
 	}
 	for i := range j.Plan.Sources {
 		if err := add(pluginhost.Source, j.Plan.Sources[i].Plugin); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range j.Plan.Chain.Stages() {
+		if s.Plugin == "" {
+			continue
+		}
+		if err := add(pluginhost.Stage, s.Plugin); err != nil {
 			return nil, err
 		}
 	}

@@ -54,8 +54,8 @@ const maxConns = 4
 // when they aren't there. The ledger is locked until Close; a *LockedError
 // says who holds it.
 func Open(ctx context.Context, dir, name string) (*Ledger, error) {
-	if err := makeDirs(dir); err != nil {
-		return nil, unwritable(err, "make the state directory")
+	if err := MakeDir(dir); err != nil {
+		return nil, err
 	}
 	lock, err := acquire(filepath.Join(dir, name+".lock"))
 	if err != nil {
@@ -67,6 +67,14 @@ func Open(ctx context.Context, dir, name string) (*Ledger, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// MakeDir makes the directory of a state, for its owner alone, as Open does.
+func MakeDir(dir string) error {
+	if err := makeDirs(dir); err != nil {
+		return unwritable(err, "make the state directory")
+	}
+	return nil
 }
 
 // makeDirs makes a directory and those above it, and their names durable: a

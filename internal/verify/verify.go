@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -201,9 +202,33 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 func sortFindings(f []Finding) {
 	slices.SortStableFunc(f, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Mailbox, b.Mailbox), cmp.Compare(a.Place, b.Place),
-			cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Sink, b.Sink), cmp.Compare(a.Path, b.Path), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Text, b.Text))
+			cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Sink, b.Sink), natural(a.Path, b.Path), natural(a.ID, b.ID), natural(a.Text, b.Text))
 	})
 }
+
+// natural compares texts as people do: UID=9 comes before UID=10.
+func natural(a, b string) int {
+	x, y := a, b
+	for x != "" && y != "" {
+		m, n := digits(x), digits(y)
+		if m == 0 || n == 0 {
+			if x[0] != y[0] {
+				return cmp.Compare(x[0], y[0])
+			}
+			x, y = x[1:], y[1:]
+			continue
+		}
+		i, j := strings.TrimLeft(x[:m], "0"), strings.TrimLeft(y[:n], "0")
+		if c := cmp.Or(cmp.Compare(len(i), len(j)), cmp.Compare(i, j)); c != 0 {
+			return c
+		}
+		x, y = x[m:], y[n:]
+	}
+	return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(a, b))
+}
+
+// digits returns how many digits a text begins with.
+func digits(s string) int { return len(s) - len(strings.TrimLeft(s, "0123456789")) }
 
 // readLedger fills the table with what the ledger has.
 func (v *verifier) readLedger(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,5 +37,20 @@ func TestSample(t *testing.T) {
 	r, err := Run(t.Context(), o)
 	if err != nil || len(r.Findings) != 2 || r.Findings[0].Kind != Changed || r.Findings[1].Kind != Missing {
 		t.Errorf("%v, %+v", err, r.Findings)
+	}
+}
+
+func TestNatural(t *testing.T) {
+	t.Parallel()
+	inOrder := []string{
+		"", "a", "a/9.eml", "a/10.eml", "a/10.eml2", "b", "imap://x/INBOX;UIDVALIDITY=1/;UID=9", "imap://x/INBOX;UIDVALIDITY=1/;UID=0010",
+		"imap://x/INBOX;UIDVALIDITY=1/;UID=10", "imap://x/INBOX;UIDVALIDITY=10/;UID=1", "imap://x/INBOX;UIDVALIDITY=18446744073709551616/;UID=1", "z",
+	}
+	for i, a := range inOrder {
+		for j, b := range inOrder {
+			if got, want := natural(a, b), cmp.Compare(i, j); got != want {
+				t.Errorf("natural(%q, %q) = %d, want %d", a, b, got, want)
+			}
+		}
 	}
 }
