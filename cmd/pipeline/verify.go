@@ -221,7 +221,7 @@ func (c *command) rebuild(ctx context.Context) (err error) {
 		return err
 	}
 	if r.Aside != "" {
-		fmt.Fprintf(c.err, "warning: the ledger was damaged; it is kept as %s\n", r.Aside)
+		fmt.Fprintf(c.err, "warning: the ledger that was there is kept as %s\n", r.Aside)
 	}
 	for _, left := range r.Left {
 		fmt.Fprintf(c.err, "warning: %s\n", left)

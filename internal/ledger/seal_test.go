@@ -129,8 +129,8 @@ func TestReadersLeaveTheSeal(t *testing.T) {
 	shut(t, open(t, dir))
 }
 
-// TestPutAside puts a damaged ledger aside, each under a name of its own, and no
-// other.
+// TestPutAside puts damaged ledgers aside, each under a name of its own, and one
+// that no sink has used; and no other.
 func TestPutAside(t *testing.T) {
 	t.Parallel()
 	file, seal := sealed(t)
@@ -140,6 +140,14 @@ func TestPutAside(t *testing.T) {
 	}
 	if aside, err := PutAside(t.Context(), dir, "other"); aside != "" || err != nil {
 		t.Errorf("none: %q, %v", aside, err)
+	}
+	// One that knows a target, and nothing that was committed to it.
+	l := open(t, t.TempDir())
+	target(t, l, "eml")
+	shut(t, l)
+	unused := filepath.Dir(l.Path())
+	if aside, err := PutAside(t.Context(), unused, "acme"); aside != filepath.Join(unused, "acme.db.unused-1") || err != nil {
+		t.Errorf("an unused one: %q, %v", aside, err)
 	}
 	bad := append([]byte(nil), file...)
 	bad[len(bad)-5] ^= 4

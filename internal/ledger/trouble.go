@@ -21,14 +21,16 @@ type damaged struct{ error }
 func (d damaged) Unwrap() error { return d.error }
 
 // PutAside looks whether the ledger of the pipeline called name in dir is
-// damaged, and if it is, renames its files, which stay for who wants to look
-// into them. It returns the new name; empty where the ledger isn't damaged, or
-// there is none.
+// damaged, or no sink ever committed anything to it: so is one that was made
+// where another was lost. If it is, its files are renamed, and stay for who
+// wants to look into them. It returns the new name; empty where the ledger is
+// neither, or there is none.
 func PutAside(ctx context.Context, dir, name string) (aside string, err error) {
 	path := filepath.Join(dir, name+".db")
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
+	used, why := false, "damaged"
 	l, err := Open(ctx, dir, name)
 	if err == nil {
 		var says string
@@ -36,27 +38,34 @@ func PutAside(ctx context.Context, dir, name string) (aside string, err error) {
 		if err == nil && says != "ok" {
 			err = l.wrap(&damage{"the file", errors.New(says)}, "check")
 		}
+		if err == nil {
+			err = l.wrap(l.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM target WHERE known OR checkpoint IS NOT NULL)").Scan(&used), "look for sinks")
+		}
 		l.whole = err == nil
 		if cerr := l.Close(); err == nil {
 			err = cerr
 		}
 	}
-	if !errors.As(err, &damaged{}) {
+	switch {
+	case errors.As(err, &damaged{}):
+	case err != nil || used:
 		return "", err
+	default:
+		why = "unused"
 	}
 	// Its lock is given up: whoever opens it now finds what this found.
 	for n := 1; aside == ""; n++ {
-		try := fmt.Sprintf("%s.damaged-%d", path, n)
+		try := fmt.Sprintf("%s.%s-%d", path, why, n)
 		if _, err := os.Stat(try); errors.Is(err, fs.ErrNotExist) {
 			aside = try
 		}
 	}
 	for _, end := range []string{sealEnd, "-wal", "-shm", ""} {
 		if err := os.Rename(path+end, aside+end); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", disk.DiskError(err, "put the damaged ledger %s aside", path)
+			return "", disk.DiskError(err, "put the %s ledger %s aside", why, path)
 		}
 	}
-	return aside, disk.DiskError(disk.SyncDir(dir), "put the damaged ledger %s aside", path)
+	return aside, disk.DiskError(disk.SyncDir(dir), "put the %s ledger %s aside", why, path)
 }
 
 // damage says that what stands in the ledger can't be what was written.

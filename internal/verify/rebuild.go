@@ -26,7 +26,7 @@ type Rebuilt struct {
 	Messages int64
 	Sinks    []RebuiltSink
 	Left     []string // what couldn't be taken, and why
-	Aside    string   // where the damaged ledger is kept; empty: there was none
+	Aside    string   // where the ledger is kept that was damaged, or unused; empty: there was none
 	Dedupe   bool     // the pipeline compares messages, and some couldn't be read for that
 }
 
@@ -86,7 +86,7 @@ func Rebuild(ctx context.Context, o RebuildOptions) (*Rebuilt, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(final); err == nil {
-		return nil, fault.New(fault.Config, "there is a ledger: %s", final).WithKey("state").
+		return nil, fault.New(fault.Config, "there is a ledger, and it is well: %s", final).WithKey("state").
 			WithHint("move it away first, with %s-wal and %s-shm where they are there", final, final)
 	}
 	draft := o.Name + ".rebuild"

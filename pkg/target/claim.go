@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -161,7 +162,7 @@ func check(name, at string, o Owner, read func() (*marker, error), occupied func
 	case found != nil && !o.Adopt:
 		return false, false, fault.New(fault.Config, "the target %s belongs to the sink %q of the pipeline %q (%s), not to the sink %q of %q",
 			name, found.Sink, found.Pipeline, at, o.Sink, o.Pipeline).
-			WithHint("write to another path, or take it over with --adopt %s", o.Sink).WithKey("path")
+			WithHint("%s", foreign(found, &o)).WithKey("path")
 	case found != nil:
 		return true, true, nil
 	case o.Known && !o.Rewrite:
@@ -178,6 +179,15 @@ func check(name, at string, o Owner, read func() (*marker, error), occupied func
 			WithHint("write to an empty path, or take it over with --adopt %s", o.Sink).WithKey("path")
 	}
 	return true, thing != "", nil
+}
+
+// foreign says what to do about the target of another pipeline, which may be
+// the same one with another ledger.
+func foreign(found *marker, o *Owner) string {
+	if found.Sink == o.Sink && !o.Known {
+		return fmt.Sprintf("if this pipeline wrote it, and its state was lost: pipeline verify --rebuild makes that anew; else write to another path, or take it over with --adopt %s", o.Sink)
+	}
+	return "write to another path, or take it over with --adopt " + o.Sink
 }
 
 // Marked returns the id of the pipeline and the name of the sink that the

@@ -72,7 +72,11 @@ func TestRebuild(t *testing.T) {
 			if err := os.RemoveAll(j.path("state")); err != nil {
 				t.Fatal(err)
 			}
-			o := j.run(0, "verify", "--rebuild")
+			// A run before that writes nothing, and says what to do.
+			o := j.run(1, "run")
+			needs(t, o.err, "belongs to the sink", "hint: if this pipeline wrote it, and its state was lost: pipeline verify --rebuild makes that anew")
+			o = j.run(0, "verify", "--rebuild")
+			needs(t, o.err, "warning: the ledger that was there is kept as "+j.path("state", "mail.db.unused-1"))
 			needs(t, o.out, "archive: 4 taken\n", "outlook: 4 taken\n", "index: 4 taken\n", "the ledger is made anew, of 4 messages")
 			needs(t, j.run(0, "verify", "--offline").out, "all holds: 4 messages")
 			o = j.run(0, "run")
@@ -169,7 +173,7 @@ func TestDamagedLedger(t *testing.T) {
 			t.Errorf("%s: the damaged ledger was changed: %v", name, err)
 		}
 		o := j.run(0, "verify", "--rebuild")
-		needs(t, o.err, "the ledger was damaged; it is kept as "+path+".damaged-")
+		needs(t, o.err, "the ledger that was there is kept as "+path+".damaged-")
 		needs(t, j.run(0, "verify").out, "all holds: 30 messages")
 		needs(t, j.run(0, "run").out, " 0 written")
 		if diff := cmp.Diff(before, everything(t, j.path("export"))); diff != "" {

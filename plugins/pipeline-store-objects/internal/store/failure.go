@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -180,7 +181,7 @@ func unanswered(err error) objects.Failure {
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case objects.Silence(err) > 0:
-		f.Text = "the server said nothing for " + objects.Silence(err).String() + ": " + text
+		f.Text = "the server said nothing for " + objects.Silence(err).String()
 		f.Hint = "see whether the server is well, and run again: it goes on where it stopped; silence=10m in the address waits longer"
 	case errors.Is(err, context.Canceled):
 	case errors.Is(err, fs.ErrNotExist), gcerrors.Code(err) == gcerrors.NotFound:
@@ -220,25 +221,34 @@ func unanswered(err error) objects.Failure {
 	return f
 }
 
-// withoutAddress returns the text of an error, for that of a request its cause
-// and the server alone: the whole address may hold a signature of Azure's (I9),
-// and what an SDK puts before it ("operation error S3: …, StatusCode: 0,
-// RequestID: ,") tells nobody anything. What is said beside the request is
-// returned too: a name in an address says nothing of what went wrong.
+// withoutAddress returns what went wrong with the server in place of the whole
+// address of a request, which may hold a signature of Azure's (I9), and without
+// the words that an SDK puts around it; and what is said beside the request: a
+// name in an address says nothing of what went wrong.
 func withoutAddress(err error) (text, said string) {
-	text = err.Error()
 	var request *url.Error
 	if !errors.As(err, &request) {
-		return text, text
+		var operation *smithy.OperationError
+		if errors.As(err, &operation) && operation.Err != nil {
+			err = operation.Err
+		}
+		return err.Error(), err.Error()
 	}
-	host := "the server"
+	server := "the server"
 	if at, err := url.Parse(request.URL); err == nil && at.Host != "" {
-		host = at.Host
+		server += " " + at.Host
 	}
-	short := request.Op + " " + host + ": " + request.Err.Error()
-	before, after, found := strings.Cut(text, request.Error())
-	if !found {
-		return short, ""
+	before, after, found := strings.Cut(err.Error(), request.Error())
+	if found {
+		said = before + after
 	}
-	return short, before + after
+	var dial *net.OpError
+	var number syscall.Errno
+	switch {
+	case errors.As(request.Err, &dial) && dial.Op == "dial" && errors.As(dial, &number):
+		return server + " can't be reached: " + number.Error(), said
+	case errors.Is(request.Err, io.EOF), errors.Is(request.Err, syscall.ECONNRESET), errors.Is(request.Err, syscall.EPIPE):
+		return server + " ended the connection without an answer", said
+	}
+	return server + " wasn't asked to the end: " + request.Err.Error(), said
 }

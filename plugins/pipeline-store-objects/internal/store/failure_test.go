@@ -3,9 +3,13 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -21,6 +25,11 @@ func TestFailure(t *testing.T) {
 		return fmt.Errorf("operation error S3: PutObject, %w",
 			&url.Error{Op: "Put", URL: address, Err: errors.New("dial tcp: connection refused")})
 	}
+	sent := func(err error) error { // as the SDK of S3 has it
+		return &smithy.OperationError{ServiceID: "S3", OperationName: "PutObject", Err: fmt.Errorf(
+			"exceeded maximum number of attempts, 5, https response error StatusCode: 0, RequestID: , HostID: , request send failed, %w",
+			&url.Error{Op: "Put", URL: "https://s3.test/mail/a.eml", Err: err})}
+	}
 	answered := func(status int, code string) error {
 		return &awshttp.ResponseError{ResponseError: &smithyhttp.ResponseError{
 			Response: &smithyhttp.Response{Response: &http.Response{StatusCode: status}}, Err: &smithy.GenericAPIError{Code: code},
@@ -31,7 +40,16 @@ func TestFailure(t *testing.T) {
 		class     fault.Class
 		says, not string
 	}{
-		"a server that is away": {err: request("https://s3.test/mail/a.eml"), class: fault.Unavailable, says: "Put s3.test: dial tcp"},
+		"a server that is away": {err: request("https://s3.test/mail/a.eml"), class: fault.Unavailable, says: "the server s3.test wasn't asked to the end: dial tcp"},
+		"nothing listens": {
+			err:   sent(&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}),
+			class: fault.Unavailable, says: "the server s3.test can't be reached: connection refused", not: "RequestID",
+		},
+		"no answer": {err: sent(io.EOF), class: fault.Unavailable, says: "the server s3.test ended the connection without an answer", not: "RequestID"},
+		"the SDK's own": {
+			err:   &smithy.OperationError{ServiceID: "S3", OperationName: "PutObject", Err: errors.New("the body can't be rewound")},
+			class: fault.Unavailable, says: "the body can't be rewound", not: "operation error",
+		},
 		"a name that sounds like a mistake": {
 			err: request("https://s3.region.test/mail/credentials/a.eml"), class: fault.Unavailable, says: "s3.region.test", not: "credentials",
 		},
