@@ -30,18 +30,8 @@ const (
 // first; unset, it is a test of the benchmark: few messages, and times mean
 // nothing. BENCH_OUT is where to.
 func TestGrowth(t *testing.T) {
-	sizes, full := []int{100, 1000}, false
-	if list := os.Getenv("GROWTH"); list != "" {
-		sizes, full = nil, true
-		for _, s := range strings.Fields(list) {
-			n, err := strconv.Atoi(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sizes = append(sizes, n)
-		}
-	}
-	bin := build(t, "../cmd/pipeline", "../plugins/pipeline-sink-eml", "../test/crash/pipeline-source-synthetic")
+	sizes, full := sizesOf(t, "GROWTH", 100, 1000)
+	bin := build(t, "./cmd/pipeline", "./plugins/pipeline-sink-eml", "./test/crash/pipeline-source-synthetic")
 	t.Logf("| messages | wall, s | CPU, s | CPU a message, µs | host's peak RSS, MiB | all processes, MiB | ledger, octets a message (receipts apart) | nothing new, s (CPU) | status, s (CPU) |")
 	t.Logf("|---|---|---|---|---|---|---|---|---|")
 	var first float64

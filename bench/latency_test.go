@@ -75,7 +75,7 @@ func TestLatency(t *testing.T) {
 	for name, w := range workloads {
 		w.Deliver(func(mailbox string, raw []byte, date time.Time) { server.Deliver(name, mailbox, raw, date) })
 	}
-	bin := build(t, "../cmd/pipeline", "../plugins/pipeline-source-imap", "../plugins/pipeline-source-pop3", "../plugins/pipeline-sink-eml")
+	bin := build(t, "./cmd/pipeline", "./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3", "./plugins/pipeline-sink-eml")
 	t.Logf("| round trip | | ideal, s | ours, s | ÷ ideal | round trips | nothing new: s | round trips |")
 	t.Logf("|---|---|---|---|---|---|---|---|")
 	for _, trip := range trips {

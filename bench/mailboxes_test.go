@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,18 +27,8 @@ const (
 // nothing new asks for all states at once. MAILBOXES is the numbers, smallest
 // first; unset, it is a guard: few mailboxes, of which commands are counted.
 func TestMailboxes(t *testing.T) {
-	sizes, full := []int{10, 40}, false
-	if list := os.Getenv("MAILBOXES"); list != "" {
-		sizes, full = nil, true
-		for _, s := range strings.Fields(list) {
-			n, err := strconv.Atoi(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sizes = append(sizes, n)
-		}
-	}
-	bin := build(t, "../cmd/pipeline", "../plugins/pipeline-source-imap", "../plugins/pipeline-sink-eml")
+	sizes, full := sizesOf(t, "MAILBOXES", 10, 40)
+	bin := build(t, "./cmd/pipeline", "./plugins/pipeline-source-imap", "./plugins/pipeline-sink-eml")
 	var users []string
 	for _, n := range sizes {
 		users = append(users, fmt.Sprintf("with%d", n))

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/test/dovecot"
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // TestPeers runs every table. With BENCH_ROUNDS=0, which is what an unset one
@@ -44,8 +45,8 @@ func TestPeers(t *testing.T) {
 		workloads[w.Name] = w
 	}
 	server := serve(t, workloads, tables)
-	b := bed{server: server, bin: build(t, "../cmd/pipeline", "../plugins/pipeline-source-imap", "../plugins/pipeline-source-pop3",
-		"../plugins/pipeline-sink-eml", "../plugins/pipeline-sink-json", "./drain")}
+	b := bed{server: server, bin: build(t, "./cmd/pipeline", "./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3",
+		"./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-json", "./drain")}
 	pid := serverProcess(t, server)
 
 	var result bytes.Buffer
@@ -163,12 +164,8 @@ func messagesIn(t *testing.T, dir string) int {
 func build(t *testing.T, packages ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, what := range packages {
-		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", what)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", what, err, out)
-		}
+	if err := (program.Build{To: dir}).Run(packages...); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }

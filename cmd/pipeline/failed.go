@@ -177,6 +177,7 @@ func (c *command) release(ctx context.Context, choice status.Choice) (sources []
 	if err != nil {
 		return nil, nil, err
 	}
+	defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(ctx))) }()
 	if _, err := j.State(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -187,7 +188,6 @@ func (c *command) release(ctx context.Context, choice status.Choice) (sources []
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(ctx))) }()
 	left, inFile := slices.Clone(choice.Keys), j.Sources()
 	_, err = l.Release(ctx, func(id message.ID, sink string, letter ledger.Letter) bool {
 		made := status.NewLetter(id, sink, letter)
@@ -233,7 +233,7 @@ func (c *command) sharedRetry(ctx context.Context, j *job.Job, choice status.Cho
 	if err != nil {
 		return nil, nil, err
 	}
-	return sources, tasks, errors.Join(noLetters(left), j.Close(ctx))
+	return sources, tasks, noLetters(left)
 }
 
 func (c *command) failedExportCommand() *cobra.Command {

@@ -117,12 +117,18 @@ func (c collected) Letters(_ context.Context, f func(id message.ID, sink string,
 	return nil
 }
 
+// joined connects to the cluster of a file of which nothing was evaluated yet,
+// for a verb that looks at a run.
+func (c *command) joined(ctx context.Context, j *job.Job) (*cluster.Cluster, error) {
+	if err := j.SettleEngine(ctx); err != nil {
+		return nil, err
+	}
+	return c.cluster(ctx, j, false)
+}
+
 // sharedLetters calls f for the dead letters of all tasks that are meant.
 func (c *command) sharedLetters(ctx context.Context, j *job.Job, choice status.Choice, f func(task string, l status.Letter) error) error {
-	if err := j.SettleEngine(ctx); err != nil {
-		return err
-	}
-	cl, err := c.cluster(ctx, j, false)
+	cl, err := c.joined(ctx, j)
 	if err != nil {
 		return err
 	}
@@ -139,10 +145,7 @@ func (c *command) sharedLetters(ctx context.Context, j *job.Job, choice status.C
 // sharedStatus says how far the run is that workers do, or how the last one
 // ended: what the ledger here doesn't know until a run has ended.
 func (c *command) sharedStatus(ctx context.Context, j *job.Job) (*coordinator.Standing, error) {
-	if err := j.SettleEngine(ctx); err != nil {
-		return nil, err
-	}
-	cl, err := c.cluster(ctx, j, false)
+	cl, err := c.joined(ctx, j)
 	if err != nil {
 		return nil, err
 	}

@@ -6,9 +6,9 @@ package crash
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
+
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // binaries is the folder of the executables under test, with their fault
@@ -31,12 +31,7 @@ func run(m *testing.M) int {
 }
 
 func build(dir string) error {
-	cmd := exec.Command("go", "build", "-tags", "faultpoint", "-o", dir+string(filepath.Separator),
-		"../../cmd/pipeline", "../../plugins/pipeline-sink-eml", "../../plugins/pipeline-sink-msg", "../../plugins/pipeline-sink-json",
-		"../../plugins/pipeline-source-imap", "../../plugins/pipeline-source-pop3", "./pipeline-source-synthetic")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build what is to be killed: %w\n%s", err, out)
-	}
-	return nil
+	return program.Build{To: dir, Flags: []string{"-tags", "faultpoint"}}.Run(
+		"./cmd/pipeline", "./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-msg", "./plugins/pipeline-sink-json",
+		"./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3", "./test/crash/pipeline-source-synthetic")
 }

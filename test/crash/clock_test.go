@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // clockShim makes the wall clock of a process leap by the seconds of the
@@ -80,12 +82,11 @@ func buildClock(t *testing.T) (dir string) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("go", "build", "-tags", "faultpoint", "-overlay", filepath.Join(dir, "overlay.json"), "-o", dir+string(filepath.Separator),
-		"../../cmd/pipeline", "../../plugins/pipeline-sink-eml", "../../plugins/pipeline-sink-msg", "../../plugins/pipeline-sink-json",
-		"../../plugins/pipeline-source-imap", "../../plugins/pipeline-source-pop3")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build with a clock that leaps: %v\n%s", err, out)
+	err = program.Build{To: dir, Flags: []string{"-tags", "faultpoint", "-overlay", filepath.Join(dir, "overlay.json")}}.Run(
+		"./cmd/pipeline", "./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-msg", "./plugins/pipeline-sink-json",
+		"./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3")
+	if err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/test/dovecot"
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // binaries is where the command, the plugins and the tests' own sinks are.
@@ -37,35 +38,25 @@ func TestMain(m *testing.M) {
 
 // build builds what a user would, once for all tests.
 func build() (binaries, error) {
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		return binaries{}, err
-	}
 	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {
 		return binaries{}, err
 	}
 	b := binaries{dir: filepath.Join(dir, "bin"), third: filepath.Join(dir, "third")}
-	for _, c := range []struct{ in, to, what string }{
-		{root, b.dir, "./cmd/pipeline"},
-		{root, b.dir, "./plugins/pipeline-source-imap"},
-		{root, b.dir, "./plugins/pipeline-source-pop3"},
-		{root, b.dir, "./plugins/pipeline-sink-eml"},
-		{root, b.dir, "./plugins/pipeline-sink-json"},
-		{root, b.dir, "./plugins/pipeline-sink-attachments"},
-		{root, b.dir, "./plugins/pipeline-sink-msg"},
-		{root, b.third, "./test/e2e/testdata/pipeline-sink-slow"},
-		{root, b.third, "./test/e2e/testdata/pipeline-source-hostile"},
-		{root, b.third, "./test/e2e/testdata/pipeline-source-careless"},
-		{filepath.Join(root, "examples/pipeline-sink-maildir"), b.third, "."},
-		{filepath.Join(root, "examples/pipeline-stage-redact"), b.third, "."},
-	} {
-		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", c.to+"/", c.what)
-		cmd.Dir, cmd.Env = c.in, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			os.RemoveAll(dir)
-			return binaries{}, fmt.Errorf("build %s: %w\n%s", c.what, err, out)
+	err = program.Build{To: b.dir}.Run("./cmd/pipeline", "./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3",
+		"./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-json", "./plugins/pipeline-sink-attachments", "./plugins/pipeline-sink-msg")
+	if err == nil {
+		err = program.Build{To: b.third}.Run("./test/e2e/testdata/pipeline-sink-slow", "./test/e2e/testdata/pipeline-source-hostile",
+			"./test/e2e/testdata/pipeline-source-careless")
+	}
+	for _, module := range []string{"examples/pipeline-sink-maildir", "examples/pipeline-stage-redact"} {
+		if err == nil {
+			err = program.Build{To: b.third, Module: module}.Run(".")
 		}
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return binaries{}, err
 	}
 	return b, nil
 }

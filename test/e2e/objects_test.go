@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/test/dovecot"
+	"github.com/mailhaul/pipeline/test/program"
 	"github.com/mailhaul/pipeline/test/s3server"
 )
 
@@ -62,12 +62,7 @@ var buildStore = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", b.dir+"/", "./plugins/pipeline-store-objects")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the store of objects: %w\n%s", err, out)
-	}
-	return nil
+	return program.Build{To: b.dir, Cgo: true}.Run("./plugins/pipeline-store-objects")
 })
 
 // newBucketJob is newJob with the store and the server's credentials.

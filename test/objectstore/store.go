@@ -3,7 +3,6 @@
 package objectstore
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -12,32 +11,18 @@ import (
 	"testing"
 
 	"github.com/mailhaul/pipeline/pkg/objects"
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // build builds the program once for all tests of a process, and returns its
 // folder. It is without CGO_ENABLED=0, as the tests of the store's own packages
 // are compiled: the clouds' SDKs take a minute, and are there already.
 var build = sync.OnceValues(func() (string, error) {
-	root, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for { // up to the repository
-		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil || root == filepath.Dir(root) {
-			break
-		}
-		root = filepath.Dir(root)
-	}
 	dir, err := os.MkdirTemp("", "mhst-")
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "./plugins/pipeline-store-objects")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("build the store of objects: %w\n%s", err, out)
-	}
-	return dir, nil
+	return dir, program.Build{To: dir, Cgo: true}.Run("./plugins/pipeline-store-objects")
 })
 
 // Remove deletes the program: for the end of TestMain.

@@ -1,5 +1,6 @@
-// Package program runs the programs of others that tests need: servers that
-// .ci/install-deps builds from Go modules of their own, below tools/.
+// Package program builds and runs programs for tests: those of the repository,
+// and those of others, servers that .ci/install-deps builds from Go modules of
+// their own, below tools/.
 package program
 
 import (
@@ -18,15 +19,9 @@ import (
 // bin/tools/EXECUTABLE of the repository. Else the error says how to have it:
 // from the module in tools/MODULE. name is the program's for people.
 func Find(name, executable, module, variable string) (string, error) {
-	root, err := os.Getwd()
+	root, err := Root()
 	if err != nil {
 		return "", err
-	}
-	for { // up to the repository
-		if _, err := os.Stat(filepath.Join(root, "tools", module, "go.mod")); err == nil || root == filepath.Dir(root) {
-			break
-		}
-		root = filepath.Dir(root)
 	}
 	for _, path := range []string{os.Getenv(variable), filepath.Join(root, "bin", "tools", executable)} {
 		if path == "" {

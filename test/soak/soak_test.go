@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/mailhaul/pipeline/test/dovecot"
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // How long TestSoak goes on: so many rounds, or for a time, as make soak has
@@ -44,14 +43,8 @@ func run(m *testing.M) int {
 }
 
 func build(dir string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+string(filepath.Separator), "../../cmd/pipeline",
-		"../../plugins/pipeline-source-imap", "../../plugins/pipeline-source-pop3",
-		"../../plugins/pipeline-sink-eml", "../../plugins/pipeline-sink-msg", "../../plugins/pipeline-sink-json")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return nil
+	return program.Build{To: dir}.Run("./cmd/pipeline", "./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3",
+		"./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-msg", "./plugins/pipeline-sink-json")
 }
 
 // TestSoak has two pipelines export the same two accounts, again and again.
