@@ -49,6 +49,9 @@ var (
 	// ErrRefused: the server refuses an object. Whether it refuses all others
 	// too, the next one shows.
 	ErrRefused = errors.New("the server refuses the object")
+	// ErrFailed: the server answers that it failed, whatever was asked. Whether
+	// it does so with other objects, the next one shows.
+	ErrFailed = errors.New("the server fails")
 )
 
 // Dial returns the bucket of a location, as the store that listens on the
@@ -373,8 +376,11 @@ func (b *Bucket) failure(c call, r *http.Response) error {
 	}
 	e := fault.New(f.Class, "%s %s: %s", c.what, b.place(c.name), f.Text)
 	e.Hint, e.Key, e.RetryAfter = f.Hint, f.Key, f.RetryAfter
-	if f.Refused {
+	switch {
+	case f.Refused:
 		e.Err = ErrRefused
+	case f.Failed:
+		e.Err = ErrFailed
 	}
 	return e
 }

@@ -59,6 +59,8 @@ type Failure struct {
 	There      bool          `json:"there,omitempty"`   // there is one, and there should be none
 	// Refused: the server refuses this object, and perhaps no other.
 	Refused bool `json:"refused,omitempty"`
+	// Failed: the server answered that it failed, as with 500.
+	Failed bool `json:"failed,omitempty"`
 	// Unconditional: the server can't write on the condition that nothing is there.
 	Unconditional bool `json:"unconditional,omitempty"`
 }

@@ -313,6 +313,13 @@ func (t *Objects) upload(u *upload) error {
 		o.Meta = map[string]string{"mtime": strconv.FormatInt(u.modified.Unix(), 10)} // as rclone keeps it
 	}
 	err := t.at.bucket.Put(t.ctx, u.name, body, u.file.size, o)
+	if errors.Is(err, objects.ErrFailed) && t.takesOthers() {
+		brief := *t.at.bucket
+		brief.Patience = min(brief.Patience, openPatience)
+		if err = brief.Put(t.ctx, u.name, body, u.file.size, o); errors.Is(err, objects.ErrFailed) {
+			err = onlyOn(err)
+		}
+	}
 	if err != nil && t.ctx.Err() != nil {
 		return nil //nolint:nilerr // as above
 	}

@@ -3,8 +3,11 @@ package target
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"crypto/rand"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -41,6 +44,26 @@ func (t *Objects) uploaded(u *upload, err error) {
 	}
 }
 
+// takesOthers reports whether the server takes an object now: one that fails on
+// all of them is away for a moment, and what fails on one alone would fail each
+// run (I6).
+func (t *Objects) takesOthers() bool {
+	brief := *t.at.bucket
+	brief.Patience = 0
+	name := t.at.books + "probe-" + strings.ToLower(rand.Text()[:10])
+	if err := brief.Put(t.ctx, name, strings.NewReader("x"), 1, objects.PutOptions{}); err != nil {
+		return false
+	}
+	_ = brief.Delete(t.ctx, name) // what stays harms nobody
+	return true
+}
+
+// onlyOn makes of a server's failure that of one object.
+func onlyOn(err error) error {
+	return fault.New(fault.Message, "%s; other objects it takes", err.Error()).WithReason("server_fails").
+		WithHint("see what the server logs of this object; pipeline failed retry tries it again")
+}
+
 // takeRefused takes the rows of refused files out of those that wait, and
 // returns whose they were. The error is the server's where it refuses too much
 // to be about single messages. The lock is held.
@@ -59,7 +82,7 @@ func (t *Objects) takeRefused() (message.Refusals, error) {
 		if f := fault.As(x.err); f != nil {
 			e.Hint = f.Hint
 			if f.Class == fault.Message {
-				e.Reason = "name_refused"
+				e.Reason = cmp.Or(f.Reason, "name_refused")
 			}
 		}
 		out = append(out, message.Refusal{ID: x.id, Err: e})

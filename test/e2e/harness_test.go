@@ -209,7 +209,7 @@ func (j *job) startWith(program string, args ...string) *running {
 // wait waits for the end.
 func (r *running) wait() outcome {
 	r.t.Helper()
-	late := time.AfterFunc(2*time.Minute, func() { r.cmd.Process.Signal(syscall.SIGQUIT) })
+	late := time.AfterFunc(5*time.Minute, func() { r.cmd.Process.Signal(syscall.SIGQUIT) })
 	defer late.Stop()
 	err := r.cmd.Wait()
 	close(r.ended)

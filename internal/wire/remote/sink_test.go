@@ -233,7 +233,7 @@ func TestLaneCancel(t *testing.T) {
 	if err := l.Close(); !errors.Is(err, context.Canceled) {
 		t.Errorf("Close says %v", err)
 	}
-	if took := time.Since(time.Unix(0, cancelled.Load())); took > time.Second {
+	if took := time.Since(time.Unix(0, cancelled.Load())); took > 30*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if len(got.errs) != accepted {

@@ -161,6 +161,9 @@ func failure(err error) objects.Failure {
 	case is(noEntry), a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
 		f.Class, f.Refused = fault.Auth, !is(whoWeAre)
 		f.Hint = "check the credentials, and that they may list, read, write and delete there: docs/reference/object-storage.md says where they come from and what they need"
+	case a.status >= 500:
+		f.Failed = true
+		f.Hint = "see whether the server is well, and run again: it goes on where it stopped"
 	case a.status == http.StatusConflict:
 		// Two writes at once: the later try sees which one won.
 	case a.code == "KeyTooLongError":

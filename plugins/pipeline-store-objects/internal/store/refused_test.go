@@ -58,6 +58,44 @@ func TestAnObjectThatIsRefused(t *testing.T) {
 	}
 }
 
+// A key on which the server fails for ever is that message's trouble too, as
+// long as the server takes others: else no run would ever end well (I6).
+func TestAnObjectThatAlwaysFails(t *testing.T) {
+	t.Parallel()
+	socket := serve(t)
+	for name, c := range map[string]struct {
+		word string
+		one  bool // it is one message's trouble
+	}{
+		"one key":   {word: "cursed", one: true},
+		"every key": {word: ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s3 := s3server.Start(t, "mail")
+			files := open(t, s3.Address("mail/acme")+"&patience=1s", target.Owner{Sink: "archive", Pipeline: "p1", Store: socket}, nil)
+			defer files.Close()
+			s3.Fail(on(c.word, s3server.Broken))
+			write(t, files, 1, "cursed.eml", octets(20))
+			cp, err := files.Flush(t.Context())
+			if !c.one {
+				if cp != nil || !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "500 InternalError") {
+					t.Errorf("got the checkpoint %s and %v, want Unavailable", cp, err)
+				}
+				return
+			}
+			var refused message.Refusals
+			if cp == nil || !errors.As(err, &refused) || len(refused) != 1 || refused[0].ID != id(1) {
+				t.Fatalf("got the checkpoint %s and %v, want message 1 refused", cp, err)
+			}
+			f := fault.As(refused[0].Err)
+			if f.Class != fault.Message || f.Reason != "server_fails" || !strings.Contains(f.Text, "500 InternalError") || f.Hint == "" {
+				t.Errorf("refused with %+v", f)
+			}
+		})
+	}
+}
+
 // A server that refuses everything, or so much that it can't be about single
 // messages, fails the sink.
 func TestAServerThatRefusesAll(t *testing.T) {
