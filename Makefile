@@ -111,9 +111,10 @@ bench: ## Compare whole exports with other programs, into bin/bench.md
 growth: ## Export 10,000, 100,000 and 1,000,000 messages: time, memory, ledger
 	GROWTH='$(GROWTH)' $(GO) test -count=1 -timeout 2h -v -run '^TestGrowth$$' ./bench
 
-.PHONY: latency mailboxes tax
+.PHONY: latency mailboxes accounts tax
 LATENCY   ?= 20ms 100ms
 MAILBOXES ?= 500 5000
+ACCOUNTS  ?= 500 5000
 
 latency: ## Export over lines of 50 Mbit/s with LATENCY (20ms 100ms) round trips, against the ideal
 	LATENCY='$(LATENCY)' $(GO) test -count=1 -timeout 2h -v -run '^TestLatency$$' ./bench
@@ -124,6 +125,9 @@ tax: ## Export small, mixed and big with plugins as processes and linked into th
 
 mailboxes: ## Export accounts of MAILBOXES (500 5000) mailboxes: time, memory, commands
 	MAILBOXES='$(MAILBOXES)' $(GO) test -count=1 -timeout 2h -v -run '^TestMailboxes$$' ./bench
+
+accounts: ## Export ACCOUNTS (500 5000) accounts of one server: time, memory, logins
+	ACCOUNTS='$(ACCOUNTS)' $(GO) test -count=1 -timeout 2h -v -run '^TestAccounts$$' ./bench
 
 microbench: ## Run the Go benchmarks of all packages
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 1h ./...

@@ -16,6 +16,7 @@ type queue struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	groups  []*group
+	of      map[*box]*group // the same, by their mailbox: thousands may wait
 	size    int
 	held    bool // the listing was held up: it is faster than the fetches
 	ended   bool // no more will be pushed
@@ -29,7 +30,7 @@ type group struct {
 }
 
 func newQueue() *queue {
-	q := &queue{}
+	q := &queue{of: map[*box]*group{}}
 	q.changed.L = &q.mu
 	return q
 }
@@ -50,13 +51,12 @@ func (q *queue) push(b *box, items []*item) {
 	}
 	q.size += len(items)
 	q.changed.Broadcast()
-	for _, g := range q.groups {
-		if g.box == b {
-			g.items = append(g.items, items...)
-			return
-		}
+	if g := q.of[b]; g != nil {
+		g.items = append(g.items, items...)
+		return
 	}
-	q.groups = append(q.groups, &group{box: b, items: items})
+	g := &group{box: b, items: items}
+	q.groups, q.of[b] = append(q.groups, g), g
 }
 
 // next waits for a mailbox with items and counts the caller among its
@@ -78,7 +78,9 @@ func (q *queue) next(ctx context.Context) *group {
 		var best *group
 		for _, g := range q.groups {
 			if len(g.items) > 0 && (best == nil || g.fetchers < best.fetchers) {
-				best = g
+				if best = g; g.fetchers == 0 {
+					break // there is no better one
+				}
 			}
 		}
 		if best != nil {
@@ -124,7 +126,8 @@ func (q *queue) leave(g *group) {
 	if g.fetchers == 0 && len(g.items) == 0 {
 		for i := range q.groups {
 			if q.groups[i] == g {
-				q.groups = append(q.groups[:i], q.groups[i+1:]...)
+				q.groups = slices.Delete(q.groups, i, i+1)
+				delete(q.of, g.box)
 				break
 			}
 		}
@@ -151,7 +154,7 @@ func (q *queue) isDropped() bool {
 func (q *queue) drop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.dropped, q.groups, q.size = true, nil, 0
+	q.dropped, q.groups, q.of, q.size = true, nil, nil, 0
 	q.changed.Broadcast()
 }
 

@@ -131,7 +131,6 @@ func TestMailboxesAreListedTogether(t *testing.T) {
 				}
 			}
 			t.Logf("%d mailboxes: %d round trips one after the other, %d together", len(texts[0]), trips[0], trips[1])
-			// 133 of Dovecot's mailboxes exist: those that got a message, and INBOX.
 			if most := len(texts[0])/(widest+1) + 3; req.Where == nil && trips[1] > most {
 				t.Errorf("%d round trips for %d mailboxes, want at most %d", trips[1], len(texts[0]), most)
 			}
