@@ -275,6 +275,13 @@ func (text) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// hangUp is after how long what is impatient gives up: longer than a body takes
+// on a busy machine, and shorter than the pauses of who is patient.
+const (
+	hangUp  = 900 * time.Millisecond
+	patient = 2 * time.Second
+)
+
 // impatient is a server that hangs up on a client that doesn't read.
 type impatient struct {
 	r     io.Reader
@@ -282,7 +289,7 @@ type impatient struct {
 }
 
 func (i *impatient) Read(p []byte) (int, error) {
-	if time.Since(i.since) > 50*time.Millisecond {
+	if time.Since(i.since) > hangUp {
 		return 0, fault.New(fault.Unavailable, "the server hung up")
 	}
 	return i.r.Read(p)
@@ -429,7 +436,7 @@ func (s *shelved) Write(ctx context.Context, m *message.Message) (sink.Receipt, 
 		return sink.Receipt{Path: name, Octets: f.Size()}, f.Place(m.ID, name, m.InternalDate)
 	case err != nil && s.broken == "cancel" && ctx.Err() != nil:
 		time.Sleep(3 * time.Second)
-	case err == nil && s.broken == "impatient" && f.Size() < 4<<20 && time.Since(began) > 50*time.Millisecond:
+	case err == nil && s.broken == "impatient" && f.Size() < 4<<20 && time.Since(began) > hangUp:
 		err = fault.New(fault.Unavailable, "the body took too long")
 	}
 	if err != nil {

@@ -146,6 +146,9 @@ func TestBrokenPluginsFailTheirCase(t *testing.T) {
 			t.Run(tt.name+"/"+broken, func(t *testing.T) {
 				t.Parallel()
 				d, f := tt.of(broken)
+				if broken == "backpressure" || broken == "impatient" {
+					f.Patience = patient
+				}
 				var failed []string
 				for _, r := range plugintest.InProcess(t.Context(), d, f) {
 					failed = note(t, failed, r)
