@@ -9,7 +9,6 @@ import (
 	"github.com/mailhaul/pipeline/internal/wire/remote"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 // attachments reads the value of wire.EnvReattach, which `serve --debug`
@@ -34,9 +33,7 @@ func (h *Host) attach(found Found, socket string) (*process, error) {
 			WithHint("start it anew with: %s serve --debug; or unset %s", found.file(), wire.EnvReattach)
 	}
 	buffers := wire.NewPool()
-	cc, err := grpc.NewClient("unix:"+socket, append(
-		wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers}),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	cc, err := grpc.NewClient("unix:"+socket, wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers})...)
 	if err != nil {
 		return nil, fault.New(fault.Config, "attach to plugin %s at %s: %w", found.Name, socket, err)
 	}

@@ -59,7 +59,7 @@ func (h *Host) launch(found Found) (*process, error) {
 		SyncStderr:       &lineWriter{show: p.out.error},
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: h.sockets},
 		AutoMTLS:         h.o.TLS,
-		GRPCDialOptions:  wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers}),
+		GRPCDialOptions:  wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers, TLS: h.o.TLS}),
 		RunnerFunc: func(_ hclog.Logger, given *exec.Cmd, _ string) (gorunner.Runner, error) {
 			// No context: the process outlives the call that starts it.
 			cmd := &exec.Cmd{Path: found.Path, Args: []string{found.Path}, Dir: h.o.WorkDir}

@@ -20,6 +20,8 @@ type Options struct {
 	Window int32
 	// Buffers is the pool of the connection; nil for a new one.
 	Buffers mem.BufferPool
+	// TLS says that credentials are set elsewhere.
+	TLS bool
 }
 
 // DefaultWindow is the most that a stream's window needs.
@@ -51,7 +53,7 @@ func (o Options) buffers() mem.BufferPool {
 // ServerOptions returns what the plugin's server is made with.
 func ServerOptions(o Options) []grpc.ServerOption {
 	buffers := o.buffers()
-	return []grpc.ServerOption{
+	out := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec(buffers)),
 		experimental.BufferPool(buffers),
 		grpc.StaticStreamWindowSize(o.window()),
@@ -62,12 +64,16 @@ func ServerOptions(o Options) []grpc.ServerOption {
 		grpc.WriteBufferSize(128 << 10),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
 	}
+	if !o.TLS {
+		out = append(out, grpc.Creds(newWide()))
+	}
+	return out
 }
 
 // DialOptions returns what the host's client is made with.
 func DialOptions(o Options) []grpc.DialOption {
 	buffers := o.buffers()
-	return []grpc.DialOption{
+	out := []grpc.DialOption{
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(newCodec(buffers)),
 			grpc.MaxCallRecvMsgSize(maxReceive),
@@ -80,4 +86,8 @@ func DialOptions(o Options) []grpc.DialOption {
 		grpc.WithWriteBufferSize(128 << 10),
 		grpc.WithDisableRetry(),
 	}
+	if !o.TLS {
+		out = append(out, grpc.WithTransportCredentials(newWide()))
+	}
+	return out
 }

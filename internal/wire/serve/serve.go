@@ -53,7 +53,7 @@ func Main(author wire.Author, log *slog.Logger, invalid error) {
 		},
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(opts, wire.ServerOptions(wire.Options{
-				Window: int32(window), Buffers: buffers,
+				Window: int32(window), Buffers: buffers, TLS: len(opts) > 0, // go-plugin's only one
 			})...)...)
 		},
 		Logger: hclog.NewNullLogger(),
