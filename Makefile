@@ -111,7 +111,7 @@ bench: ## Compare whole exports with other programs, into bin/bench.md
 growth: ## Export 10,000, 100,000 and 1,000,000 messages: time, memory, ledger
 	GROWTH='$(GROWTH)' $(GO) test -count=1 -timeout 2h -v -run '^TestGrowth$$' ./bench
 
-.PHONY: latency mailboxes accounts tax
+.PHONY: latency mailboxes accounts tax syscalls
 LATENCY   ?= 20ms 100ms
 MAILBOXES ?= 500 5000
 ACCOUNTS  ?= 500 5000
@@ -122,6 +122,9 @@ latency: ## Export over lines of 50 Mbit/s with LATENCY (20ms 100ms) round trips
 tax: ## Export small, mixed and big with plugins as processes and linked into the engine, ROUNDS (5) times in turn, into bin/tax.md
 	@mkdir -p $(BIN)
 	TAX_ROUNDS=$(ROUNDS) BENCH_RESULT=$(CURDIR)/$(BIN)/tax.md $(GO) test -count=1 -timeout 3h -v -run '^TestTax$$' ./bench
+
+syscalls: ## Hold the system calls for files that whole runs make; needs strace
+	$(GO) test -tags strace -count=1 -timeout $(TIMEOUT) -run '^TestSystemCalls$$' ./test/e2e
 
 mailboxes: ## Export accounts of MAILBOXES (500 5000) mailboxes: time, memory, commands
 	MAILBOXES='$(MAILBOXES)' $(GO) test -count=1 -timeout 2h -v -run '^TestMailboxes$$' ./bench
