@@ -314,6 +314,14 @@ func TestBytesAndRates(t *testing.T) {
 			t.Errorf("%s: %v, %v", text, got, err)
 		}
 	}
+	// A rate is passed on as its text, which must stay a limit.
+	for r, want := range map[spec.Rate]string{
+		{PerSecond: 5e6, Octets: true}: "5MB/s", {PerSecond: 0.2, Octets: true}: "1B/s", {Octets: true}: "0B/s", {PerSecond: 0.2}: "0.2/s",
+	} {
+		if got := r.String(); got != want {
+			t.Errorf("%+v: %q, want %q", r, got, want)
+		}
+	}
 }
 
 func TestNearest(t *testing.T) {

@@ -119,10 +119,15 @@ func ParseRate(text string) (Rate, error) {
 // IsZero reports whether there is no limit.
 func (r Rate) IsZero() bool { return r.PerSecond == 0 }
 
-// String returns the rate for a second, as ParseRate reads it.
+// String returns the rate for a second, as ParseRate reads it. What is below an
+// octet a second is one: zero would be no limit at all.
 func (r Rate) String() string {
 	if r.Octets {
-		return Bytes(math.Round(r.PerSecond)).withUnit() + "/s"
+		octets := math.Round(r.PerSecond)
+		if !r.IsZero() {
+			octets = max(octets, 1)
+		}
+		return Bytes(octets).withUnit() + "/s"
 	}
 	return strconv.FormatFloat(r.PerSecond, 'f', -1, 64) + "/s"
 }
