@@ -32,18 +32,7 @@ func (j *Job) OpenShare(ctx context.Context, s *plan.Source, share int, isolated
 	for _, change := range changes {
 		c[change.Key] = change.Value
 	}
-	if rate, ok := c["rate"].(map[string]any); ok && share > 1 {
-		for key, v := range rate {
-			text, ok := v.(string)
-			if !ok {
-				continue
-			}
-			if r, err := spec.ParseRate(text); err == nil && !r.IsZero() {
-				r.PerSecond /= float64(share)
-				rate[key] = r.String()
-			}
-		}
-	}
+	sharePace(c, share)
 	if session.Config, err = json.Marshal(c); err != nil {
 		return source.Opened{}, fault.New(fault.Bug, "write the config of source %s: %w", s.Name, err)
 	}
@@ -52,6 +41,26 @@ func (j *Job) OpenShare(ctx context.Context, s *plan.Source, share int, isolated
 		return opened, j.placeSource(s.Name, err)
 	}
 	return opened, nil
+}
+
+// sharePace leaves a source's config one worker's part of the pace that the
+// account has. Sources that are paced have the field "rate", of rates by what
+// they limit.
+func sharePace(config map[string]any, share int) {
+	rates, ok := config["rate"].(map[string]any)
+	if !ok || share < 2 {
+		return
+	}
+	for key, v := range rates {
+		text, ok := v.(string)
+		if !ok {
+			continue
+		}
+		if r, err := spec.ParseRate(text); err == nil && !r.IsZero() {
+			r.PerSecond /= float64(share)
+			rates[key] = r.String()
+		}
+	}
 }
 
 // checkFenced finds sinks that workers can't write to together, where they are
