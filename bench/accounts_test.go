@@ -39,7 +39,7 @@ func TestAccounts(t *testing.T) {
 			sizes = append(sizes, n)
 		}
 	}
-	bin := build(t, "../cmd/pipeline", "../plugins/pipeline-source-imap", "../plugins/pipeline-sink-eml")
+	bin := build(t, "./cmd/pipeline", "./plugins/pipeline-source-imap", "./plugins/pipeline-sink-eml")
 	users := make([]string, sizes[len(sizes)-1])
 	for i := range users {
 		users[i] = fmt.Sprintf("user%04d", i)

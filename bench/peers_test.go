@@ -46,7 +46,7 @@ func TestPeers(t *testing.T) {
 	}
 	server := serve(t, workloads, tables)
 	b := bed{server: server, bin: build(t, "./cmd/pipeline", "./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3",
-		"./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-json", "./drain")}
+		"./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-json", "./bench/drain")}
 	pid := serverProcess(t, server)
 
 	var result bytes.Buffer

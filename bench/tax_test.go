@@ -33,7 +33,7 @@ func TestTax(t *testing.T) {
 			byName[w.Name] = w
 		}
 	}
-	b := bed{server: serve(t, byName, tables), bin: build(t, "../plugins/pipeline-source-imap", "../plugins/pipeline-sink-eml")}
+	b := bed{server: serve(t, byName, tables), bin: build(t, "./plugins/pipeline-source-imap", "./plugins/pipeline-sink-eml")}
 	link(t, filepath.Join(b.bin, "inprocess"))
 	pid := serverProcess(t, b.server)
 
