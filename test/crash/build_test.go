@@ -4,7 +4,6 @@
 package crash
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
@@ -15,22 +14,10 @@ import (
 // points armed.
 var binaries string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "crash")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		binaries, err = dir, build(dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(program.Main(m, "crash", build)) }
 
 func build(dir string) error {
+	binaries = dir
 	return program.Build{To: dir, Flags: []string{"-tags", "faultpoint"}}.Run(
 		"./cmd/pipeline", "./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-msg", "./plugins/pipeline-sink-json",
 		"./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3", "./test/crash/pipeline-source-synthetic")

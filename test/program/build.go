@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // Build says how executables are built for tests: as a release is, unless it
@@ -35,6 +36,22 @@ func (b Build) Run(packages ...string) error {
 		return fmt.Errorf("build %s: %w\n%s", strings.Join(packages, " "), err, out)
 	}
 	return nil
+}
+
+// Main runs tests with what they start in a folder: build puts it there, and
+// the folder is gone at the end. It returns the exit code. name begins the
+// folder's.
+func Main(m *testing.M, name string, build func(dir string) error) int {
+	dir, err := os.MkdirTemp("", name)
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
 }
 
 // Root returns the folder of the repository, above the folder that the test

@@ -5,7 +5,6 @@
 package soak
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -27,22 +26,10 @@ const (
 // binaries is the folder of the command and its plugins.
 var binaries string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "soak")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		binaries, err = dir, build(dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(program.Main(m, "soak", build)) }
 
 func build(dir string) error {
+	binaries = dir
 	return program.Build{To: dir}.Run("./cmd/pipeline", "./plugins/pipeline-source-imap", "./plugins/pipeline-source-pop3",
 		"./plugins/pipeline-sink-eml", "./plugins/pipeline-sink-msg", "./plugins/pipeline-sink-json")
 }
