@@ -1,19 +1,19 @@
 package bench
 
 import (
-	"bytes"
 	"database/sql"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	_ "modernc.org/sqlite" // the ledger is looked into as a user would
+
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // What growth is held to.
@@ -136,32 +136,14 @@ func highest(cmd *exec.Cmd, ended <-chan struct{}) (peak int64) {
 			return peak
 		case <-look.C:
 		}
-		for _, p := range children(os.Getpid()) {
+		for _, p := range program.Children(os.Getpid()) {
 			name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p))
 			if err != nil || strings.TrimSpace(string(name)) != filepath.Base(cmd.Path) {
 				continue
 			}
-			status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
-			if _, rest, ok := bytes.Cut(status, []byte("VmHWM:")); ok {
-				kib, _ := strconv.ParseInt(string(bytes.Fields(rest)[0]), 10, 64)
-				peak = max(peak, kib<<10)
-			}
+			peak = max(peak, program.Peak(p))
 		}
 	}
-}
-
-// children are the processes that a process started and that live.
-func children(pid int) (out []int) {
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, task := range tasks {
-		list, _ := os.ReadFile(task)
-		for _, c := range strings.Fields(string(list)) {
-			if n, err := strconv.Atoi(c); err == nil {
-				out = append(out, n)
-			}
-		}
-	}
-	return out
 }
 
 // uses says what the ledger's pages are used for, the most first.

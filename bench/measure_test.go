@@ -3,13 +3,12 @@ package bench
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // Run is what one run of one program took.
@@ -21,16 +20,12 @@ type Run struct {
 	RSS     int64         // octets: the highest sum over all its processes that was seen, every 10 ms
 }
 
-// tick is the unit of the times in /proc (proc_pid_stat(5)): USER_HZ, which is
-// 100 on every Linux that Go runs on.
-const tick = 10 * time.Millisecond
-
 // measure runs a command and waits for it. server is the process that the
 // mail server's processes descend from.
 func measure(cmd *exec.Cmd, server int) (Run, error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	busy, served := machine(), family(server).cpu
+	busy, served := program.Machine(), program.Family(server).CPU
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
 		return Run{}, err
@@ -43,7 +38,7 @@ func measure(cmd *exec.Cmd, server int) (Run, error) {
 	for {
 		select {
 		case <-sample.C:
-			r.RSS = max(r.RSS, family(cmd.Process.Pid).rss)
+			r.RSS = max(r.RSS, program.Family(cmd.Process.Pid).RSS)
 			continue
 		case err := <-done:
 			r.Wall = time.Since(start)
@@ -57,58 +52,7 @@ func measure(cmd *exec.Cmd, server int) (Run, error) {
 	// its plugins.
 	u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	r.CPU = time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	r.Server = family(server).cpu - served
-	r.Foreign = max(0, machine()-busy-r.CPU-r.Server)
+	r.Server = program.Family(server).CPU - served
+	r.Foreign = max(0, program.Machine()-busy-r.CPU-r.Server)
 	return r, nil
-}
-
-// tree is what a process and its descendants hold and have used.
-type tree struct {
-	cpu time.Duration
-	rss int64
-}
-
-// family adds up a process and all that live below it. Those that have ended
-// count for the parent that waited for them.
-func family(pid int) tree {
-	var t tree
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return t
-	}
-	// The name in parentheses may hold anything, spaces too.
-	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	for _, i := range []int{11, 12, 13, 14} { // utime stime cutime cstime
-		n, _ := strconv.ParseInt(f[i], 10, 64)
-		t.cpu += time.Duration(n) * tick
-	}
-	pages, _ := strconv.ParseInt(f[21], 10, 64)
-	t.rss = pages * int64(os.Getpagesize())
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, task := range tasks {
-		children, _ := os.ReadFile(task)
-		for _, c := range strings.Fields(string(children)) {
-			if n, err := strconv.Atoi(c); err == nil {
-				child := family(n)
-				t.cpu += child.cpu
-				t.rss += child.rss
-			}
-		}
-	}
-	return t
-}
-
-// machine is the CPU time that anybody has used since the machine started.
-func machine() time.Duration {
-	stat, _ := os.ReadFile("/proc/stat")
-	line, _, _ := strings.Cut(string(stat), "\n")
-	var sum time.Duration
-	for i, s := range strings.Fields(line) {
-		if i == 0 || i == 4 || i == 5 || i > 7 { // cpu, idle, iowait; guests count as user already
-			continue
-		}
-		n, _ := strconv.ParseInt(s, 10, 64)
-		sum += time.Duration(n) * tick
-	}
-	return sum
 }

@@ -1,10 +1,8 @@
 package crash
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // crashes and mixedCrashes are how many pipelines are killed at random unless
@@ -127,24 +126,7 @@ func (p *pipeline) wantEnded(e *ended) {
 }
 
 // plugins are the processes of plugins that the run has now.
-func (r *running) plugins() (pids []int) {
-	// Each thread has the children that it started.
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", r.cmd.Process.Pid)) // the pattern is well-formed
-	for _, list := range lists {
-		text, err := os.ReadFile(list)
-		if err != nil {
-			continue // the thread has ended
-		}
-		for pid := range strings.FieldsSeq(string(text)) {
-			n, err := strconv.Atoi(pid)
-			if err != nil {
-				r.p.t.Fatal(err)
-			}
-			pids = append(pids, n)
-		}
-	}
-	return pids
-}
+func (r *running) plugins() []int { return program.Children(r.cmd.Process.Pid) }
 
 // settleKillers tries again what two kills made dead letters of: a message in
 // hand at both is one that kills its plugin, as far as the host can tell.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // children returns the processes that a process started, by their ids, with
@@ -71,7 +72,7 @@ func peaks(pid int, ended <-chan struct{}) map[string]int64 {
 		all := children(pid)
 		all[pid] = "pipeline"
 		for id, name := range all {
-			out[name] = max(out[name], resident(id))
+			out[name] = max(out[name], program.Peak(id)>>10)
 		}
 		select {
 		case <-ended:
@@ -79,17 +80,6 @@ func peaks(pid int, ended <-chan struct{}) map[string]int64 {
 		case <-tick.C:
 		}
 	}
-}
-
-func resident(pid int) int64 {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return n
-		}
-	}
-	return 0
 }
 
 // mostResident is what DESIGN allows each process (I5).

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mailhaul/pipeline/test/dovecot"
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 const file = `version: 1
@@ -221,8 +222,7 @@ func (p *pipeline) settle() {
 }
 
 // highest returns the highest resident size of a process, in KiB, as it was
-// seen until the process ended. What the kernel tells the parent at the end
-// isn't it: that has the parent's own size in it, from before exec.
+// seen until the process ended.
 func highest(pid int, ended <-chan struct{}) (peak int64) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -232,12 +232,7 @@ func highest(pid int, ended <-chan struct{}) (peak int64) {
 			return peak
 		case <-tick.C:
 		}
-		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // it may have ended
-		_, rest, _ := strings.Cut(string(status), "VmHWM:")
-		var kib int64
-		if _, err := fmt.Sscan(rest, &kib); err == nil {
-			peak = max(peak, kib)
-		}
+		peak = max(peak, program.Peak(pid)>>10)
 	}
 }
 

@@ -1,19 +1,17 @@
 package workers
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/mailhaul/pipeline/test/fenced"
 	"github.com/mailhaul/pipeline/test/natsserver"
+	"github.com/mailhaul/pipeline/test/program"
 )
 
 // Two workers on one machine take no longer than 1.2 times what a local run
@@ -99,36 +97,7 @@ func (c cost) String() string {
 }
 
 func measured(f func()) cost {
-	began, used := time.Now(), spent(os.Getpid())
+	began, used := time.Now(), program.Family(os.Getpid()).CPU
 	f()
-	return cost{time.Since(began), spent(os.Getpid()) - used}
-}
-
-// tick is the unit of the times in /proc (proc_pid_stat(5)): USER_HZ, which is
-// 100 on every Linux that Go runs on.
-const tick = 10 * time.Millisecond
-
-// spent adds up the CPU time of a process and all that live below it. Those that
-// have ended count for the parent that waited for them.
-func spent(pid int) (sum time.Duration) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0 // it has ended
-	}
-	// The name in parentheses may hold anything, spaces too.
-	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	for _, i := range []int{11, 12, 13, 14} { // utime stime cutime cstime
-		n, _ := strconv.ParseInt(f[i], 10, 64)
-		sum += time.Duration(n) * tick
-	}
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, task := range tasks {
-		children, _ := os.ReadFile(task)
-		for _, c := range strings.Fields(string(children)) {
-			if n, err := strconv.Atoi(c); err == nil {
-				sum += spent(n)
-			}
-		}
-	}
-	return sum
+	return cost{time.Since(began), program.Family(os.Getpid()).CPU - used}
 }
