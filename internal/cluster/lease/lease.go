@@ -82,56 +82,58 @@ type Lease struct {
 // Take takes the lease of a key: ErrHeld where it is another's. It is kept
 // until Release, or until ctx ends.
 func (k *Keeper) Take(ctx context.Context, key string) (*Lease, error) {
-	l := &Lease{keeper: k, key: key, nonce: rand.Text(), ended: make(chan struct{})}
-	sent := clock()
-	revision, err := k.bucket.Create(ctx, key, l.value())
-	switch {
-	case errors.Is(err, jetstream.ErrKeyExists):
-		return nil, ErrHeld
-	case err != nil:
-		return nil, cluster.Wrap(err, "take the lease of %s", key)
-	}
-	l.fence, l.revision, l.deadline = revision, revision, k.deadline(sent)
-	l.ctx, l.cancel = context.WithCancelCause(ctx)
-	go l.keep()
-	return l, nil
+	return k.take(ctx, key, func(l *Lease) error { return l.create(ctx) })
 }
 
-// TakeInsisting is Take that goes on where NATS doesn't answer, for as long as it
-// may take to have a leader again. A lease whose making was done, though its
-// answer was lost, is this owner's.
-func (k *Keeper) TakeInsisting(ctx context.Context, key string) (*Lease, error) {
+// take keeps a lease once own has made it this owner's: it says how.
+func (k *Keeper) take(ctx context.Context, key string, own func(*Lease) error) (*Lease, error) {
 	l := &Lease{keeper: k, key: key, nonce: rand.Text(), ended: make(chan struct{})}
-	first := clock()
-	err := cluster.Insist(ctx, func(ctx context.Context) (err error) {
-		sent := clock()
-		if l.fence, err = k.bucket.Create(ctx, key, l.value()); !errors.Is(err, jetstream.ErrKeyExists) {
-			l.deadline = k.deadline(sent)
-			return err
-		}
-		e, err := k.bucket.Get(ctx, key)
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			return nats.ErrTimeout // it has just ended, or a replica lags
-		}
-		if err != nil {
-			return err
-		}
-		if v, err := Read(e.Value()); err != nil || v.Nonce != l.nonce {
-			return ErrHeld
-		}
-		l.fence, l.deadline = e.Revision(), k.deadline(first) // any of the tries may have made it
-		return nil
-	})
-	if errors.Is(err, ErrHeld) {
+	switch err := own(l); {
+	case errors.Is(err, ErrHeld):
 		return nil, ErrHeld
-	}
-	if err != nil {
+	case err != nil:
 		return nil, cluster.Wrap(err, "take the lease of %s", key)
 	}
 	l.revision = l.fence
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	go l.keep()
 	return l, nil
+}
+
+// create makes the key of a lease: ErrHeld where it is there.
+func (l *Lease) create(ctx context.Context) (err error) {
+	sent := clock()
+	if l.fence, err = l.keeper.bucket.Create(ctx, l.key, l.value()); errors.Is(err, jetstream.ErrKeyExists) {
+		return ErrHeld
+	}
+	l.deadline = l.keeper.deadline(sent)
+	return err
+}
+
+// TakeInsisting is Take that goes on where NATS doesn't answer, for as long as it
+// may take to have a leader again. A lease whose making was done, though its
+// answer was lost, is this owner's.
+func (k *Keeper) TakeInsisting(ctx context.Context, key string) (*Lease, error) {
+	first := clock()
+	return k.take(ctx, key, func(l *Lease) error {
+		return cluster.Insist(ctx, func(ctx context.Context) error {
+			if err := l.create(ctx); !errors.Is(err, ErrHeld) {
+				return err
+			}
+			e, err := k.bucket.Get(ctx, key)
+			if errors.Is(err, jetstream.ErrKeyNotFound) {
+				return nats.ErrTimeout // it has just ended, or a replica lags
+			}
+			if err != nil {
+				return err
+			}
+			if v, err := Read(e.Value()); err != nil || v.Nonce != l.nonce {
+				return ErrHeld
+			}
+			l.fence, l.deadline = e.Revision(), k.deadline(first) // any of the tries may have made it
+			return nil
+		})
+	})
 }
 
 // TakeOne takes one of the n keys PREFIX.0 to PREFIX.n-1: ErrHeld where each is
