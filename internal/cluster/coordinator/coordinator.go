@@ -280,20 +280,22 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err = r.follow(ctx, news); err == nil {
 		err = r.err
 	}
-	// What follows is done also when the run was broken off, but not for long.
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endPatience)
-	defer cancel()
-	if r.stopped || err != nil {
-		err = errors.Join(err, r.queue.Clear(ending))
-	} else {
+	if err == nil && !r.stopped {
 		if err = r.alone(ctx, r.merge); err == nil {
 			r.sweep(ctx)
 		}
-		ending, cancel = context.WithTimeout(context.WithoutCancel(ctx), endPatience)
-		defer cancel()
+	} else {
+		err = errors.Join(err, atLast(ctx, r.queue.Clear))
 	}
 	state.Stage, state.Exit = cluster.Ended, r.result(err).Exit()
-	return errors.Join(err, c.SetRun(ending, state))
+	return errors.Join(err, atLast(ctx, func(ctx context.Context) error { return c.SetRun(ctx, state) }))
+}
+
+// atLast calls f also when the run was broken off, but not for long.
+func atLast(ctx context.Context, f func(context.Context) error) error {
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endPatience)
+	defer cancel()
+	return f(ending)
 }
 
 // endPatience is how long NATS may take to hear that a run is over: a cluster
