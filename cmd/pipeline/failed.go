@@ -77,9 +77,9 @@ func (c *command) letters(ctx context.Context, choice status.Choice, w status.Wr
 		return err
 	}
 	for _, g := range at.GivenUp {
-		fmt.Fprintf(c.out, "\nnot done: %s\n", harmless(g.Why))
+		fmt.Fprintf(c.out, "\nnot done: %s\n", status.Harmless(g.Why))
 		if g.Hint != "" {
-			fmt.Fprintf(c.out, "  %s\n", harmless(g.Hint))
+			fmt.Fprintf(c.out, "  %s\n", status.Harmless(g.Hint))
 		}
 	}
 	return nil

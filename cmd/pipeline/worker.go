@@ -7,12 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mailhaul/pipeline/internal/cluster/worker"
 	"github.com/mailhaul/pipeline/internal/engine"
+	"github.com/mailhaul/pipeline/internal/status"
 	"github.com/mailhaul/pipeline/pkg/fault"
 )
 
@@ -110,9 +110,9 @@ func (c *command) worker(ctx context.Context, f workerFlags) (err error) {
 		Events: func(e worker.Event) {
 			switch {
 			case e.Err != nil:
-				fmt.Fprintf(c.err, "%s\n", harmless(e.String()))
+				fmt.Fprintf(c.err, "%s\n", status.Harmless(e.String()))
 			case e.Outcome != nil && (c.debug || e.Outcome.Sum.Listed > 0 || !e.Outcome.Complete()):
-				say("%s", harmless(e.String()))
+				say("%s", status.Harmless(e.String()))
 			}
 		},
 	})
@@ -121,14 +121,4 @@ func (c *command) worker(ctx context.Context, f workerFlags) (err error) {
 		return exit(engine.ExitStopped)
 	}
 	return err
-}
-
-// harmless takes line breaks and other signs out of what goes to a terminal.
-func harmless(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -90,7 +90,7 @@ func Letters(ctx context.Context, state, name string, c Choice, f func(Letter) e
 func (l *Letter) Show(w io.Writer) {
 	line := func(what, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "  %-8s %s\n", what, harmless(value))
+			fmt.Fprintf(w, "  %-8s %s\n", what, Harmless(value))
 		}
 	}
 	fmt.Fprintf(w, "%s\n", l.Key)

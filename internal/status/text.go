@@ -57,7 +57,7 @@ func (s *Status) Text(w io.Writer, all bool, now time.Time) {
 		fmt.Fprintln(w)
 	}
 	for _, n := range notes {
-		fmt.Fprintln(w, harmless(n))
+		fmt.Fprintln(w, Harmless(n))
 	}
 	if s.Total.Failed > 0 {
 		fmt.Fprintf(w, "\n%d dead letters: see them with \"pipeline failed list\"\n", s.Total.Failed)
@@ -95,7 +95,7 @@ func exitWords(code int) string {
 }
 
 func row(name, state string, c Counts) []string {
-	return []string{harmless(name), state, number(c.Listed), number(c.Done), number(c.Dropped), number(c.Failed), number(c.Pending)}
+	return []string{Harmless(name), state, number(c.Listed), number(c.Done), number(c.Dropped), number(c.Failed), number(c.Pending)}
 }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
@@ -129,9 +129,9 @@ func (t table) write(w io.Writer, left int) {
 	}
 }
 
-// harmless takes out what would move a terminal's cursor or colour it: names
+// Harmless takes out what would move a terminal's cursor or colour it: names
 // and subjects are anybody's text.
-func harmless(s string) string {
+func Harmless(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t':
@@ -190,7 +190,7 @@ func (t *letterText) Close() error {
 			if l.Mailbox != "" {
 				box += "/" + l.Mailbox
 			}
-			rows = append(rows, []string{"  " + l.Key, harmless(box), clip(harmless(l.Subject), 40), clip(harmless(l.by()+": "+l.Text), 80)})
+			rows = append(rows, []string{"  " + l.Key, Harmless(box), clip(Harmless(l.Subject), 40), clip(Harmless(l.by()+": "+l.Text), 80)})
 		}
 		rows.write(t.w, 4)
 		if more := r.count - len(r.shown); more > 0 {

@@ -15,6 +15,7 @@ import (
 	"github.com/mailhaul/pipeline/internal/cluster/lease"
 	"github.com/mailhaul/pipeline/internal/cluster/task"
 	"github.com/mailhaul/pipeline/internal/ledger/segments"
+	"github.com/mailhaul/pipeline/internal/status"
 )
 
 // Standing is how far a run with workers is. As JSON it stands in what
@@ -122,19 +123,9 @@ func (s *Standing) Text(w io.Writer) {
 			fmt.Fprintf(w, "  and %d more that were given up: --json shows all\n", len(s.GivenUp)-i)
 			break
 		}
-		fmt.Fprintf(w, "  given up: %s\n", harmless(g.Why))
+		fmt.Fprintf(w, "  given up: %s\n", status.Harmless(g.Why))
 	}
 }
 
 // mostShown is how many tasks that were given up a person is shown.
 const mostShown = 20
-
-// harmless takes line breaks and other signs out of what goes to a terminal.
-func harmless(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, s)
-}
