@@ -136,6 +136,14 @@ func (p *pages) list(req source.ListRequest, how opening) (s sheet) {
 	}
 	defer p.a.lanes.release()
 	s.sums, s.more, s.err = p.a.summaries(p.ctx, p.b, req, how)
+	for i := range s.sums {
+		if s.sums[i].Fails == 0 {
+			// What didn't come is absent, as in ask: to ask for it once more takes
+			// as long as the listing. Of a server that isn't Gmail, nothing of
+			// Gmail's comes for any message.
+			s.sums[i].Have |= req.Needs
+		}
+	}
 	return s
 }
 

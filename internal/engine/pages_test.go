@@ -32,6 +32,23 @@ func TestAnIndexListsEachMessageOnce(t *testing.T) {
 	}
 }
 
+// TestWhatAServerLacksIsAskedForOnce: what the index wants and the server has
+// of no message, as flags of Gmail's elsewhere, is no reason to list again.
+func TestWhatAServerLacksIsAskedForOnce(t *testing.T) {
+	t.Parallel()
+	const n = 5000
+	s := newServer(n, "INBOX")
+	s.lacks = message.NeedFlags
+	r := newRig(t, s)
+	r.sinks = nil
+	r.index(message.NeedHeaders | message.NeedFlags)
+	r.wantExit(r.run(), engine.ExitDone)
+	r.wantRecords(n)
+	if listed, lists := s.listed.Load(), s.lists.Load(); listed != n || lists > 3 {
+		t.Errorf("%d summaries in %d listings of %d messages", listed, lists, n)
+	}
+}
+
 // TestAPageAheadBreaksOff: the page that is on its way while another is dealt
 // with fails. Nothing is lost by it, and nothing is written twice (I1, I2).
 func TestAPageAheadBreaksOff(t *testing.T) {

@@ -37,6 +37,7 @@ type server struct {
 	midway   map[uint32]bool                            // … and this one when half of its body has come
 	silent   map[uint32]func(context.Context) io.Reader // what comes instead of the second half of its body
 	hides    message.Needs                              // what its listings don't tell
+	lacks    message.Needs                              // what it could tell, and has of no message
 	hidden   map[string]int64                           // messages that it counts and doesn't list
 	blind    []string                                   // what it says that it hides
 	dieAfter int64                                      // the process dies once after so many bodies; 0: never
@@ -225,6 +226,7 @@ func (s *session) search(req source.ListRequest, uid uint32) int {
 
 func (s *session) summary(mailbox string, uid uint32, needs message.Needs) message.Summary {
 	octets := s.octets(mailbox, uid)
+	needs &^= s.lacks
 	sum := message.Summary{ID: s.id(mailbox, uid), Have: needs & serverProvides}
 	if needs.Has(message.NeedSize) {
 		sum.Size = int64(len(octets)) + s.lies
