@@ -40,7 +40,7 @@ type flushed struct {
 // commit takes an epoch through the protocol of DESIGN §6: wait for its
 // Writes, flush the data sinks in parallel, write and flush the record sinks,
 // store everything in one transaction, tell the sinks. The next epoch begins
-// as soon as the data sinks have flushed.
+// as soon as each data sink has sealed this one, or flushed where it can't seal.
 func (e *Engine) commit(ctx context.Context) error {
 	items, since := e.gate.close()
 	boxes := e.takeFinished()
@@ -50,8 +50,7 @@ func (e *Engine) commit(ctx context.Context) error {
 	}
 	faultpoint.Hit("engine.epoch.closed")
 	results := make([]flushed, len(e.outlets))
-	e.flushAll(ctx, results, false)
-	e.gate.open()
+	e.flushAll(ctx, results, false, e.gate.open)
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -61,7 +60,7 @@ func (e *Engine) commit(ctx context.Context) error {
 	}
 	e.record(ctx, items)
 	faultpoint.Hit("engine.records.written")
-	e.flushAll(ctx, results, true)
+	e.flushAll(ctx, results, true, func() {})
 	for _, it := range items {
 		e.takeBack(it, results, true)
 	}
@@ -132,15 +131,19 @@ func (e *Engine) noteSuspects(ctx context.Context, items []*item) error {
 	return nil
 }
 
-// flushAll flushes the data sinks, or the record sinks, all at once.
-func (e *Engine) flushAll(ctx context.Context, results []flushed, records bool) {
-	var wg sync.WaitGroup
+// flushAll flushes the data sinks, or the record sinks, all at once. over is
+// called when the next epoch may be written to all of them.
+func (e *Engine) flushAll(ctx context.Context, results []flushed, records bool, over func()) {
+	var ends, wg sync.WaitGroup
 	for i, o := range e.outlets {
 		if o.plan.Prepared.Record != records {
 			continue
 		}
+		ends.Add(1)
+		sealed := sync.OnceFunc(ends.Done)
 		wg.Go(func() {
-			gen, cp, refused, err := o.flush(ctx)
+			defer sealed()
+			gen, cp, refused, err := o.flush(ctx, sealed)
 			switch {
 			case err == nil:
 				results[i] = flushed{gen, cp, refused}
@@ -153,6 +156,11 @@ func (e *Engine) flushAll(ctx context.Context, results []flushed, records bool) 
 				o.fail(err)
 			}
 		})
+	}
+	ends.Wait()
+	over()
+	if !records {
+		faultpoint.Hit("engine.epoch.sealed")
 	}
 	wg.Wait()
 }

@@ -17,7 +17,8 @@ const (
 
 // gate cuts the work into epochs. An item enters before its first octet is
 // written anywhere and leaves when every sink has answered; an epoch closes
-// when nothing is inside, since a Flush must not meet a Write.
+// when nothing is inside, since a Seal, or a Flush without one, must not meet a
+// Write.
 type gate struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -81,15 +82,15 @@ func (g *gate) leave(it *item) {
 	g.changed.Broadcast()
 }
 
-// kick asks for the epoch to be committed now.
-func (g *gate) kick() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.want()
-}
-
+// want ends the epoch: it is full, and nobody enters until it is committed.
 func (g *gate) want() {
 	g.wanted = true
+	g.kick()
+}
+
+// kick asks for the epoch to be committed soon. As long as the one before it is
+// still being made durable, this one goes on.
+func (g *gate) kick() {
 	select {
 	case g.wake <- struct{}{}:
 	default:

@@ -32,7 +32,7 @@ type outlet struct {
 
 	mu          sync.Mutex
 	changed     sync.Cond
-	committing  bool     // flushed, and the ledger hasn't its checkpoint yet
+	committing  bool     // sealed or flushed, and the ledger hasn't its checkpoint yet
 	open        *session // nil: not open
 	gen         int      // of the newest session; 1 is the first
 	checkpoint  sink.Checkpoint
@@ -47,9 +47,13 @@ type outlet struct {
 // session is one opening of an outlet.
 type session struct {
 	SinkSession
-	gen   int
-	lanes []*lane
-	wrote bool // guarded by outlet.mu: a Put was accepted since the last Flush
+	sealer sealer // nil: it seals no epochs
+	gen    int
+	lanes  []*lane
+
+	// Guarded by outlet.mu.
+	wrote bool // a Put was accepted since the last Seal or Flush
+	spent bool // one of these failed: the session promises nothing any more
 }
 
 // lane lets workers share a Lane.
@@ -114,6 +118,9 @@ func (o *outlet) get() (*session, error) {
 	}
 	o.gen++
 	opened := &session{SinkSession: s, gen: o.gen}
+	if k, ok := s.(sealer); ok && k.Seals() && !o.plan.Prepared.Record {
+		opened.sealer = k
+	}
 	for range max(1, min(o.plan.Prepared.Lanes, o.e.opts.lanes())) {
 		l, err := s.Lane(ctx)
 		if err != nil {
@@ -189,8 +196,7 @@ func (s *session) lane(worker int) *lane {
 	return l
 }
 
-// died takes a dead session out of use. What it wrote since its last Flush is
-// lost to the epoch: its generation is no longer the outlet's.
+// died takes a dead session out of use. What no Flush of it covers is lost to the epoch: its generation is no longer the outlet's.
 func (o *outlet) died(s *session, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -215,17 +221,22 @@ func (o *outlet) countDeath(err error) {
 
 // flush makes what was written durable. It returns the generation that the
 // checkpoint covers, 0 when there was nothing to flush; and what the target
-// has refused, which it doesn't cover.
-func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, map[message.ID]error, error) {
+// has refused, which it doesn't cover. sealed is called as soon as the next
+// epoch may be written to this outlet, where that is before the end.
+//
+// What is written after the seal counts for the next epoch: a session that dies
+// in between takes both with it, since neither has a checkpoint then, and one
+// whose Flush fails isn't flushed again, whatever it wrote meanwhile (I3).
+func (o *outlet) flush(ctx context.Context, sealed func()) (int, sink.Checkpoint, map[message.ID]error, error) {
 	o.mu.Lock()
 	s := o.open
-	if s == nil || !s.wrote {
+	if s == nil || !s.wrote || s.spent {
 		o.mu.Unlock()
 		return 0, nil, nil, nil
 	}
 	s.wrote, o.committing = false, true
 	o.mu.Unlock()
-	cp, err := s.Flush(ctx)
+	cp, err := s.end(ctx, sealed)
 	var list message.Refusals
 	var refused map[message.ID]error
 	if errors.As(err, &list) {
@@ -235,6 +246,9 @@ func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, map[message.I
 		}
 	}
 	if err != nil {
+		o.mu.Lock()
+		s.spent = true
+		o.mu.Unlock()
 		o.endCommit()
 	}
 	if fault.Is(err, fault.Crashed) {
@@ -244,6 +258,17 @@ func (o *outlet) flush(ctx context.Context) (int, sink.Checkpoint, map[message.I
 		return 0, nil, nil, fmt.Errorf("sink %s: flush: %w", o.plan.Name, err)
 	}
 	return s.gen, cp, refused, nil
+}
+
+// end seals the epoch, where the session can, and flushes it.
+func (s *session) end(ctx context.Context, sealed func()) (sink.Checkpoint, error) {
+	if s.sealer != nil {
+		if err := s.sealer.Seal(ctx); err != nil {
+			return nil, fmt.Errorf("seal: %w", err)
+		}
+		sealed()
+	}
+	return s.Flush(ctx)
 }
 
 // endCommit lets sessions be opened again.

@@ -29,6 +29,13 @@ type SinkSession interface {
 	Close() error
 }
 
+// sealer is what a session has besides whose plugin may be a sink.Sealer. Seal is
+// called only where Seals says so.
+type sealer interface {
+	Seals() bool
+	Seal(ctx context.Context) error
+}
+
 // Lane carries messages to a sink, one after another.
 type Lane interface {
 	// Put hands m over and has read its body to the end when it returns. A

@@ -135,6 +135,94 @@ func (x *Result) GetError() *Error {
 	return nil
 }
 
+type SealRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealRequest) Reset() {
+	*x = SealRequest{}
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealRequest) ProtoMessage() {}
+
+func (x *SealRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
+func (*SealRequest) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SealRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+type SealResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealResponse) Reset() {
+	*x = SealResponse{}
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealResponse) ProtoMessage() {}
+
+func (x *SealResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealResponse.ProtoReflect.Descriptor instead.
+func (*SealResponse) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SealResponse) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 type FlushRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -144,7 +232,7 @@ type FlushRequest struct {
 
 func (x *FlushRequest) Reset() {
 	*x = FlushRequest{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[2]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -156,7 +244,7 @@ func (x *FlushRequest) String() string {
 func (*FlushRequest) ProtoMessage() {}
 
 func (x *FlushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[2]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -169,7 +257,7 @@ func (x *FlushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushRequest.ProtoReflect.Descriptor instead.
 func (*FlushRequest) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{2}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FlushRequest) GetSession() uint64 {
@@ -194,7 +282,7 @@ type FlushResponse struct {
 
 func (x *FlushResponse) Reset() {
 	*x = FlushResponse{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[3]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -206,7 +294,7 @@ func (x *FlushResponse) String() string {
 func (*FlushResponse) ProtoMessage() {}
 
 func (x *FlushResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[3]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -219,7 +307,7 @@ func (x *FlushResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlushResponse.ProtoReflect.Descriptor instead.
 func (*FlushResponse) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{3}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FlushResponse) GetError() *Error {
@@ -253,7 +341,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[4]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +353,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[4]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +366,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{4}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Refusal) GetId() *ID {
@@ -305,7 +393,7 @@ type CommittedRequest struct {
 
 func (x *CommittedRequest) Reset() {
 	*x = CommittedRequest{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[5]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +405,7 @@ func (x *CommittedRequest) String() string {
 func (*CommittedRequest) ProtoMessage() {}
 
 func (x *CommittedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[5]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +418,7 @@ func (x *CommittedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommittedRequest.ProtoReflect.Descriptor instead.
 func (*CommittedRequest) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{5}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CommittedRequest) GetSession() uint64 {
@@ -356,7 +444,7 @@ type CommittedResponse struct {
 
 func (x *CommittedResponse) Reset() {
 	*x = CommittedResponse{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +456,7 @@ func (x *CommittedResponse) String() string {
 func (*CommittedResponse) ProtoMessage() {}
 
 func (x *CommittedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[6]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +469,7 @@ func (x *CommittedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommittedResponse.ProtoReflect.Descriptor instead.
 func (*CommittedResponse) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{6}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CommittedResponse) GetError() *Error {
@@ -401,7 +489,7 @@ type MergeRequest struct {
 
 func (x *MergeRequest) Reset() {
 	*x = MergeRequest{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -413,7 +501,7 @@ func (x *MergeRequest) String() string {
 func (*MergeRequest) ProtoMessage() {}
 
 func (x *MergeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[7]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -426,7 +514,7 @@ func (x *MergeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRequest.ProtoReflect.Descriptor instead.
 func (*MergeRequest) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{7}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MergeRequest) GetSession() uint64 {
@@ -456,7 +544,7 @@ type TaskCheckpoint struct {
 
 func (x *TaskCheckpoint) Reset() {
 	*x = TaskCheckpoint{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +556,7 @@ func (x *TaskCheckpoint) String() string {
 func (*TaskCheckpoint) ProtoMessage() {}
 
 func (x *TaskCheckpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[8]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +569,7 @@ func (x *TaskCheckpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskCheckpoint.ProtoReflect.Descriptor instead.
 func (*TaskCheckpoint) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{8}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TaskCheckpoint) GetTask() string {
@@ -522,7 +610,7 @@ type MergeResponse struct {
 
 func (x *MergeResponse) Reset() {
 	*x = MergeResponse{}
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[9]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +622,7 @@ func (x *MergeResponse) String() string {
 func (*MergeResponse) ProtoMessage() {}
 
 func (x *MergeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[9]
+	mi := &file_mailhaul_plugin_v1_sink_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +635,7 @@ func (x *MergeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeResponse.ProtoReflect.Descriptor instead.
 func (*MergeResponse) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{9}
+	return file_mailhaul_plugin_v1_sink_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MergeResponse) GetError() *Error {
@@ -575,7 +663,11 @@ const file_mailhaul_plugin_v1_sink_proto_rawDesc = "" +
 	"\x06Result\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06octets\x18\x02 \x01(\x03R\x06octets\x12/\n" +
-	"\x05error\x18\x03 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"(\n" +
+	"\x05error\x18\x03 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"'\n" +
+	"\vSealRequest\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\"?\n" +
+	"\fSealResponse\x12/\n" +
+	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\"(\n" +
 	"\fFlushRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\"\xab\x01\n" +
 	"\rFlushResponse\x12/\n" +
@@ -612,9 +704,10 @@ const file_mailhaul_plugin_v1_sink_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\x02 \x01(\fH\x00R\n" +
 	"checkpoint\x88\x01\x01B\r\n" +
-	"\v_checkpoint2\xc7\x02\n" +
+	"\v_checkpoint2\x92\x03\n" +
 	"\x04Sink\x12G\n" +
-	"\x05Write\x12\x19.mailhaul.plugin.v1.Frame\x1a\x1f.mailhaul.plugin.v1.ResultBatch(\x010\x01\x12L\n" +
+	"\x05Write\x12\x19.mailhaul.plugin.v1.Frame\x1a\x1f.mailhaul.plugin.v1.ResultBatch(\x010\x01\x12I\n" +
+	"\x04Seal\x12\x1f.mailhaul.plugin.v1.SealRequest\x1a .mailhaul.plugin.v1.SealResponse\x12L\n" +
 	"\x05Flush\x12 .mailhaul.plugin.v1.FlushRequest\x1a!.mailhaul.plugin.v1.FlushResponse\x12X\n" +
 	"\tCommitted\x12$.mailhaul.plugin.v1.CommittedRequest\x1a%.mailhaul.plugin.v1.CommittedResponse\x12N\n" +
 	"\x05Merge\x12 .mailhaul.plugin.v1.MergeRequest\x1a!.mailhaul.plugin.v1.MergeResponse(\x01B9Z7github.com/mailhaul/pipeline/internal/pluginpb;pluginpbb\x06proto3"
@@ -631,46 +724,51 @@ func file_mailhaul_plugin_v1_sink_proto_rawDescGZIP() []byte {
 	return file_mailhaul_plugin_v1_sink_proto_rawDescData
 }
 
-var file_mailhaul_plugin_v1_sink_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_mailhaul_plugin_v1_sink_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_mailhaul_plugin_v1_sink_proto_goTypes = []any{
 	(*ResultBatch)(nil),       // 0: mailhaul.plugin.v1.ResultBatch
 	(*Result)(nil),            // 1: mailhaul.plugin.v1.Result
-	(*FlushRequest)(nil),      // 2: mailhaul.plugin.v1.FlushRequest
-	(*FlushResponse)(nil),     // 3: mailhaul.plugin.v1.FlushResponse
-	(*Refusal)(nil),           // 4: mailhaul.plugin.v1.Refusal
-	(*CommittedRequest)(nil),  // 5: mailhaul.plugin.v1.CommittedRequest
-	(*CommittedResponse)(nil), // 6: mailhaul.plugin.v1.CommittedResponse
-	(*MergeRequest)(nil),      // 7: mailhaul.plugin.v1.MergeRequest
-	(*TaskCheckpoint)(nil),    // 8: mailhaul.plugin.v1.TaskCheckpoint
-	(*MergeResponse)(nil),     // 9: mailhaul.plugin.v1.MergeResponse
-	(*Error)(nil),             // 10: mailhaul.plugin.v1.Error
-	(*ID)(nil),                // 11: mailhaul.plugin.v1.ID
-	(*Frame)(nil),             // 12: mailhaul.plugin.v1.Frame
+	(*SealRequest)(nil),       // 2: mailhaul.plugin.v1.SealRequest
+	(*SealResponse)(nil),      // 3: mailhaul.plugin.v1.SealResponse
+	(*FlushRequest)(nil),      // 4: mailhaul.plugin.v1.FlushRequest
+	(*FlushResponse)(nil),     // 5: mailhaul.plugin.v1.FlushResponse
+	(*Refusal)(nil),           // 6: mailhaul.plugin.v1.Refusal
+	(*CommittedRequest)(nil),  // 7: mailhaul.plugin.v1.CommittedRequest
+	(*CommittedResponse)(nil), // 8: mailhaul.plugin.v1.CommittedResponse
+	(*MergeRequest)(nil),      // 9: mailhaul.plugin.v1.MergeRequest
+	(*TaskCheckpoint)(nil),    // 10: mailhaul.plugin.v1.TaskCheckpoint
+	(*MergeResponse)(nil),     // 11: mailhaul.plugin.v1.MergeResponse
+	(*Error)(nil),             // 12: mailhaul.plugin.v1.Error
+	(*ID)(nil),                // 13: mailhaul.plugin.v1.ID
+	(*Frame)(nil),             // 14: mailhaul.plugin.v1.Frame
 }
 var file_mailhaul_plugin_v1_sink_proto_depIdxs = []int32{
 	1,  // 0: mailhaul.plugin.v1.ResultBatch.results:type_name -> mailhaul.plugin.v1.Result
-	10, // 1: mailhaul.plugin.v1.ResultBatch.error:type_name -> mailhaul.plugin.v1.Error
-	10, // 2: mailhaul.plugin.v1.Result.error:type_name -> mailhaul.plugin.v1.Error
-	10, // 3: mailhaul.plugin.v1.FlushResponse.error:type_name -> mailhaul.plugin.v1.Error
-	4,  // 4: mailhaul.plugin.v1.FlushResponse.refused:type_name -> mailhaul.plugin.v1.Refusal
-	11, // 5: mailhaul.plugin.v1.Refusal.id:type_name -> mailhaul.plugin.v1.ID
-	10, // 6: mailhaul.plugin.v1.Refusal.error:type_name -> mailhaul.plugin.v1.Error
-	10, // 7: mailhaul.plugin.v1.CommittedResponse.error:type_name -> mailhaul.plugin.v1.Error
-	8,  // 8: mailhaul.plugin.v1.MergeRequest.tasks:type_name -> mailhaul.plugin.v1.TaskCheckpoint
-	10, // 9: mailhaul.plugin.v1.MergeResponse.error:type_name -> mailhaul.plugin.v1.Error
-	12, // 10: mailhaul.plugin.v1.Sink.Write:input_type -> mailhaul.plugin.v1.Frame
-	2,  // 11: mailhaul.plugin.v1.Sink.Flush:input_type -> mailhaul.plugin.v1.FlushRequest
-	5,  // 12: mailhaul.plugin.v1.Sink.Committed:input_type -> mailhaul.plugin.v1.CommittedRequest
-	7,  // 13: mailhaul.plugin.v1.Sink.Merge:input_type -> mailhaul.plugin.v1.MergeRequest
-	0,  // 14: mailhaul.plugin.v1.Sink.Write:output_type -> mailhaul.plugin.v1.ResultBatch
-	3,  // 15: mailhaul.plugin.v1.Sink.Flush:output_type -> mailhaul.plugin.v1.FlushResponse
-	6,  // 16: mailhaul.plugin.v1.Sink.Committed:output_type -> mailhaul.plugin.v1.CommittedResponse
-	9,  // 17: mailhaul.plugin.v1.Sink.Merge:output_type -> mailhaul.plugin.v1.MergeResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 1: mailhaul.plugin.v1.ResultBatch.error:type_name -> mailhaul.plugin.v1.Error
+	12, // 2: mailhaul.plugin.v1.Result.error:type_name -> mailhaul.plugin.v1.Error
+	12, // 3: mailhaul.plugin.v1.SealResponse.error:type_name -> mailhaul.plugin.v1.Error
+	12, // 4: mailhaul.plugin.v1.FlushResponse.error:type_name -> mailhaul.plugin.v1.Error
+	6,  // 5: mailhaul.plugin.v1.FlushResponse.refused:type_name -> mailhaul.plugin.v1.Refusal
+	13, // 6: mailhaul.plugin.v1.Refusal.id:type_name -> mailhaul.plugin.v1.ID
+	12, // 7: mailhaul.plugin.v1.Refusal.error:type_name -> mailhaul.plugin.v1.Error
+	12, // 8: mailhaul.plugin.v1.CommittedResponse.error:type_name -> mailhaul.plugin.v1.Error
+	10, // 9: mailhaul.plugin.v1.MergeRequest.tasks:type_name -> mailhaul.plugin.v1.TaskCheckpoint
+	12, // 10: mailhaul.plugin.v1.MergeResponse.error:type_name -> mailhaul.plugin.v1.Error
+	14, // 11: mailhaul.plugin.v1.Sink.Write:input_type -> mailhaul.plugin.v1.Frame
+	2,  // 12: mailhaul.plugin.v1.Sink.Seal:input_type -> mailhaul.plugin.v1.SealRequest
+	4,  // 13: mailhaul.plugin.v1.Sink.Flush:input_type -> mailhaul.plugin.v1.FlushRequest
+	7,  // 14: mailhaul.plugin.v1.Sink.Committed:input_type -> mailhaul.plugin.v1.CommittedRequest
+	9,  // 15: mailhaul.plugin.v1.Sink.Merge:input_type -> mailhaul.plugin.v1.MergeRequest
+	0,  // 16: mailhaul.plugin.v1.Sink.Write:output_type -> mailhaul.plugin.v1.ResultBatch
+	3,  // 17: mailhaul.plugin.v1.Sink.Seal:output_type -> mailhaul.plugin.v1.SealResponse
+	5,  // 18: mailhaul.plugin.v1.Sink.Flush:output_type -> mailhaul.plugin.v1.FlushResponse
+	8,  // 19: mailhaul.plugin.v1.Sink.Committed:output_type -> mailhaul.plugin.v1.CommittedResponse
+	11, // 20: mailhaul.plugin.v1.Sink.Merge:output_type -> mailhaul.plugin.v1.MergeResponse
+	16, // [16:21] is the sub-list for method output_type
+	11, // [11:16] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_mailhaul_plugin_v1_sink_proto_init() }
@@ -679,17 +777,17 @@ func file_mailhaul_plugin_v1_sink_proto_init() {
 		return
 	}
 	file_mailhaul_plugin_v1_types_proto_init()
-	file_mailhaul_plugin_v1_sink_proto_msgTypes[3].OneofWrappers = []any{}
 	file_mailhaul_plugin_v1_sink_proto_msgTypes[5].OneofWrappers = []any{}
-	file_mailhaul_plugin_v1_sink_proto_msgTypes[8].OneofWrappers = []any{}
-	file_mailhaul_plugin_v1_sink_proto_msgTypes[9].OneofWrappers = []any{}
+	file_mailhaul_plugin_v1_sink_proto_msgTypes[7].OneofWrappers = []any{}
+	file_mailhaul_plugin_v1_sink_proto_msgTypes[10].OneofWrappers = []any{}
+	file_mailhaul_plugin_v1_sink_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mailhaul_plugin_v1_sink_proto_rawDesc), len(file_mailhaul_plugin_v1_sink_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Sink_Write_FullMethodName     = "/mailhaul.plugin.v1.Sink/Write"
+	Sink_Seal_FullMethodName      = "/mailhaul.plugin.v1.Sink/Seal"
 	Sink_Flush_FullMethodName     = "/mailhaul.plugin.v1.Sink/Flush"
 	Sink_Committed_FullMethodName = "/mailhaul.plugin.v1.Sink/Committed"
 	Sink_Merge_FullMethodName     = "/mailhaul.plugin.v1.Sink/Merge"
@@ -40,8 +41,16 @@ type SinkClient interface {
 	// When the host half-closes, the plugin answers what is left and ends the
 	// stream with OK.
 	Write(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, ResultBatch], error)
-	// Flush makes every answered Write durable. No Write is between its
-	// beginning and its answer while it runs.
+	// Seal marks the end of an epoch, at once and without waiting for a disk: the
+	// Flush that comes next makes durable, and its checkpoint covers, exactly the
+	// Writes that were answered before. No Write is between its beginning and its
+	// answer while Seal runs; from its answer on those of the next epoch may come,
+	// also while Flush runs. Between two Seals there is always a Flush. It is
+	// called only where OpenResponse.sealer.
+	Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (*SealResponse, error)
+	// Flush makes every answered Write durable; after a Seal, every one that was
+	// answered before it. Without a Seal since the last Flush no Write is between
+	// its beginning and its answer while it runs.
 	Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error)
 	// Committed says that the ledger has committed a checkpoint. It is called
 	// only for sinks with the capability "committer".
@@ -73,6 +82,16 @@ func (c *sinkClient) Write(ctx context.Context, opts ...grpc.CallOption) (grpc.B
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Sink_WriteClient = grpc.BidiStreamingClient[Frame, ResultBatch]
+
+func (c *sinkClient) Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (*SealResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SealResponse)
+	err := c.cc.Invoke(ctx, Sink_Seal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *sinkClient) Flush(ctx context.Context, in *FlushRequest, opts ...grpc.CallOption) (*FlushResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -120,8 +139,16 @@ type SinkServer interface {
 	// When the host half-closes, the plugin answers what is left and ends the
 	// stream with OK.
 	Write(grpc.BidiStreamingServer[Frame, ResultBatch]) error
-	// Flush makes every answered Write durable. No Write is between its
-	// beginning and its answer while it runs.
+	// Seal marks the end of an epoch, at once and without waiting for a disk: the
+	// Flush that comes next makes durable, and its checkpoint covers, exactly the
+	// Writes that were answered before. No Write is between its beginning and its
+	// answer while Seal runs; from its answer on those of the next epoch may come,
+	// also while Flush runs. Between two Seals there is always a Flush. It is
+	// called only where OpenResponse.sealer.
+	Seal(context.Context, *SealRequest) (*SealResponse, error)
+	// Flush makes every answered Write durable; after a Seal, every one that was
+	// answered before it. Without a Seal since the last Flush no Write is between
+	// its beginning and its answer while it runs.
 	Flush(context.Context, *FlushRequest) (*FlushResponse, error)
 	// Committed says that the ledger has committed a checkpoint. It is called
 	// only for sinks with the capability "committer".
@@ -143,6 +170,9 @@ type UnimplementedSinkServer struct{}
 
 func (UnimplementedSinkServer) Write(grpc.BidiStreamingServer[Frame, ResultBatch]) error {
 	return status.Error(codes.Unimplemented, "method Write not implemented")
+}
+func (UnimplementedSinkServer) Seal(context.Context, *SealRequest) (*SealResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Seal not implemented")
 }
 func (UnimplementedSinkServer) Flush(context.Context, *FlushRequest) (*FlushResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Flush not implemented")
@@ -180,6 +210,24 @@ func _Sink_Write_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Sink_WriteServer = grpc.BidiStreamingServer[Frame, ResultBatch]
+
+func _Sink_Seal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SealRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SinkServer).Seal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Sink_Seal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SinkServer).Seal(ctx, req.(*SealRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _Sink_Flush_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(FlushRequest)
@@ -231,6 +279,10 @@ var Sink_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "mailhaul.plugin.v1.Sink",
 	HandlerType: (*SinkServer)(nil),
 	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Seal",
+			Handler:    _Sink_Seal_Handler,
+		},
 		{
 			MethodName: "Flush",
 			Handler:    _Sink_Flush_Handler,

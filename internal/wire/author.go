@@ -137,6 +137,7 @@ type Session struct {
 	// Of a sink.
 	Write     func(ctx context.Context, m *message.Message) (path string, octets int64, err error)
 	Flush     func(ctx context.Context) ([]byte, error)
+	Seal      func(ctx context.Context) error                                   // may be nil
 	Committed func(ctx context.Context, checkpoint []byte) error                // may be nil
 	Merge     func(ctx context.Context, tasks []TaskCheckpoint) ([]byte, error) // may be nil
 

@@ -135,7 +135,7 @@ func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 		Url: session.URL, Notes: valids(session.Notes),
 		BudgetOctets: session.Budget.Bytes, BudgetPeriodNs: int64(session.Budget.Per),
 		Finisher: session.Finish != nil, Finishes: session.Finishes, Facts: validMap(session.Facts),
-		Merger: session.Merge != nil,
+		Merger: session.Merge != nil, Sealer: session.Seal != nil,
 	}, nil
 }
 

@@ -77,6 +77,26 @@ func (s *Server) write(ctx context.Context, session *Session, m *message.Message
 	return session.Write(ctx, m)
 }
 
+// Seal implements pluginpb.SinkServer.
+func (s *Server) Seal(ctx context.Context, req *pluginpb.SealRequest) (*pluginpb.SealResponse, error) {
+	faultpoint.Hit("sink.seal")
+	err := s.seal(ctx, req.GetSession())
+	faultpoint.Hit("sink.sealed")
+	return &pluginpb.SealResponse{Error: ErrorToPB(err)}, nil
+}
+
+func (s *Server) seal(ctx context.Context, number uint64) (err error) {
+	defer s.guard("Seal", &err)
+	session, err := s.session(number)
+	if err != nil {
+		return err
+	}
+	if session.Seal == nil {
+		return fault.New(fault.Bug, "plugin %s doesn't seal epochs", s.author.Name)
+	}
+	return session.Seal(ctx)
+}
+
 // Flush implements pluginpb.SinkServer.
 func (s *Server) Flush(ctx context.Context, req *pluginpb.FlushRequest) (*pluginpb.FlushResponse, error) {
 	faultpoint.Hit("sink.flush")

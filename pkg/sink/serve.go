@@ -98,6 +98,9 @@ func session(s Sink) *wire.Session {
 	if c, ok := s.(Committer); ok {
 		w.Committed = func(ctx context.Context, b []byte) error { return c.Committed(ctx, b) }
 	}
+	if k, ok := s.(Sealer); ok {
+		w.Seal = k.Seal
+	}
 	if m, ok := s.(Merger); ok {
 		w.Merge = func(ctx context.Context, tasks []wire.TaskCheckpoint) ([]byte, error) {
 			list := make([]TaskCheckpoint, len(tasks))

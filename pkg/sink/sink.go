@@ -118,7 +118,7 @@ type Sink interface {
 
 	// Flush makes every Write that has returned durable, and returns a
 	// checkpoint that covers exactly those. It is never called while a Write
-	// runs on this session. After a crash the session is opened with the
+	// runs on this session, but for a Sealer. After a crash the session is opened with the
 	// checkpoint that the ledger committed last, perhaps not the newest.
 	//
 	// Where the target refuses single messages for good only now, Flush makes
@@ -137,6 +137,27 @@ type Sink interface {
 // crash: then Open with that checkpoint rolls forward.
 type Committer interface {
 	Committed(ctx context.Context, c Checkpoint) error
+}
+
+// Sealer is an optional power of a sink that can make one epoch durable while it
+// writes the next one. Seal marks the end of an epoch: it takes no Write's place
+// and waits for no disk or server, so that the host can go on at once.
+//
+// Seal is called while no Write runs, and Flush is the next of the two to be
+// called: there are never two Seals in a row. From Seal's return on, Writes of the
+// next epoch may run, before Flush and beside it. That Flush makes durable, and its
+// checkpoint covers, exactly the Writes that had returned before Seal, and its
+// message.Refusals are of those. What came later is for the Flush after the next
+// Seal: opened with the checkpoint, a session knows nothing of it. A Flush that no
+// Seal came before is as Sink says.
+//
+// Committed may run beside Writes of the next epoch, as it may without a Seal; it
+// comes before the next Seal. An error of Seal, as one of Flush, is the session's
+// end: neither is called again, only Close, which makes nothing durable, also not
+// what was sealed. The host seals only sinks that get bodies, and may leave it:
+// Seal is never owed.
+type Sealer interface {
+	Seal(ctx context.Context) error
 }
 
 // Merger is an optional power of a sink that says Fenced. Merge makes of what

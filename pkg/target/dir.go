@@ -18,8 +18,8 @@ import (
 )
 
 // Dir is a directory target: files that appear whole or not at all, and a
-// manifest of them. Create and the files are safe for concurrent use; Flush
-// and Close are called when no file is open.
+// manifest of them. Create and the files are safe for concurrent use; Close, and
+// Flush without a Seal, are called when no file is open.
 type Dir struct {
 	root     string
 	claim    *Claim
@@ -29,9 +29,17 @@ type Dir struct {
 	free     sync.Pool     // of *File
 
 	mu      sync.Mutex
-	pending []string // placed since the last sync, where syncfs can't be trusted
-	changed bool     // since the last Flush
-	failed  error    // of a sync: what it didn't save is lost, so nothing may be promised any more
+	pending []string  // placed since the last sync, where syncfs can't be trusted
+	changed bool      // since the last Seal or Flush
+	sealed  *dirEpoch // waits for its Flush; else nil
+	failed  error     // of a sync: what it didn't save is lost, so nothing may be promised any more
+}
+
+// dirEpoch is what one Flush makes durable.
+type dirEpoch struct {
+	pending  []string // as in Dir
+	changed  bool     // so, too
+	manifest int64    // its length with the epoch's last row
 }
 
 // maxPending bounds the names that wait for Flush (I5).
@@ -241,46 +249,84 @@ func (d *Dir) note(name string) error {
 		return d.failed
 	}
 	d.pending = append(d.pending, name)
-	if len(d.pending) < maxPending {
+	if len(d.pending) < maxPending || d.failed != nil {
 		return d.failed
 	}
-	return d.sync(d.pending)
-}
-
-// sync makes the files durable. A disk that failed once has lost octets that
-// nobody will write again: it stays failed.
-func (d *Dir) sync(names []string) error {
-	if d.failed == nil {
-		d.failed = d.trouble(d.disk.sync(names), DiskError, "make the files in the target %s durable", d.root)
-	}
+	d.fail(d.sync(d.pending))
 	d.pending = d.pending[:0]
 	return d.failed
 }
 
+// sync makes the files durable.
+func (d *Dir) sync(names []string) error {
+	return d.trouble(d.disk.sync(names), DiskError, "make the files in the target %s durable", d.root)
+}
+
+// fail notes an error of making something durable. A disk that failed once has
+// lost octets that nobody will write again: it stays failed. The lock is held.
+func (d *Dir) fail(err error) {
+	if d.failed == nil {
+		d.failed = err
+	}
+}
+
+// seal implements Seal: what was placed so far is the next Flush's, and no more.
+func (d *Dir) seal() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sealed != nil {
+		return fault.New(fault.Bug, "the target %s was sealed twice without a Flush in between", d.root)
+	}
+	d.sealed = d.take()
+	return d.failed
+}
+
+// take ends an epoch. The lock is held.
+func (d *Dir) take() *dirEpoch {
+	e := &dirEpoch{pending: d.pending, changed: d.changed, manifest: d.manifest.seal()}
+	d.pending, d.changed = nil, false
+	return e
+}
+
 // Flush makes everything that was placed durable, with the manifest, and
-// returns the checkpoint that covers it.
+// returns the checkpoint that covers it; after a Seal, everything that was placed
+// before that, while other files are placed.
 func (d *Dir) Flush(ctx context.Context) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	d.mu.Lock()
+	e, err := d.sealed, d.failed
+	if e == nil {
+		e = d.take()
+	}
+	d.sealed = nil
+	d.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if e.changed {
+		err = d.save(e)
+	}
+	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.failed != nil {
+	// An error that came beside this one's work may be about its files too: the
+	// disk tells of each only once.
+	if d.fail(err); d.failed != nil {
 		return nil, d.failed
 	}
-	if d.changed {
-		if err := d.manifest.write(); err != nil {
-			return nil, err
-		}
-		if err := d.sync(append(d.pending, ManifestName)); err != nil {
-			return nil, err
-		}
-		if d.failed = d.claim.Check(); d.failed != nil {
-			return nil, d.failed
-		}
-		d.changed = false
+	return json.Marshal(dirCheckpoint{Version: 1, Manifest: e.manifest})
+}
+
+// save makes an epoch durable. The lock isn't held: to sync takes long.
+func (d *Dir) save(e *dirEpoch) error {
+	if err := d.manifest.writeSealed(); err != nil {
+		return err
 	}
-	return json.Marshal(dirCheckpoint{Version: 1, Manifest: d.manifest.length})
+	if err := d.sync(append(e.pending, ManifestName)); err != nil {
+		return err
+	}
+	return d.claim.Check()
 }
 
 // Committed does nothing: in a directory a checkpoint is a length.

@@ -13,8 +13,8 @@ import (
 
 // Files is a target of files, a directory (Dir) or a place in a bucket
 // (Objects): files that appear whole or not at all, and a manifest of them.
-// Create, Put and the files are safe for concurrent use; Flush and Close are
-// called when no file is open.
+// Create, Put and the files are safe for concurrent use; Close, and Flush without
+// a Seal, are called when no file is open.
 type Files interface {
 	// Create begins a file.
 	Create() (*File, error)
@@ -25,13 +25,24 @@ type Files interface {
 	// target with "/" between levels, and returns how many there were.
 	Put(m *message.Message, path string) (int64, error)
 	// Flush makes everything that was placed durable, with the manifest, and
-	// returns the checkpoint that covers it.
+	// returns the checkpoint that covers it; see Seal.
 	Flush(ctx context.Context) ([]byte, error)
 	// Committed is told the checkpoint that the ledger has committed: what only
 	// older ones needed goes. It may never be called.
 	Committed(ctx context.Context, checkpoint []byte) error
 	// Close lets go of the target without making anything durable.
 	Close() error
+}
+
+// Seal marks the end of an epoch in a target, as sink.Sealer says: the Flush that
+// comes next is of what was placed before, whatever is placed meanwhile. No file is
+// open. It is a function and no method, so that a sink whose struct embeds a target
+// seals because its author wrote so, with whatever else the sink keeps.
+func Seal(ctx context.Context, f Files) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return f.(interface{ seal() error }).seal()
 }
 
 // Open claims the target at a path, which is a directory or the address of a

@@ -260,8 +260,9 @@ type manifest struct {
 	mu     sync.Mutex
 	path   string
 	file   *os.File
-	buf    []byte
-	length int64 // in the file
+	sealed []byte // rows that aren't in the file yet: of a sealed epoch,
+	buf    []byte // and those after them
+	length int64  // in the file
 }
 
 // openManifest opens the manifest as it was at a commit: what stands behind
@@ -332,17 +333,42 @@ func (m *manifest) add(id *message.ID, part, path string, size int64, sum *[32]b
 	return m.write()
 }
 
-// write brings the rows in memory into the file.
+// seal returns the length that the manifest has with all rows so far. Those in
+// memory are for writeSealed, which comes before the next seal: rows that come
+// meanwhile stand behind them.
+func (m *manifest) seal() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sealed, m.buf = m.buf, m.sealed[:0]
+	return m.length + int64(len(m.sealed))
+}
+
+// writeSealed brings the sealed rows into the file, if they aren't there yet.
+func (m *manifest) writeSealed() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.into(&m.sealed)
+}
+
+// write brings all rows in memory into the file, in their order. The lock is
+// held.
 func (m *manifest) write() error {
-	if len(m.buf) == 0 {
+	if err := m.into(&m.sealed); err != nil {
+		return err
+	}
+	return m.into(&m.buf)
+}
+
+func (m *manifest) into(rows *[]byte) error {
+	if len(*rows) == 0 {
 		return nil
 	}
-	n, err := m.file.WriteAt(m.buf, m.length)
+	n, err := m.file.WriteAt(*rows, m.length)
 	if err != nil {
 		return DiskError(err, "write the manifest %s", m.path)
 	}
 	m.length += int64(n)
-	m.buf = m.buf[:0]
+	*rows = (*rows)[:0]
 	return nil
 }
 

@@ -59,8 +59,8 @@ func (t *Objects) Merge(ctx context.Context, tasks []Task) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.books.Lock()
+	defer t.books.Unlock()
 	list, err := t.manifest.remake(ctx, parts, sweep.see)
 	if err == nil {
 		err = t.at.writeParts(ctx, manifestStem, list)
@@ -69,7 +69,7 @@ func (t *Objects) Merge(ctx context.Context, tasks []Task) ([]byte, error) {
 		err = sweep.files(ctx)
 	}
 	if err != nil {
-		t.failed = err
+		t.fail(err)
 		return nil, err
 	}
 	return ObjectsCheckpoint(list)

@@ -32,17 +32,26 @@ type Objects struct {
 	queue   chan *upload
 	started sync.Once
 	running sync.WaitGroup // the uploaders
-	pending sync.WaitGroup // uploads
 
-	mu      sync.Mutex // of the manifest too
-	rows    []byte     // since the last Flush
-	refused []refusal  // since the last Flush
-	turned  int        // away: refused in all
-	taken   int        // uploaded in all
-	changed bool       // since the last Flush
-	failed  error      // of an upload: what it didn't save must not be promised
+	books sync.Mutex // of the manifest; where both are held, it was taken before mu
+
+	mu     sync.Mutex
+	epoch  *objectsEpoch // that is being written
+	sealed *objectsEpoch // waits for its Flush; else nil
+	turned int           // away: refused in all
+	taken  int           // uploaded in all
+	failed error         // of an upload: what it didn't save must not be promised
 
 	owned func() error // notes whose fence it is, once
+}
+
+// objectsEpoch is what one Flush waits for. But for pending it is guarded by
+// Objects.mu.
+type objectsEpoch struct {
+	pending sync.WaitGroup // uploads
+	rows    []byte         // of the manifest
+	refused []refusal
+	changed bool
 }
 
 const (
@@ -65,6 +74,7 @@ const (
 // upload is a file on its way.
 type upload struct {
 	file     *File
+	epoch    *objectsEpoch
 	id       message.ID
 	name     string
 	modified time.Time
@@ -116,7 +126,7 @@ func OpenObjects(ctx context.Context, address string, o Owner, checkpoint []byte
 	if err != nil {
 		return nil, err
 	}
-	t := &Objects{at: p, spool: o.Spool, queue: make(chan *upload)}
+	t := &Objects{at: p, spool: o.Spool, queue: make(chan *upload), epoch: &objectsEpoch{}}
 	t.ctx, t.stop = context.WithCancel(context.WithoutCancel(ctx))
 	t.owned = sync.OnceValue(func() error { return p.own(t.ctx) })
 	if checkpoint == nil && p.Adopted && !o.Rewrite && o.Fence.zero() {
@@ -268,18 +278,18 @@ func (t *Objects) place(f *File, id message.ID, part, name string, modified time
 		return err
 	}
 	t.mu.Lock()
-	err = t.failed
+	e, err := t.epoch, t.failed
 	if err == nil {
-		t.rows = appendRow(t.rows, &id, part, name, f.size, &sum)
-		t.changed = true
+		e.rows = appendRow(e.rows, &id, part, name, f.size, &sum)
+		e.changed = true
 	}
 	t.mu.Unlock()
 	if err != nil {
 		f.Discard()
 		return err
 	}
-	t.pending.Add(1)
-	t.queue <- &upload{file: f, id: id, name: name, modified: modified}
+	e.pending.Add(1)
+	t.queue <- &upload{file: f, epoch: e, id: id, name: name, modified: modified}
 	return nil
 }
 
@@ -294,7 +304,7 @@ func (t *Objects) start() {
 			for u := range t.queue {
 				t.uploaded(u, t.upload(u))
 				u.file.Discard()
-				t.pending.Done()
+				u.epoch.pending.Done()
 			}
 		})
 	}
@@ -326,10 +336,50 @@ func (t *Objects) upload(u *upload) error {
 	return err
 }
 
+// seal implements Seal: uploads of the epoch go on beside those of the next.
+func (t *Objects) seal() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sealed != nil {
+		return fault.New(fault.Bug, "the target %s was sealed twice without a Flush in between", t.at.name)
+	}
+	t.sealed, t.epoch = t.epoch, &objectsEpoch{}
+	return t.failed
+}
+
 // Flush waits until everything that was placed is uploaded, puts the manifest
-// behind it, and returns the checkpoint that covers it.
+// behind it, and returns the checkpoint that covers it; after a Seal, everything
+// that was placed before that, while other files are placed.
 func (t *Objects) Flush(ctx context.Context) ([]byte, error) {
-	t.pending.Wait()
+	t.mu.Lock()
+	e := t.sealed
+	if e == nil {
+		e = t.epoch
+	}
+	t.mu.Unlock()
+	e.pending.Wait()
+	t.books.Lock()
+	defer t.books.Unlock()
+	refused, err := t.end(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	list := t.manifest.List()
+	if e.changed {
+		if list, err = t.enter(ctx, e.rows); err != nil {
+			t.fail(err)
+			return nil, err
+		}
+	}
+	cp, err := ObjectsCheckpoint(list)
+	if err == nil && len(refused) > 0 {
+		err = refused
+	}
+	return cp, err
+}
+
+// end ends an epoch that is uploaded, and returns what the server refused of it.
+func (t *Objects) end(ctx context.Context, e *objectsEpoch) (refused message.Refusals, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.failed != nil {
@@ -338,33 +388,34 @@ func (t *Objects) Flush(ctx context.Context) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if !t.changed {
-		return ObjectsCheckpoint(t.manifest.List())
+	if e == t.epoch {
+		t.epoch = &objectsEpoch{}
 	}
-	refused, err := t.takeRefused()
-	if err != nil {
-		t.failed = err
+	t.sealed = nil
+	refused, t.failed = t.takeRefused(e)
+	return refused, t.failed
+}
+
+// enter puts rows into the manifest, and returns its parts. Where it fails rows
+// may be lost that nobody will write again.
+func (t *Objects) enter(ctx context.Context, rows []byte) ([]Part, error) {
+	if err := t.manifest.Add(ctx, rows); err != nil {
 		return nil, err
 	}
-	if err := t.manifest.Add(ctx, t.rows); err != nil {
-		t.failed = err // the rows wait there, and would be added again
-		return nil, err
-	}
-	t.rows = t.rows[:0]
 	list, err := t.manifest.Flush(ctx)
 	if err == nil && t.at.fence.zero() {
 		err = t.at.writeParts(ctx, manifestStem, list)
 	}
-	if err != nil {
-		t.failed = err // rows may be lost that nobody will write again
-		return nil, err
+	return list, err
+}
+
+// fail notes what must not be promised any more.
+func (t *Objects) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failed == nil {
+		t.failed = err
 	}
-	t.changed = false
-	cp, err := ObjectsCheckpoint(list)
-	if err == nil && len(refused) > 0 {
-		err = refused
-	}
-	return cp, err
 }
 
 // Committed removes what the checkpoint that the ledger has doesn't need any
@@ -374,8 +425,8 @@ func (t *Objects) Committed(ctx context.Context, checkpoint []byte) error {
 	if !ok {
 		return fault.New(fault.Bug, "the checkpoint %q of a target in a bucket can't be read", checkpoint)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.books.Lock()
+	defer t.books.Unlock()
 	return t.manifest.Committed(ctx, list)
 }
 

@@ -23,7 +23,7 @@ func TestAFlushThatFailedStaysFailed(t *testing.T) {
 	}
 	b.Patience = 0
 	p := &Place{bucket: b, name: l.Target, books: Books + "/"}
-	o := &Objects{at: p, manifest: &Parts{place: p, stem: manifestStem, next: 1}, changed: true, rows: bytes.Repeat([]byte("x"), partOctets)}
+	o := &Objects{at: p, manifest: &Parts{place: p, stem: manifestStem, next: 1}, epoch: &objectsEpoch{changed: true, rows: bytes.Repeat([]byte("x"), partOctets)}}
 	for range 2 {
 		if cp, err := o.Flush(t.Context()); err == nil {
 			t.Fatalf("got the checkpoint %s, and nothing could be uploaded", cp)
@@ -39,10 +39,10 @@ func TestAFlushThatFailedStaysFailed(t *testing.T) {
 func TestUploadsThatFailTogetherAreOneFailure(t *testing.T) {
 	t.Parallel()
 	_, stop := context.WithCancel(t.Context())
-	o := &Objects{stop: stop}
+	o := &Objects{stop: stop, epoch: &objectsEpoch{}}
 	first := fault.New(fault.Unavailable, "write s3://mail/1.eml: the server said nothing for 3s")
-	o.uploaded(&upload{name: "1.eml"}, first)
-	o.uploaded(&upload{name: "2.eml"}, fault.New(fault.Unavailable, "write s3://mail/2.eml: the server said nothing for 3s"))
+	o.uploaded(&upload{epoch: o.epoch, name: "1.eml"}, first)
+	o.uploaded(&upload{epoch: o.epoch, name: "2.eml"}, fault.New(fault.Unavailable, "write s3://mail/2.eml: the server said nothing for 3s"))
 	if _, err := o.Flush(t.Context()); err == nil || err.Error() != first.Error() {
 		t.Errorf("got %q, want %q", err, first)
 	}

@@ -37,7 +37,7 @@ func (t *Objects) uploaded(u *upload, err error) {
 		t.taken++
 	case errors.Is(err, objects.ErrRefused), fault.Is(err, fault.Message):
 		t.turned++
-		t.refused = append(t.refused, refusal{u.id, u.name, err})
+		u.epoch.refused = append(u.epoch.refused, refusal{u.id, u.name, err})
 	case t.failed == nil: // others of the same moment say the same of other names
 		t.failed = err
 		t.stop() // what the others have in hand counts for nothing any more
@@ -64,31 +64,31 @@ func onlyOn(err error) error {
 		WithHint("see what the server logs of this object; pipeline failed retry tries it again")
 }
 
-// takeRefused takes the rows of refused files out of those that wait, and
-// returns whose they were. The error is the server's where it refuses too much
-// to be about single messages. The lock is held.
-func (t *Objects) takeRefused() (message.Refusals, error) {
-	if len(t.refused) == 0 {
+// takeRefused takes the rows of refused files out of an epoch's, and returns
+// whose they were. The error is the server's where it refuses too much to be
+// about single messages. The lock is held.
+func (t *Objects) takeRefused(e *objectsEpoch) (message.Refusals, error) {
+	if len(e.refused) == 0 {
 		return nil, nil
 	}
 	if t.turned > mostRefused && t.turned > t.taken {
-		return nil, t.refused[0].err
+		return nil, e.refused[0].err
 	}
 	var out message.Refusals
 	names := map[string]bool{}
-	for _, x := range t.refused {
+	for _, x := range e.refused {
 		names[x.name] = true
-		e := &fault.Error{Class: fault.Message, Text: x.err.Error(), Reason: "refused_by_server", Err: x.err}
+		letter := &fault.Error{Class: fault.Message, Text: x.err.Error(), Reason: "refused_by_server", Err: x.err}
 		if f := fault.As(x.err); f != nil {
-			e.Hint = f.Hint
+			letter.Hint = f.Hint
 			if f.Class == fault.Message {
-				e.Reason = cmp.Or(f.Reason, "name_refused")
+				letter.Reason = cmp.Or(f.Reason, "name_refused")
 			}
 		}
-		out = append(out, message.Refusal{ID: x.id, Err: e})
+		out = append(out, message.Refusal{ID: x.id, Err: letter})
 	}
-	t.refused = t.refused[:0]
-	kept, lines := t.rows[:0], bufio.NewReaderSize(bytes.NewReader(bytes.Clone(t.rows)), 256<<10)
+	e.refused = nil
+	kept, lines := e.rows[:0], bufio.NewReaderSize(bytes.NewReader(bytes.Clone(e.rows)), 256<<10)
 	for {
 		line, err := readLine(lines)
 		if len(line) > 0 {
@@ -107,6 +107,6 @@ func (t *Objects) takeRefused() (message.Refusals, error) {
 			return nil, fault.Wrap(fault.Bug, err, "read the rows of the manifest that were just made")
 		}
 	}
-	t.rows = kept
+	e.rows = kept
 	return out, nil
 }

@@ -16,18 +16,18 @@ type points map[string][]string
 // mixedPoints those of both protocols and all file formats.
 var (
 	madePoints = points{
-		"pipeline": hostPoints, "pipeline-source-synthetic": sourcePoints, "pipeline-sink-eml": sinkPoints, "pipeline-sink-json": sinkPoints,
+		"pipeline": hostPoints, "pipeline-source-synthetic": sourcePoints, "pipeline-sink-eml": sealerPoints, "pipeline-sink-json": sinkPoints,
 	}
 	mixedPoints = points{
 		"pipeline": hostPoints, "pipeline-source-imap": sourcePoints, "pipeline-source-pop3": sourcePoints,
-		"pipeline-sink-eml": sinkPoints, "pipeline-sink-msg": sinkPoints, "pipeline-sink-json": sinkPoints,
+		"pipeline-sink-eml": sealerPoints, "pipeline-sink-msg": sealerPoints, "pipeline-sink-json": sinkPoints,
 	}
 )
 
 var (
 	hostPoints = []string{
 		"engine.deliver", "engine.delivered", "engine.sink.dirty", "engine.sink.opened",
-		"engine.epoch.closed", "engine.data.flushed", "engine.records.written",
+		"engine.epoch.closed", "engine.epoch.sealed", "engine.data.flushed", "engine.records.written",
 		"engine.before.commit", "engine.after.commit", "engine.committed",
 		"engine.sink.close", "engine.sink.closed",
 	}
@@ -39,6 +39,7 @@ var (
 		"plugin.describe", "plugin.prepare", "session.open", "session.opened", "sink.frame", "sink.write", "sink.written",
 		"sink.flush", "sink.flushed", "sink.commit", "sink.committed", "session.close", "session.closed",
 	}
+	sealerPoints = append(slices.Clone(sinkPoints), "sink.seal", "sink.sealed") // a record sink is never sealed
 )
 
 // reference runs the pipeline undisturbed, and earlier versions of it before.
@@ -133,8 +134,8 @@ func TestKilledInTheNextRun(t *testing.T) {
 	t.Parallel()
 	want, _ := made.reference(t)
 	for _, point := range []string{
-		"pipeline:engine.sink.opened", "pipeline:engine.epoch.closed", "pipeline:engine.after.commit",
-		"pipeline-sink-eml:session.open", "pipeline-sink-eml:session.opened", "pipeline-sink-eml:sink.flushed",
+		"pipeline:engine.sink.opened", "pipeline:engine.epoch.closed", "pipeline:engine.epoch.sealed", "pipeline:engine.after.commit",
+		"pipeline-sink-eml:session.open", "pipeline-sink-eml:session.opened", "pipeline-sink-eml:sink.sealed", "pipeline-sink-eml:sink.flushed",
 		"pipeline-sink-json:session.open", "pipeline-sink-json:session.opened", "pipeline-sink-json:sink.flushed",
 		"pipeline-source-synthetic:session.open", "pipeline-source-synthetic:source.answer",
 	} {

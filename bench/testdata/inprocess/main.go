@@ -150,6 +150,14 @@ func (s session) Committed(ctx context.Context, c sink.Checkpoint) error {
 	return nil
 }
 
+// Seals and Seal are the power of sink.Sealer, where the sink has it.
+func (s session) Seals() bool {
+	_, ok := s.Sink.(sink.Sealer)
+	return ok
+}
+
+func (s session) Seal(ctx context.Context) error { return s.Sink.(sink.Sealer).Seal(ctx) }
+
 type lane struct{ sink sink.Sink }
 
 func (l lane) Put(ctx context.Context, m *message.Message, done func(sink.Receipt, error)) error {

@@ -14,7 +14,7 @@ import (
 // Sink is a session of a sink plugin.
 type Sink struct {
 	session
-	committer, merger bool
+	committer, merger, sealer bool
 }
 
 // OpenSink opens a session of a sink. Name, Log and Spool of state aren't
@@ -38,11 +38,25 @@ func (c *Conn) OpenSink(ctx context.Context, spec Spec, state sink.State) (*Sink
 		return nil, err
 	}
 	session.merges = state.Store != "" && !fenced // an index in a bucket is read and written once
-	return &Sink{session, slices.Contains(d.Capabilities, wire.CapabilityCommitter), opened.GetMerger()}, nil
+	return &Sink{session, slices.Contains(d.Capabilities, wire.CapabilityCommitter), opened.GetMerger(), opened.GetSealer()}, nil
 }
 
-// Flush makes every Put that was answered durable. No Put may be between its
+// Seals reports whether Seal may be called.
+func (s *Sink) Seals() bool { return s.sealer }
+
+// Seal marks the end of an epoch, as sink.Sealer says. No Put may be between its
 // beginning and its answer.
+func (s *Sink) Seal(ctx context.Context) error {
+	defer s.conn.call("Seal")()
+	r, err := s.conn.sink.Seal(ctx, &pluginpb.SealRequest{Session: s.number})
+	if err != nil {
+		return s.conn.lost(ctx, err)
+	}
+	return s.conn.error(r.GetError())
+}
+
+// Flush makes every Put that was answered durable; after a Seal, every one that
+// was before it. Without one, no Put may be between its beginning and its answer.
 func (s *Sink) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	defer s.conn.call("Flush")()
 	r, err := s.conn.sink.Flush(ctx, &pluginpb.FlushRequest{Session: s.number})

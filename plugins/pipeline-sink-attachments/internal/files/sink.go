@@ -118,6 +118,10 @@ func (s *files) put(m *message.Message, e *message.Entity, name string) (int64, 
 	return n, nil
 }
 
+// Seal ends an epoch: the next one's files are written while Flush makes its own
+// durable.
+func (s *files) Seal(ctx context.Context) error { return target.Seal(ctx, s.dir) }
+
 // Flush makes the files durable, with the manifest.
 func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	cp, err := s.dir.Flush(ctx)

@@ -65,6 +65,10 @@ func (s *files) Write(_ context.Context, m *message.Message) (sink.Receipt, erro
 	return r, nil
 }
 
+// Seal ends an epoch: the next one's files are written while Flush makes its own
+// durable.
+func (s *files) Seal(ctx context.Context) error { return target.Seal(ctx, s.dir) }
+
 // Flush makes the files durable, with the manifest.
 func (s *files) Flush(ctx context.Context) (sink.Checkpoint, error) { return s.dir.Flush(ctx) }
 
