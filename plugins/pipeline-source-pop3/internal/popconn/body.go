@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 )
 
 // Body reads a multi-line answer up to the line with a single dot, with the
@@ -12,21 +13,20 @@ import (
 // LF or CR is one of its octets. Only where the server ended its status line
 // with a bare LF do lines end so in what follows.
 type Body struct {
-	c    *Conn
-	left int64 // octets that may still come
-	open bool  // the end was not read yet
-	bare bool
-	bol  bool // the next octet begins a line
-	cr   bool // the last octet was CR
+	c     *Conn
+	left  int64 // octets that may still come
+	about int64 // octets that should still come, as the server counts them; 0: who knows
+	open  bool  // the end was not read yet
+	bare  bool
+	bol   bool // the next octet begins a line
+	cr    bool // the last octet was CR
 }
-
-var (
-	dotLine     = []byte("\r\n.")
-	dotLineBare = []byte("\n.")
-)
 
 // Read reads the next octets.
 func (b *Body) Read(p []byte) (int, error) {
+	if n, err := b.direct(p); n > 0 || err != nil {
+		return n, err
+	}
 	n := 0
 	for n < len(p) {
 		chunk, err := b.next(n == 0, len(p)-n)
@@ -48,6 +48,16 @@ func (b *Body) Read(p []byte) (int, error) {
 // holds limit octets or more.
 func (b *Body) AppendTo(buf []byte, limit int) (_ []byte, whole bool, err error) {
 	for len(buf) < limit {
+		if room := b.room(limit - len(buf)); room > 0 {
+			buf = slices.Grow(buf, room)
+			n, err := b.direct(buf[len(buf) : len(buf)+room])
+			if buf = buf[:len(buf)+n]; err != nil {
+				return buf, false, err
+			}
+			if n > 0 {
+				continue
+			}
+		}
 		chunk, err := b.next(true, readBuffer)
 		if errors.Is(err, io.EOF) {
 			return buf, true, nil
@@ -108,12 +118,8 @@ func (b *Body) next(wait bool, most int) ([]byte, error) {
 	if !b.bare && b.cr && w[0] == '\n' {
 		return w[:1], nil // the CR came in the buffer before
 	}
-	end := dotLine
-	if b.bare {
-		end = dotLineBare
-	}
-	if i := bytes.Index(w, end); i >= 0 {
-		return w[:i+len(end)-1], nil
+	if i := dotAt(w, b.bare); i >= 0 {
+		w = w[:i]
 	}
 	return w, nil
 }
@@ -123,12 +129,19 @@ func (b *Body) take(n int, chunk []byte) int {
 	if n == 0 {
 		return 0
 	}
-	last := chunk[n-1]
-	b.bol = last == '\n' && (b.bare || n > 1 && chunk[n-2] == '\r' || n == 1 && b.cr)
-	b.cr = last == '\r'
-	b.left -= int64(n)
+	b.note(chunk[:n])
+	b.about -= int64(n)
 	_, _ = b.c.br.Discard(n)
 	return n
+}
+
+// note notes what octets of the message were read last.
+func (b *Body) note(octets []byte) {
+	n := len(octets)
+	last := octets[n-1]
+	b.bol = last == '\n' && (b.bare || n > 1 && octets[n-2] == '\r' || n == 1 && b.cr)
+	b.cr = last == '\r'
+	b.left -= int64(n)
 }
 
 // cut is the error of a connection that ended within an answer.

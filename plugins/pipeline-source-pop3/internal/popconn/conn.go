@@ -24,7 +24,8 @@ const readBuffer = 64 << 10
 // Conn is an open, authenticated session. One goroutine uses it at a time.
 type Conn struct {
 	net    *mailnet.Conn
-	br     *bufio.Reader
+	in     *incoming
+	br     *bufio.Reader // of in
 	wire   *wire
 	lib    *pop3.Conn
 	caps   map[string]string // name in upper case -> arguments
@@ -152,9 +153,11 @@ func (c *Conn) Do(command string) ([]byte, error) {
 
 // Body returns the octets that follow the status line read last. They are
 // read to their end by the next Answer if nobody else does. More than limit
-// octets break the connection: no answer is endless.
-func (c *Conn) Body(limit int64) *Body {
-	c.body = Body{c: c, left: limit, bare: c.wire.bare, open: true, bol: true}
+// octets break the connection: no answer is endless. about is how many the
+// server says there are, 0 or less where it doesn't; nothing but time hangs on
+// that.
+func (c *Conn) Body(limit, about int64) *Body {
+	c.body = Body{c: c, left: limit, about: about, bare: c.wire.bare, open: true, bol: true}
 	return &c.body
 }
 

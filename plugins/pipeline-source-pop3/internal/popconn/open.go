@@ -34,8 +34,9 @@ func open(ctx context.Context, s *Settings, renewed bool) (*Conn, error) {
 		return nil, err
 	}
 	nc.SetPace(s.Pace)
-	br := bufio.NewReaderSize(nc, readBuffer)
-	c := &Conn{net: nc, br: br, wire: &wire{Conn: nc, br: br}}
+	in := &incoming{Reader: nc, least: directLeast}
+	br := bufio.NewReaderSize(in, readBuffer)
+	c := &Conn{net: nc, in: in, br: br, wire: &wire{Conn: nc, br: br}}
 	release := nc.CloseOn(ctx)
 	defer release()
 	if err := c.establish(ctx, s, renewed); err != nil {
@@ -127,7 +128,7 @@ func (c *Conn) secure(ctx context.Context, d *mailnet.Dialer) error {
 	if err := d.StartTLS(ctx, c.net); err != nil {
 		return err
 	}
-	c.br.Reset(c.net)
+	c.br.Reset(c.in)
 	c.caps = nil
 	return c.capabilities()
 }

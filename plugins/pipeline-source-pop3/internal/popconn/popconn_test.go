@@ -22,21 +22,22 @@ func said(r io.Reader) *Conn {
 	here, there := net.Pipe()
 	there.Close()
 	nc := mailnet.NewConn(here, "server", mailnet.Timeouts{})
-	br := bufio.NewReaderSize(r, 64)
-	return &Conn{net: nc, br: br, wire: &wire{Conn: nc, br: br}}
+	in := &incoming{Reader: r, least: 1}
+	br := bufio.NewReaderSize(in, 64)
+	return &Conn{net: nc, in: in, br: br, wire: &wire{Conn: nc, br: br}}
 }
 
 // unstuff is the reference: RFC 1939 §3 done slowly, on all octets at once.
 // It returns how much of the answer was used, -1 when it has no end.
-func unstuff(answer []byte) (octets []byte, used int) {
+func unstuff(answer []byte, lineEnd string) (octets []byte, used int) {
 	for at := 0; at < len(answer); {
-		end := bytes.Index(answer[at:], []byte("\r\n"))
+		end := bytes.Index(answer[at:], []byte(lineEnd))
 		line := answer[at:]
 		if end >= 0 {
-			line = answer[at : at+end+2]
+			line = answer[at : at+end+len(lineEnd)]
 		}
 		at += len(line)
-		if string(line) == ".\r\n" {
+		if string(line) == "."+lineEnd {
 			return octets, at
 		}
 		octets = append(octets, bytes.TrimPrefix(line, []byte("."))...)
@@ -54,10 +55,10 @@ func FuzzBody(f *testing.F) {
 		f.Add([]byte(seed), 7)
 	}
 	f.Fuzz(func(t *testing.T, answer []byte, size int) {
-		want, used := unstuff(answer)
+		want, used := unstuff(answer, "\r\n")
 		size = 1 + (size&0x7fffffff)%100
 		c := said(iotest.HalfReader(bytes.NewReader(answer)))
-		got, err := io.ReadAll(io.MultiReader(iotest.OneByteReader(io.LimitReader(c.Body(1<<30), 3)), pieces{&c.body, size}))
+		got, err := io.ReadAll(io.MultiReader(iotest.OneByteReader(io.LimitReader(c.Body(1<<30, 0), 3)), pieces{&c.body, size}))
 		if used < 0 {
 			if !fault.Is(err, fault.Unavailable) || !c.Broken() {
 				t.Fatalf("%q has no end: %v", answer, err)
@@ -71,8 +72,46 @@ func FuzzBody(f *testing.F) {
 			t.Fatalf("%q: %d octets were used, want %d", answer, len(answer)-len(rest), used)
 		}
 		c = said(bytes.NewReader(answer))
-		if all, whole, err := c.Body(1<<30).AppendTo(nil, 1<<30); err != nil || !whole || !bytes.Equal(all, want) {
+		if all, whole, err := c.Body(1<<30, 0).AppendTo(nil, 1<<30); err != nil || !whole || !bytes.Equal(all, want) {
 			t.Fatalf("%q: AppendTo gives %q, %v, %v", answer, all, whole, err)
+		}
+	})
+}
+
+// FuzzDirect: what is read past the buffer is the same, whatever the server says
+// of the size, also where lines end in LF alone.
+func FuzzDirect(f *testing.F) {
+	for _, seed := range []string{
+		".\r\n", "..\r\n.\r\n", "a\r\n.\r\n+OK next\r\n", "a\n.\nb\r\n.\r\n", "a\r.\r\n.\r\n", "\r\n..\r\n.\r\n", "a\r\r\n.\r\n",
+		".\n", "..\n...\n.\n+OK\n", "a\n\n.\n", strings.Repeat("..\r\n", 40) + ".\r\n", strings.Repeat("a.b.", 40) + "\r\n.c\r\n.\r\n", "no end",
+	} {
+		f.Add([]byte(seed), 7, len(seed))
+		f.Add([]byte(seed), 100, 3)
+	}
+	f.Fuzz(func(t *testing.T, answer []byte, size, about int) {
+		size = 1 + (size&0x7fffffff)%200
+		for _, bare := range []bool{false, true} {
+			want, used := unstuff(answer, map[bool]string{false: "\r\n", true: "\n"}[bare])
+			c := said(iotest.HalfReader(bytes.NewReader(answer)))
+			c.wire.bare = bare
+			got, whole, err := c.Body(1<<30, int64(about)).AppendTo(nil, size)
+			if err == nil && !whole {
+				var more []byte
+				more, err = io.ReadAll(pieces{&c.body, size})
+				got = append(got, more...)
+			}
+			if used < 0 {
+				if !fault.Is(err, fault.Unavailable) || !c.Broken() {
+					t.Fatalf("%q has no end: %v", answer, err)
+				}
+				continue
+			}
+			if err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("%q of about %d: got %q, %v, want %q", answer, about, got, err, want)
+			}
+			if rest, _ := io.ReadAll(c.br); len(answer)-len(rest) != used {
+				t.Fatalf("%q of about %d: %d octets were used, want %d", answer, about, len(answer)-len(rest), used)
+			}
 		}
 	})
 }
@@ -114,7 +153,7 @@ func FuzzStatus(f *testing.F) {
 func TestLimit(t *testing.T) {
 	t.Parallel()
 	c := said(strings.NewReader(strings.Repeat("0123456789\r\n", 100)))
-	n, err := io.Copy(io.Discard, c.Body(500))
+	n, err := io.Copy(io.Discard, c.Body(500, 0))
 	if !errors.Is(err, ErrEndless) || !c.Broken() || n > 600 {
 		t.Errorf("%d octets, %v", n, err)
 	}
@@ -139,18 +178,30 @@ func TestLongLine(t *testing.T) {
 	}
 }
 
-// BenchmarkBody is un-stuffing alone: lines of 70 octets in memory.
+// BenchmarkBody is un-stuffing alone, of a large message in memory: text with a
+// dot in each line, a file, and dots.
 func BenchmarkBody(b *testing.B) {
-	text := []byte(strings.Repeat("Lorem ipsum dolor sit amet, consectetur adipisici elit, sed eiusmod.\r\n", 1<<14) + ".\r\n")
-	buf := make([]byte, 64<<10)
+	for name, line := range map[string]string{
+		"text": "Lorem ipsum dolor sit amet, consectetur adipisici elit, sed eiusmod.\r\n",
+		"file": "TG9yZW0gaXBzdW0gZG9sb3Igc2l0IGFtZXQsIGNvbnNlY3RldHVyIGFkaXBpc2ljaSBlbGl0LCBz\r\n",
+		"dots": "..\r\n",
+	} {
+		b.Run(name, func(b *testing.B) { benchmarkBody(b, line) })
+	}
+}
+
+func benchmarkBody(b *testing.B, line string) {
+	text := []byte(strings.Repeat(line, 1<<20/len(line)) + ".\r\n")
+	buf := make([]byte, 256<<10)
 	b.SetBytes(int64(len(text)))
 	r := bytes.NewReader(text)
-	br := bufio.NewReaderSize(r, readBuffer)
-	c := &Conn{br: br, wire: &wire{}}
+	in := &incoming{Reader: r, least: directLeast}
+	br := bufio.NewReaderSize(in, readBuffer)
+	c := &Conn{in: in, br: br, wire: &wire{}}
 	for b.Loop() {
 		r.Reset(text)
-		br.Reset(r)
-		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c.Body(1 << 30)}, buf); err != nil {
+		br.Reset(in)
+		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c.Body(1<<30, int64(len(text)))}, buf); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -264,7 +264,8 @@ func (f *fetcher) answer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	body := f.sess.Body(bodyLimit(f.sess.drop.sizes[now.at]))
+	size := f.sess.drop.sizes[now.at]
+	body := f.sess.Body(bodyLimit(size), size)
 	buf, whole, err := body.AppendTo(f.buf[:0], inMemory)
 	f.buf = buf
 	if err != nil {
@@ -285,14 +286,14 @@ func (f *fetcher) answer(ctx context.Context) error {
 		f.flight = f.flight[1:]
 		return f.mistaken(ctx, now)
 	}
-	if len(buf) == 0 && f.sess.drop.sizes[now.at] != 0 {
+	if len(buf) == 0 && size != 0 {
 		// Is it empty, or is it not sent? It is asked for again, alone.
 		f.flight = f.flight[1:]
 		return f.refused(ctx, now, errNoData)
 	}
 	f.flight = f.flight[1:]
 	f.msg = message.Message{Summary: message.Summary{ID: now.id}}
-	if size := f.sess.drop.sizes[now.at]; f.req.Needs.Has(message.NeedSize) && size >= 0 {
+	if f.req.Needs.Has(message.NeedSize) && size >= 0 {
 		f.msg.Size, f.msg.Have = size, message.NeedSize
 	}
 	if f.req.Needs.Has(message.NeedHeaders) {

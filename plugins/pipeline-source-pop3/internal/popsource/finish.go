@@ -323,5 +323,5 @@ func (s *Source) retrieve(ctx context.Context, sess *session, i int) error {
 	} else if err != nil {
 		return err
 	}
-	return sess.Body(bodyLimit(sess.drop.sizes[i])).Skip()
+	return sess.Body(bodyLimit(sess.drop.sizes[i]), 0).Skip()
 }

@@ -55,7 +55,7 @@ func (s *Source) headers(ctx context.Context, sess *session, n int, at func(n in
 					if _, err := sess.Answer(); err != nil && !isRefused(err) {
 						return err
 					} else if err == nil {
-						_ = sess.Body(topLimit)
+						_ = sess.Body(topLimit, 0)
 					}
 				}
 				verb, tail, sent = "RETR ", "", done
@@ -70,7 +70,7 @@ func (s *Source) headers(ctx context.Context, sess *session, n int, at func(n in
 		if err != nil {
 			return err
 		}
-		body := sess.Body(topLimit)
+		body := sess.Body(topLimit, 0)
 		var whole bool
 		if buf, whole, err = readHead(body, buf[:0]); err != nil {
 			return err

@@ -57,7 +57,7 @@ func (f *fetcher) mistaken(ctx context.Context, now asked) error {
 		if _, err := f.sess.Answer(); err != nil && !isRefused(err) {
 			return err
 		} else if err == nil {
-			if err := f.sess.Body(popconn.MaxBody).Skip(); err != nil {
+			if err := f.sess.Body(popconn.MaxBody, 0).Skip(); err != nil {
 				return err
 			}
 		}
