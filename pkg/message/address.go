@@ -14,6 +14,13 @@ type Address struct {
 // decoded wherever they stand. It never fails: what is no address is returned
 // with the text as its name.
 func ParseAddresses(list string) []Address {
+	if usual, ok := usualAddresses(nil, list); ok {
+		return usual
+	}
+	return anyAddresses(list)
+}
+
+func anyAddresses(list string) []Address {
 	p := addressParser{s: list, lastClose: strings.LastIndexByte(list, '>'), lastAt: strings.LastIndexByte(list, '@'), lastWord: strings.LastIndex(list, "?=")}
 	for p.i < len(p.s) {
 		p.next()

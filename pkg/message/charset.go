@@ -111,6 +111,10 @@ func charsetIn(name string) encoding.Encoding {
 // windows-1252, in which any octets can be read. known is false where the name
 // was given and isn't one we can read.
 func DecodeCharset(charset string, b []byte) (text, used string, known bool) {
+	if len(charset) == 5 && strings.EqualFold(charset, "utf-8") { // nearly always
+		text, used = guessCharset(b)
+		return text, used, true
+	}
 	name := canonicalCharset(charset)
 	enc, known := charsetEncoding(name)
 	if name == "utf-7" {

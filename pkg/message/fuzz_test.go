@@ -2,6 +2,7 @@ package message
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,15 @@ func FuzzAddresses(f *testing.F) {
 	for _, tc := range addressCases {
 		f.Add(tc.in)
 	}
+	for _, s := range []string{"a@b", "A B <a@b>, \"B, A.\" <b@c>,\tc=1@d", "\"a  b\" <c@d>", "a  b <c@d>", "a@b <a@b>", "x <a b@c>", "\"x\"y <a@b>", "a@b ,c@d", "root, <>", "a@b,"} {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
+		if usual, ok := usualAddresses(nil, s); ok {
+			if long := anyAddresses(s); !slices.Equal(usual, long) {
+				t.Errorf("of %q the short way makes %q, the long way %q", s, usual, long)
+			}
+		}
 		list := ParseAddresses(s)
 		if len(list) > len(s) {
 			t.Errorf("%d addresses in %d octets", len(list), len(s))
@@ -92,7 +101,11 @@ func FuzzWords(f *testing.F) {
 		f.Add(tc.in)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got := decodeWords(s, func(string) {})
+		got := decodeWords(s, func(charset string) {
+			if !mayBeUnknown([]byte(s)) {
+				t.Errorf("%q has the unknown charset %q", s, charset)
+			}
+		})
 		if !utf8.ValidString(got) {
 			t.Errorf("decodeWords(%q) = %q", s, got)
 		}

@@ -27,8 +27,8 @@ func (h *Header) Raw() []byte { return h.raw }
 
 func (h *Header) parsed() []field {
 	h.once.Do(func() {
-		h.fields = make([]field, 0, 32)
 		raw := h.raw
+		h.fields = make([]field, 0, min(bytes.Count(raw, lineFeed)+1, 32))
 		if linesEndInCR(raw) {
 			raw = bytes.Clone(raw)
 			swapBreaks(raw)
@@ -57,6 +57,16 @@ func (h *Header) Get(name string) string {
 		}
 	}
 	return ""
+}
+
+// Has reports whether there is such a field.
+func (h *Header) Has(name string) bool {
+	for _, f := range h.parsed() {
+		if equalFold(f.name, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // Values returns all values of the field, as Get does.
@@ -108,8 +118,8 @@ func (h *Header) Subject() string { return h.Text("Subject") }
 // id that has none is returned as it is.
 func (h *Header) MessageID() string {
 	v := decodeRaw(h.Get("Message-ID"))
-	if ids := messageIDs(v); len(ids) > 0 {
-		return ids[0]
+	if id, _ := nextMessageID(v); id != "" {
+		return id
 	}
 	return v
 }
@@ -117,28 +127,32 @@ func (h *Header) MessageID() string {
 // MessageIDs returns the ids of In-Reply-To or References, with brackets.
 func (h *Header) MessageIDs(name string) []string {
 	var out []string
-	for _, v := range h.Values(name) {
-		out = append(out, messageIDs(decodeRaw(v))...)
+	for _, f := range h.parsed() {
+		if !equalFold(f.name, name) {
+			continue
+		}
+		for id, rest := nextMessageID(decodeRaw(unfold(f.value))); id != ""; id, rest = nextMessageID(rest) {
+			out = append(out, id)
+		}
 	}
 	return out
 }
 
-// messageIDs returns what stands in angle brackets, with them.
-func messageIDs(v string) []string {
-	var out []string
+// nextMessageID returns what stands in the first angle brackets that hold
+// something, with them, and the text behind; empty when there are none.
+func nextMessageID(v string) (id, rest string) {
 	for {
 		i := strings.IndexByte(v, '<')
 		if i < 0 {
-			return out
+			return "", ""
 		}
 		v = v[i:]
 		j := strings.IndexByte(v, '>')
 		if j < 0 {
-			return out
+			return "", ""
 		}
-		id := v[:j+1]
-		if len(id) > 2 {
-			out = append(out, id)
+		if j > 1 {
+			return v[:j+1], v[j+1:]
 		}
 		v = v[j+1:]
 	}
@@ -148,12 +162,21 @@ func messageIDs(v string) []string {
 // flattened. What can't be parsed is still there, as well as it could be read.
 func (h *Header) Addresses(name string) []Address {
 	var out []Address
-	declared := h.declared(name)
-	for _, v := range h.Values(name) {
-		if declared != "" && !utf8.ValidString(v) {
-			v, _, _ = DecodeCharset(declared, []byte(v))
+	for _, f := range h.parsed() {
+		if !equalFold(f.name, name) {
+			continue
 		}
-		out = append(out, ParseAddresses(v)...)
+		v := unfold(f.value)
+		if !utf8.ValidString(v) {
+			if declared := h.declared(name); declared != "" {
+				v, _, _ = DecodeCharset(declared, []byte(v))
+			}
+		}
+		if usual, ok := usualAddresses(out, v); ok {
+			out = usual
+			continue
+		}
+		out = append(out, anyAddresses(v)...)
 	}
 	return out
 }
@@ -178,7 +201,7 @@ func (h *Header) Problems() []string {
 			}
 			continue
 		}
-		if bytes.Contains(f.value, []byte("=?")) {
+		if mayBeUnknown(f.value) {
 			decodeWords(unfold(f.value), func(charset string) {
 				if len(out) < maxProblems {
 					out = append(out, fmt.Sprintf("header: %s: unknown charset %q", clip(f.name), clip([]byte(charset))))
@@ -187,6 +210,22 @@ func (h *Header) Problems() []string {
 		}
 	}
 	return out
+}
+
+// mayBeUnknown reports whether there are encoded words in v whose charset isn't
+// surely known: nearly all are in UTF-8, and needn't be decoded to see that.
+func mayBeUnknown(v []byte) bool {
+	const usual = "utf-8?"
+	for {
+		i := bytes.Index(v, wordStart)
+		if i < 0 {
+			return false
+		}
+		v = v[i+2:]
+		if len(v) < len(usual) || !equalFold(v[:len(usual)], usual) {
+			return true
+		}
+	}
 }
 
 // clip shortens what is quoted in a problem, and makes it valid UTF-8.

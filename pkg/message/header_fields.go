@@ -53,7 +53,7 @@ func scanFields(raw []byte, f func(field) bool, garbage func(line []byte)) {
 			end = len(whole) - len(rest) + len(next)
 			rest = after
 		}
-		if !f(field{name: bytes.TrimRight(line[:colon], " \t"), value: whole[colon+1 : end]}) {
+		if !f(field{name: trimRight(line[:colon]), value: whole[colon+1 : end]}) {
 			return
 		}
 		raw = rest
@@ -99,7 +99,7 @@ func swapBreaks(b []byte) {
 // continues reports whether a line that is not folded belongs to the field
 // before it nevertheless: a parameter behind a semicolon.
 func continues(before, line []byte) bool {
-	before = bytes.TrimRight(before, " \t\r\n")
+	before = trimRight(before)
 	return len(before) > 0 && before[len(before)-1] == ';' && bytes.IndexByte(line, '=') > 0 && fieldColon(line) < 0
 }
 
@@ -148,7 +148,10 @@ func isMboxFrom(line []byte) bool {
 
 // unfold returns the value without its line breaks and the blanks around it.
 func unfold(v []byte) string {
-	v = bytes.Trim(v, " \t\r\n")
+	v = trimRight(v)
+	for len(v) > 0 && isBlank(v[0]) {
+		v = v[1:]
+	}
 	if bytes.IndexByte(v, '\n') < 0 {
 		return string(v)
 	}
@@ -166,6 +169,21 @@ func unfold(v []byte) string {
 		v = v[i+1:]
 	}
 }
+
+// trimRight returns b without the blanks and line breaks at its end.
+func trimRight(b []byte) []byte {
+	for len(b) > 0 && isBlank(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+var (
+	lineFeed  = []byte{'\n'}
+	wordStart = []byte("=?")
+)
 
 // equalFold compares a field's name with name, ASCII letters without case.
 func equalFold(b []byte, name string) bool {

@@ -3,7 +3,6 @@ package message
 import (
 	"crypto/sha256"
 	"encoding/base32"
-	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -67,10 +66,14 @@ var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567")
 // (imap://user@host/INBOX;UIDVALIDITY=1/;UID=5); string ids are written as
 // pop://user@host/;UIDL=….
 func (id ID) URL(base string) string {
-	b := strings.TrimSuffix(base, "/") + "/"
 	if id.UID != 0 {
-		return fmt.Sprintf("%s%s;UIDVALIDITY=%d/;UID=%d", b, escapeLevels(id.Mailbox), id.UIDValidity, id.UID)
+		var text [128]byte
+		b := append(append(text[:0], strings.TrimSuffix(base, "/")...), '/')
+		b = append(append(b, escapeLevels(id.Mailbox)...), ";UIDVALIDITY="...)
+		b = append(strconv.AppendUint(b, uint64(id.UIDValidity), 10), "/;UID="...)
+		return string(strconv.AppendUint(b, uint64(id.UID), 10))
 	}
+	b := strings.TrimSuffix(base, "/") + "/"
 	if id.Mailbox != "" {
 		b += escapeLevels(id.Mailbox) + "/"
 	}
@@ -81,9 +84,23 @@ func (id ID) URL(base string) string {
 func (id ID) String() string { return id.URL(id.Source + ":/") }
 
 func escapeLevels(name string) string {
+	if isPlain(name) {
+		return name
+	}
 	levels := strings.Split(name, "/")
 	for i, l := range levels {
 		levels[i] = strings.ReplaceAll(url.PathEscape(l), ";", "%3B")
 	}
 	return strings.Join(levels, "/")
+}
+
+// isPlain reports whether nothing in a name is escaped in a URL.
+func isPlain(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '/' && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
 }

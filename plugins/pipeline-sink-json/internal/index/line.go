@@ -1,8 +1,6 @@
 package index
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -80,27 +78,18 @@ type gmail struct {
 
 // encoder makes lines in one buffer. One goroutine uses it at a time.
 type encoder struct {
-	buf       bytes.Buffer
-	json      *json.Encoder
+	buf       []byte
 	structure bool // with attachments
 }
 
-func newEncoder(structure bool) *encoder {
-	e := &encoder{structure: structure}
-	e.json = json.NewEncoder(&e.buf)
-	e.json.SetEscapeHTML(false)
-	return e
-}
+func newEncoder(structure bool) *encoder { return &encoder{structure: structure} }
 
 // encode returns the message's line with its line end, valid until the next
 // call.
-func (e *encoder) encode(m *message.Message) ([]byte, error) {
-	e.buf.Reset()
+func (e *encoder) encode(m *message.Message) []byte {
 	l := e.line(m)
-	if err := e.json.Encode(&l); err != nil {
-		return nil, err
-	}
-	return e.buf.Bytes(), nil
+	e.buf = l.append(e.buf[:0])
+	return e.buf
 }
 
 func (e *encoder) line(m *message.Message) line {
@@ -139,7 +128,7 @@ func (e *encoder) line(m *message.Message) line {
 
 func (l *line) header(h *message.Header) {
 	l.MessageID = h.MessageID()
-	if len(h.Values("Subject")) > 0 {
+	if h.Has("Subject") {
 		s := h.Subject()
 		l.Subject = &s
 	}
@@ -150,7 +139,7 @@ func (l *line) header(h *message.Header) {
 	}
 	l.InReplyTo, l.References = h.MessageIDs("In-Reply-To"), h.MessageIDs("References")
 	l.ListUnsubscribe = h.Text("List-Unsubscribe")
-	l.ParseErrors = slices.Clone(h.Problems())
+	l.ParseErrors = h.Problems()
 }
 
 // idText returns the id as text, with what tells apart messages of one UIDL.
@@ -167,6 +156,9 @@ func idText(id message.ID) string {
 
 func addresses(h *message.Header, field string) []address {
 	found := h.Addresses(field)
+	if len(found) == 0 {
+		return nil
+	}
 	out := make([]address, len(found))
 	for i, a := range found {
 		out[i] = address{a.Name, a.Address}

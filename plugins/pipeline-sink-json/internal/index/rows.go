@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"github.com/mailhaul/pipeline/pkg/sink"
 	"github.com/mailhaul/pipeline/pkg/target"
@@ -39,10 +38,7 @@ func (r *rows) Write(ctx context.Context, m *message.Message) (sink.Receipt, err
 	if r.failed != nil {
 		return sink.Receipt{}, r.failed
 	}
-	b, err := r.lines.encode(m)
-	if err != nil {
-		return sink.Receipt{}, fault.Wrap(fault.Bug, err, "encode %v", m.ID)
-	}
+	b := r.lines.encode(m)
 	to := r.added
 	if m.Record != nil && m.Record.Replaces {
 		to = r.pending

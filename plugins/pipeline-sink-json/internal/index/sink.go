@@ -115,10 +115,7 @@ func (x *index) Write(_ context.Context, m *message.Message) (sink.Receipt, erro
 	if x.failed != nil {
 		return sink.Receipt{}, x.failed
 	}
-	b, err := x.lines.encode(m)
-	if err != nil {
-		return sink.Receipt{}, fault.Wrap(fault.Bug, err, "write the index line of %v", m.ID)
-	}
+	b := x.lines.encode(m)
 	to := x.file
 	if m.Record != nil && m.Record.Replaces {
 		to = x.pending
