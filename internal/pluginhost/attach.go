@@ -32,13 +32,13 @@ func (h *Host) attach(found Found, socket string) (*process, error) {
 		return nil, fault.New(fault.Config, "attach to plugin %s: nothing listens on %s: is it still running?", found.Name, socket).
 			WithHint("start it anew with: %s serve --debug; or unset %s", found.file(), wire.EnvReattach)
 	}
-	buffers := wire.NewPool()
-	cc, err := grpc.NewClient("unix:"+socket, wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers})...)
+	memory := wire.NewMemory(wire.NewPool(), nil)
+	cc, err := grpc.NewClient("unix:"+socket, wire.DialOptions(wire.Options{Window: h.o.Window, Memory: memory})...)
 	if err != nil {
 		return nil, fault.New(fault.Config, "attach to plugin %s at %s: %w", found.Name, socket, err)
 	}
 	p := &process{found: found, cc: cc}
-	p.conn = remote.New(cc, remote.Options{Peer: "plugin " + found.Name, Buffers: buffers, Gone: p.gone, Redact: h.redact.text})
+	p.conn = remote.New(cc, remote.Options{Peer: "plugin " + found.Name, Memory: memory, Gone: p.gone, Redact: h.redact.text})
 	return p, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
 	gorunner "github.com/hashicorp/go-plugin/runner"
+	"github.com/mailhaul/pipeline/internal/arena"
 	"github.com/mailhaul/pipeline/internal/wire"
 	"github.com/mailhaul/pipeline/internal/wire/remote"
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -47,7 +49,14 @@ func (h *Host) launch(found Found) (*process, error) {
 	}
 	p := &process{found: found, out: newOutput(h.o.Log.With("plugin", found.Name), &h.redact)}
 	p.stray = &lineWriter{show: p.out.stray}
-	buffers := wire.NewPool()
+	shared, file, err := arena.New(wire.Places(h.o.Window))
+	if err != nil {
+		h.o.Log.Debug("bodies go through sockets", "plugin", found.Name, "error", err)
+	}
+	if file != nil {
+		defer file.Close()
+	}
+	memory := wire.NewMemory(wire.NewPool(), shared)
 	p.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  plugin.HandshakeConfig{MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue},
 		VersionedPlugins: map[int]plugin.PluginSet{wire.Protocol: {"mailhaul": taken{}}},
@@ -59,11 +68,15 @@ func (h *Host) launch(found Found) (*process, error) {
 		SyncStderr:       &lineWriter{show: p.out.error},
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: h.sockets},
 		AutoMTLS:         h.o.TLS,
-		GRPCDialOptions:  wire.DialOptions(wire.Options{Window: h.o.Window, Buffers: buffers, TLS: h.o.TLS}),
+		GRPCDialOptions:  wire.DialOptions(wire.Options{Window: h.o.Window, Memory: memory, TLS: h.o.TLS}),
 		RunnerFunc: func(_ hclog.Logger, given *exec.Cmd, _ string) (gorunner.Runner, error) {
 			// No context: the process outlives the call that starts it.
 			cmd := &exec.Cmd{Path: found.Path, Args: []string{found.Path}, Dir: h.o.WorkDir}
 			cmd.Env = append(append([]string(nil), h.env...), given.Env...)
+			if file != nil {
+				cmd.ExtraFiles = []*os.File{file}
+				cmd.Env = append(cmd.Env, wire.EnvShared+"=3") // the first after standard error
+			}
 			p.runner = newRunner(cmd, p.out)
 			p.runner.tls, p.runner.stopped = h.o.TLS, &p.stopped
 			return p.runner, nil
@@ -77,7 +90,7 @@ func (h *Host) launch(found Found) (*process, error) {
 		return nil, err
 	}
 	p.conn = remote.New(cc, remote.Options{
-		Peer: "plugin " + found.Name, Buffers: buffers, Gone: p.gone, Redact: h.redact.text,
+		Peer: "plugin " + found.Name, Memory: memory, Gone: p.gone, Redact: h.redact.text,
 		Silence: h.o.Silence, Silent: p.kill,
 	})
 	return p, nil

@@ -609,6 +609,7 @@ type OpenResponse struct {
 	Facts          map[string]string      `protobuf:"bytes,10,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // sources: what tells the server from another, for the records
 	Merger         bool                   `protobuf:"varint,11,opt,name=merger,proto3" json:"merger,omitempty"`                                                                        // sinks: Merge may be called
 	Sealer         bool                   `protobuf:"varint,12,opt,name=sealer,proto3" json:"sealer,omitempty"`                                                                        // sinks: Seal may be called
+	Shares         bool                   `protobuf:"varint,13,opt,name=shares,proto3" json:"shares,omitempty"`                                                                        // the plugin maps the memory that the host shares (docs/authors/memory.md): frames may have pieces
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -723,6 +724,13 @@ func (x *OpenResponse) GetMerger() bool {
 func (x *OpenResponse) GetSealer() bool {
 	if x != nil {
 		return x.Sealer
+	}
+	return false
+}
+
+func (x *OpenResponse) GetShares() bool {
+	if x != nil {
+		return x.Shares
 	}
 	return false
 }
@@ -1031,7 +1039,7 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\v_checkpoint\"3\n" +
 	"\x05Fence\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\"\xcd\x03\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xe5\x03\n" +
 	"\fOpenResponse\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x14\n" +
 	"\x05lanes\x18\x02 \x01(\rR\x05lanes\x12\x1a\n" +
@@ -1045,7 +1053,8 @@ const file_mailhaul_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x05facts\x18\n" +
 	" \x03(\v2+.mailhaul.plugin.v1.OpenResponse.FactsEntryR\x05facts\x12\x16\n" +
 	"\x06merger\x18\v \x01(\bR\x06merger\x12\x16\n" +
-	"\x06sealer\x18\f \x01(\bR\x06sealer\x1a8\n" +
+	"\x06sealer\x18\f \x01(\bR\x06sealer\x12\x16\n" +
+	"\x06shares\x18\r \x01(\bR\x06shares\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -987,6 +987,7 @@ type Frame struct {
 	Events        []*Event               `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	Error         *Error                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`      // the whole stream ends with this error; the last frame
 	Session       uint64                 `protobuf:"varint,4,opt,name=session,proto3" json:"session,omitempty"` // the first frame from the host: which session it is for
+	Pieces        []*Piece               `protobuf:"bytes,5,rep,name=pieces,proto3" json:"pieces,omitempty"`    // where data lies in shared memory; empty: all of it in the frame
 	Data          []byte                 `protobuf:"bytes,15,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1050,11 +1051,81 @@ func (x *Frame) GetSession() uint64 {
 	return 0
 }
 
+func (x *Frame) GetPieces() []*Piece {
+	if x != nil {
+		return x.Pieces
+	}
+	return nil
+}
+
 func (x *Frame) GetData() []byte {
 	if x != nil {
 		return x.Data
 	}
 	return nil
+}
+
+// Piece is where the next octets of a frame's data are: in a place of the
+// memory that host and plugin share, or in the frame. A plugin needs to know
+// nothing of it: see OpenResponse.shares.
+type Piece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Octets        uint32                 `protobuf:"varint,1,opt,name=octets,proto3" json:"octets,omitempty"`
+	Place         uint32                 `protobuf:"varint,2,opt,name=place,proto3" json:"place,omitempty"` // from 1; 0: they are the next of the field data
+	Turn          uint32                 `protobuf:"varint,3,opt,name=turn,proto3" json:"turn,omitempty"`   // of the place
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Piece) Reset() {
+	*x = Piece{}
+	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Piece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Piece) ProtoMessage() {}
+
+func (x *Piece) ProtoReflect() protoreflect.Message {
+	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Piece.ProtoReflect.Descriptor instead.
+func (*Piece) Descriptor() ([]byte, []int) {
+	return file_mailhaul_plugin_v1_types_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Piece) GetOctets() uint32 {
+	if x != nil {
+		return x.Octets
+	}
+	return 0
+}
+
+func (x *Piece) GetPlace() uint32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+func (x *Piece) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
 }
 
 // Event is one step of a stream of messages. The fields of one event are
@@ -1075,7 +1146,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[10]
+	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1158,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[10]
+	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1171,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_mailhaul_plugin_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Event) GetBegin() *Begin {
@@ -1170,7 +1241,7 @@ type Begin struct {
 
 func (x *Begin) Reset() {
 	*x = Begin{}
-	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[11]
+	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1253,7 @@ func (x *Begin) String() string {
 func (*Begin) ProtoMessage() {}
 
 func (x *Begin) ProtoReflect() protoreflect.Message {
-	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[11]
+	mi := &file_mailhaul_plugin_v1_types_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1266,7 @@ func (x *Begin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Begin.ProtoReflect.Descriptor instead.
 func (*Begin) Descriptor() ([]byte, []int) {
-	return file_mailhaul_plugin_v1_types_proto_rawDescGZIP(), []int{11}
+	return file_mailhaul_plugin_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Begin) GetId() *ID {
@@ -1366,13 +1437,18 @@ const file_mailhaul_plugin_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"FilesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb1\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe4\x01\n" +
 	"\x05Frame\x12\x16\n" +
 	"\x06crc32c\x18\x01 \x01(\aR\x06crc32c\x121\n" +
 	"\x06events\x18\x02 \x03(\v2\x19.mailhaul.plugin.v1.EventR\x06events\x12/\n" +
 	"\x05error\x18\x03 \x01(\v2\x19.mailhaul.plugin.v1.ErrorR\x05error\x12\x18\n" +
-	"\asession\x18\x04 \x01(\x04R\asession\x12\x12\n" +
-	"\x04data\x18\x0f \x01(\fR\x04data\"\xd1\x01\n" +
+	"\asession\x18\x04 \x01(\x04R\asession\x121\n" +
+	"\x06pieces\x18\x05 \x03(\v2\x19.mailhaul.plugin.v1.PieceR\x06pieces\x12\x12\n" +
+	"\x04data\x18\x0f \x01(\fR\x04data\"I\n" +
+	"\x05Piece\x12\x16\n" +
+	"\x06octets\x18\x01 \x01(\rR\x06octets\x12\x14\n" +
+	"\x05place\x18\x02 \x01(\rR\x05place\x12\x12\n" +
+	"\x04turn\x18\x03 \x01(\rR\x04turn\"\xd1\x01\n" +
 	"\x05Event\x12/\n" +
 	"\x05begin\x18\x01 \x01(\v2\x19.mailhaul.plugin.v1.BeginR\x05begin\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\rR\x04body\x12\x10\n" +
@@ -1419,7 +1495,7 @@ func file_mailhaul_plugin_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_mailhaul_plugin_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mailhaul_plugin_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_mailhaul_plugin_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_mailhaul_plugin_v1_types_proto_goTypes = []any{
 	(Class)(0),           // 0: mailhaul.plugin.v1.Class
 	(*Error)(nil),        // 1: mailhaul.plugin.v1.Error
@@ -1432,12 +1508,13 @@ var file_mailhaul_plugin_v1_types_proto_goTypes = []any{
 	(*Part)(nil),         // 8: mailhaul.plugin.v1.Part
 	(*Record)(nil),       // 9: mailhaul.plugin.v1.Record
 	(*Frame)(nil),        // 10: mailhaul.plugin.v1.Frame
-	(*Event)(nil),        // 11: mailhaul.plugin.v1.Event
-	(*Begin)(nil),        // 12: mailhaul.plugin.v1.Begin
-	nil,                  // 13: mailhaul.plugin.v1.Summary.ExtraEntry
-	nil,                  // 14: mailhaul.plugin.v1.Summary.VarsEntry
-	nil,                  // 15: mailhaul.plugin.v1.Part.ParamsEntry
-	nil,                  // 16: mailhaul.plugin.v1.Record.FilesEntry
+	(*Piece)(nil),        // 11: mailhaul.plugin.v1.Piece
+	(*Event)(nil),        // 12: mailhaul.plugin.v1.Event
+	(*Begin)(nil),        // 13: mailhaul.plugin.v1.Begin
+	nil,                  // 14: mailhaul.plugin.v1.Summary.ExtraEntry
+	nil,                  // 15: mailhaul.plugin.v1.Summary.VarsEntry
+	nil,                  // 16: mailhaul.plugin.v1.Part.ParamsEntry
+	nil,                  // 17: mailhaul.plugin.v1.Record.FilesEntry
 }
 var file_mailhaul_plugin_v1_types_proto_depIdxs = []int32{
 	0,  // 0: mailhaul.plugin.v1.Error.class:type_name -> mailhaul.plugin.v1.Class
@@ -1445,24 +1522,25 @@ var file_mailhaul_plugin_v1_types_proto_depIdxs = []int32{
 	5,  // 2: mailhaul.plugin.v1.Summary.internal_date:type_name -> mailhaul.plugin.v1.Time
 	7,  // 3: mailhaul.plugin.v1.Summary.gmail:type_name -> mailhaul.plugin.v1.Gmail
 	8,  // 4: mailhaul.plugin.v1.Summary.structure:type_name -> mailhaul.plugin.v1.Part
-	13, // 5: mailhaul.plugin.v1.Summary.extra:type_name -> mailhaul.plugin.v1.Summary.ExtraEntry
-	14, // 6: mailhaul.plugin.v1.Summary.vars:type_name -> mailhaul.plugin.v1.Summary.VarsEntry
+	14, // 5: mailhaul.plugin.v1.Summary.extra:type_name -> mailhaul.plugin.v1.Summary.ExtraEntry
+	15, // 6: mailhaul.plugin.v1.Summary.vars:type_name -> mailhaul.plugin.v1.Summary.VarsEntry
 	2,  // 7: mailhaul.plugin.v1.Summary.id:type_name -> mailhaul.plugin.v1.ID
-	15, // 8: mailhaul.plugin.v1.Part.params:type_name -> mailhaul.plugin.v1.Part.ParamsEntry
+	16, // 8: mailhaul.plugin.v1.Part.params:type_name -> mailhaul.plugin.v1.Part.ParamsEntry
 	8,  // 9: mailhaul.plugin.v1.Part.children:type_name -> mailhaul.plugin.v1.Part
-	16, // 10: mailhaul.plugin.v1.Record.files:type_name -> mailhaul.plugin.v1.Record.FilesEntry
-	11, // 11: mailhaul.plugin.v1.Frame.events:type_name -> mailhaul.plugin.v1.Event
+	17, // 10: mailhaul.plugin.v1.Record.files:type_name -> mailhaul.plugin.v1.Record.FilesEntry
+	12, // 11: mailhaul.plugin.v1.Frame.events:type_name -> mailhaul.plugin.v1.Event
 	1,  // 12: mailhaul.plugin.v1.Frame.error:type_name -> mailhaul.plugin.v1.Error
-	12, // 13: mailhaul.plugin.v1.Event.begin:type_name -> mailhaul.plugin.v1.Begin
-	1,  // 14: mailhaul.plugin.v1.Event.error:type_name -> mailhaul.plugin.v1.Error
-	2,  // 15: mailhaul.plugin.v1.Begin.id:type_name -> mailhaul.plugin.v1.ID
-	6,  // 16: mailhaul.plugin.v1.Begin.summary:type_name -> mailhaul.plugin.v1.Summary
-	9,  // 17: mailhaul.plugin.v1.Begin.record:type_name -> mailhaul.plugin.v1.Record
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	11, // 13: mailhaul.plugin.v1.Frame.pieces:type_name -> mailhaul.plugin.v1.Piece
+	13, // 14: mailhaul.plugin.v1.Event.begin:type_name -> mailhaul.plugin.v1.Begin
+	1,  // 15: mailhaul.plugin.v1.Event.error:type_name -> mailhaul.plugin.v1.Error
+	2,  // 16: mailhaul.plugin.v1.Begin.id:type_name -> mailhaul.plugin.v1.ID
+	6,  // 17: mailhaul.plugin.v1.Begin.summary:type_name -> mailhaul.plugin.v1.Summary
+	9,  // 18: mailhaul.plugin.v1.Begin.record:type_name -> mailhaul.plugin.v1.Record
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_mailhaul_plugin_v1_types_proto_init() }
@@ -1477,7 +1555,7 @@ func file_mailhaul_plugin_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mailhaul_plugin_v1_types_proto_rawDesc), len(file_mailhaul_plugin_v1_types_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

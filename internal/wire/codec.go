@@ -13,12 +13,12 @@ import (
 // and clients and never registered: other users of gRPC in a plugin's process
 // keep theirs.
 type codec struct {
-	buffers mem.BufferPool
-	other   encoding.CodecV2
+	memory *Memory
+	other  encoding.CodecV2
 }
 
-func newCodec(buffers mem.BufferPool) codec {
-	return codec{buffers: buffers, other: encoding.GetCodecV2(proto.Name)}
+func newCodec(memory *Memory) codec {
+	return codec{memory: memory, other: encoding.GetCodecV2(proto.Name)}
 }
 
 // Name returns the content subtype, as the public contract has it.
@@ -27,7 +27,7 @@ func (codec) Name() string { return proto.Name }
 // Marshal encodes a message. It consumes a *Frame.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if f, ok := v.(*Frame); ok {
-		return f.marshal(c.buffers)
+		return f.marshal(c.memory.pool)
 	}
 	if b, ok := v.(*pluginpb.SummaryBatch); ok {
 		return c.batch(b)
@@ -38,10 +38,10 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 // Unmarshal decodes a message. An *Inbound keeps references to data.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if in, ok := v.(*Inbound); ok {
-		return in.unmarshal(data)
+		return in.unmarshal(data, c.memory)
 	}
 	if b, ok := v.(*pluginpb.SummaryBatch); ok {
-		whole := data.MaterializeToBuffer(c.buffers)
+		whole := data.MaterializeToBuffer(c.memory.pool)
 		defer whole.Free()
 		if (&heads{}).batch(whole.ReadOnlyData(), b) {
 			return nil
@@ -59,12 +59,12 @@ func (c codec) batch(p *pluginpb.SummaryBatch) (mem.BufferSlice, error) {
 			n += sizeSized(2, sizeSummary(s))
 		}
 	}
-	buf := c.buffers.Get(n)
+	buf := c.memory.pool.Get(n)
 	b, err := appendBatch((*buf)[:0], p)
 	if err != nil {
-		c.buffers.Put(buf)
+		c.memory.pool.Put(buf)
 		return nil, err
 	}
 	*buf = b
-	return mem.BufferSlice{mem.NewBuffer(buf, c.buffers)}, nil
+	return mem.BufferSlice{mem.NewBuffer(buf, c.memory.pool)}, nil
 }

@@ -32,6 +32,7 @@ const (
 	fieldEvents  protowire.Number = 2
 	fieldError   protowire.Number = 3
 	fieldSession protowire.Number = 4
+	fieldPieces  protowire.Number = 5
 	fieldData    protowire.Number = 15
 
 	fieldBegin protowire.Number = 1
@@ -41,18 +42,22 @@ const (
 	fieldLanes protowire.Number = 5
 	fieldPull  protowire.Number = 6
 	fieldSum   protowire.Number = 7
+
+	fieldOctets protowire.Number = 1
+	fieldPlace  protowire.Number = 2
+	fieldTurn   protowire.Number = 3
 )
 
 // Frame is a pluginpb.Frame that is being put together. Its data lies in
-// buffers of a pool, which are handed to gRPC without another copy. A frame is
-// sent once.
+// shared memory, or in buffers of a pool, which are handed to gRPC without
+// another copy. A frame is sent once.
 type Frame struct {
 	session uint64
 	events  []byte // encoded, with the tags of Frame
 	err     *pluginpb.Error
-	data    mem.BufferSlice
-	tail    *[]byte // the buffer that small bodies are copied into; not yet in data
-	size    int     // octets of data, with tail
+	data    []piece
+	tail    piece // what small bodies are copied into; not yet in data
+	size    int   // octets of data, with tail
 	crc     uint32
 	urgent  bool // to be sent as soon as the stream can take it
 }
@@ -119,42 +124,62 @@ func (f *Frame) signal(field protowire.Number, value uint32) {
 }
 
 // write copies p to the end of the data.
-func (f *Frame) write(p []byte, buffers mem.BufferPool) {
+func (f *Frame) write(p []byte, memory *Memory) {
 	if len(p) == 0 {
 		return
 	}
 	f.crc = crc32.Update(f.crc, castagnoli, p)
 	f.size += len(p)
-	if f.tail != nil && len(*f.tail)+len(p) <= cap(*f.tail) {
-		*f.tail = append(*f.tail, p...)
+	if f.tail.buf != nil && len(*f.tail.buf)+len(p) <= cap(*f.tail.buf) {
+		*f.tail.buf = append(*f.tail.buf, p...)
 		return
 	}
-	f.seal(buffers)
+	f.seal()
 	// Each further buffer of a frame is larger, so that a lone message takes
 	// little and a busy stream few.
-	f.tail = buffers.Get(min(max(len(p), 1<<14, 2*f.size), MaxFrame))
-	*f.tail = append((*f.tail)[:0], p...)
+	f.tail = memory.get(min(max(len(p), 1<<14, 2*f.size), MaxFrame))
+	*f.tail.buf = append((*f.tail.buf)[:0], p...)
 }
 
-// give appends the buffer b, whose memory then belongs to the frame.
-func (f *Frame) give(b *[]byte, buffers mem.BufferPool) {
-	f.seal(buffers)
-	f.crc = crc32.Update(f.crc, castagnoli, *b)
-	f.size += len(*b)
-	f.data = append(f.data, mem.NewBuffer(b, buffers))
+// give appends a piece, whose memory then belongs to the frame.
+func (f *Frame) give(p piece) {
+	f.seal()
+	f.crc = crc32.Update(f.crc, castagnoli, *p.buf)
+	f.size += len(*p.buf)
+	f.data = append(f.data, p)
 }
 
-func (f *Frame) seal(buffers mem.BufferPool) {
-	if f.tail != nil {
-		f.data = append(f.data, mem.NewBuffer(f.tail, buffers))
-		f.tail = nil
+func (f *Frame) seal() {
+	if f.tail.buf != nil {
+		f.data = append(f.data, f.tail)
+		f.tail = piece{}
 	}
+}
+
+// drop gives back the memory of a frame that won't be sent.
+func (f *Frame) drop(memory *Memory) {
+	f.seal()
+	for _, p := range f.data {
+		memory.put(p)
+	}
+	f.data = nil
+}
+
+// places returns how many of the pieces lie in shared memory.
+func (f *Frame) places() int {
+	n := 0
+	for _, p := range f.data {
+		if p.place.OK() {
+			n++
+		}
+	}
+	return n
 }
 
 // marshal returns the frame as it goes on the wire, and gives the frame's
 // buffers away with it.
 func (f *Frame) marshal(buffers mem.BufferPool) (mem.BufferSlice, error) {
-	f.seal(buffers)
+	f.seal()
 	var fail []byte
 	if f.err != nil {
 		var err error
@@ -162,7 +187,8 @@ func (f *Frame) marshal(buffers mem.BufferPool) (mem.BufferSlice, error) {
 			return nil, err
 		}
 	}
-	head := buffers.Get(len(f.events) + len(fail) + 64)
+	places := f.places()
+	head := buffers.Get(len(f.events) + len(fail) + 64 + 2*maxPiece*places)
 	b := (*head)[:0]
 	if f.crc != 0 {
 		b = protowire.AppendTag(b, fieldCRC, protowire.Fixed32Type)
@@ -177,14 +203,51 @@ func (f *Frame) marshal(buffers mem.BufferPool) (mem.BufferSlice, error) {
 		b = protowire.AppendTag(b, fieldSession, protowire.VarintType)
 		b = protowire.AppendVarint(b, f.session)
 	}
-	if f.size > 0 {
+	inline := f.size
+	for _, p := range f.data {
+		if places > 0 {
+			b = appendPiece(b, p)
+		}
+		if p.place.OK() {
+			inline -= len(*p.buf)
+		}
+	}
+	if inline > 0 {
 		b = protowire.AppendTag(b, fieldData, protowire.BytesType)
-		b = protowire.AppendVarint(b, uint64(f.size))
+		b = protowire.AppendVarint(b, uint64(inline))
 	}
 	*head = b
-	out := make(mem.BufferSlice, 0, 1+len(f.data))
+	out := make(mem.BufferSlice, 0, 1+len(f.data)-places)
 	out = append(out, mem.NewBuffer(head, buffers))
-	out = append(out, f.data...)
+	for _, p := range f.data {
+		if !p.place.OK() {
+			out = append(out, mem.NewBuffer(p.buf, buffers))
+		}
+	}
 	f.data, f.size = nil, 0
 	return out, nil
+}
+
+// maxPiece is the most octets of an encoded piece, with its tag.
+const maxPiece = 2 + 3*6
+
+// appendPiece says where the octets of p lie.
+func appendPiece(b []byte, p piece) []byte {
+	octets := uint64(len(*p.buf))
+	n := protowire.SizeTag(fieldOctets) + protowire.SizeVarint(octets)
+	if p.place.OK() {
+		n += protowire.SizeTag(fieldPlace) + protowire.SizeVarint(uint64(p.place.Number)) +
+			protowire.SizeTag(fieldTurn) + protowire.SizeVarint(uint64(p.place.Turn))
+	}
+	b = protowire.AppendTag(b, fieldPieces, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(n))
+	b = protowire.AppendTag(b, fieldOctets, protowire.VarintType)
+	b = protowire.AppendVarint(b, octets)
+	if p.place.OK() {
+		b = protowire.AppendTag(b, fieldPlace, protowire.VarintType)
+		b = protowire.AppendVarint(b, uint64(p.place.Number))
+		b = protowire.AppendTag(b, fieldTurn, protowire.VarintType)
+		b = protowire.AppendVarint(b, uint64(p.place.Turn))
+	}
+	return b
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mailhaul/pipeline/internal/arena"
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
@@ -22,9 +23,9 @@ type sent struct {
 	frames [][]byte
 }
 
-func (s *sent) send(buffers mem.BufferPool) func(*Frame) error {
+func (s *sent) send(memory *Memory) func(*Frame) error {
 	return func(f *Frame) error {
-		data, err := newCodec(buffers).Marshal(f)
+		data, err := newCodec(memory).Marshal(f)
 		if err != nil {
 			return err
 		}
@@ -52,9 +53,9 @@ func cut(b []byte, n int) mem.BufferSlice {
 // it, and what generated code writes a Reader reads, however it is cut.
 func TestFrameIsProtobuf(t *testing.T) {
 	t.Parallel()
-	buffers := NewPool()
+	memory := NewMemory(NewPool(), nil)
 	var s sent
-	w := NewWriter(buffers, s.send(buffers))
+	w := NewWriter(memory, s.send(memory))
 	w.Session(42)
 	w.Lanes(3)
 	w.Pull(1)
@@ -84,7 +85,7 @@ func TestFrameIsProtobuf(t *testing.T) {
 			all.Error = f.Error
 		}
 		var in Inbound
-		if err := in.unmarshal(cut(raw, 3)); err != nil {
+		if err := in.unmarshal(cut(raw, 3), NewMemory(NewPool(), nil)); err != nil {
 			t.Fatal(err)
 		}
 		if err := in.check(); err != nil {
@@ -115,7 +116,7 @@ func replay(frames ...mem.BufferSlice) func(*Inbound) error {
 		}
 		f := frames[0]
 		frames = frames[1:]
-		return in.unmarshal(f)
+		return in.unmarshal(f, NewMemory(NewPool(), nil))
 	}
 }
 
@@ -224,6 +225,27 @@ func FuzzFrame(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	pieces, err := proto.Marshal(&pluginpb.Frame{Crc32C: 0x364b3fb7, Session: 1, Data: []byte("abc"),
+		Pieces: []*pluginpb.Piece{{Octets: 1}, {}, {Octets: 2}},
+		Events: []*pluginpb.Event{{Begin: &pluginpb.Begin{HasBody: true, BodySize: 3}, Body: 3, End: true}},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	elsewhere, err := proto.Marshal(&pluginpb.Frame{Crc32C: 1, Pieces: []*pluginpb.Piece{{Octets: 9, Place: 1, Turn: 1}, {Octets: 1 << 30}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	shared, file, err := arena.New(2)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if file != nil {
+		file.Close()
+	}
+	memory := NewMemory(NewPool(), shared)
+	f.Add(pieces, 5)
+	f.Add(elsewhere, 5)
 	f.Add(abc, 4)
 	f.Add([]byte{0x7a, 0xff, 0xff, 0xff, 0xff, 0x0f}, 1)
 	f.Add([]byte{0x0d, 1, 2}, 2)
@@ -233,7 +255,7 @@ func FuzzFrame(f *testing.F) {
 			pieces = 7
 		}
 		var in Inbound
-		accepted := in.unmarshal(cut(raw, pieces)) == nil
+		accepted := in.unmarshal(cut(raw, pieces), memory) == nil
 		in.free()
 		var generated pluginpb.Frame
 		if err := proto.Unmarshal(raw, &generated); accepted && err != nil {

@@ -21,6 +21,9 @@ const (
 	// EnvProfile names a folder for profiles of where the plugin's CPU time and
 	// memory went, an absolute path; a plugin may ignore it.
 	EnvProfile = "MAILHAUL_PPROF"
+	// EnvShared is the descriptor of a file with memory that the host shares,
+	// a number; a plugin may ignore it.
+	EnvShared = "MAILHAUL_SHARED_MEMORY"
 	// EnvReattach is the host's: plugins that run already, as `serve --debug`
 	// prints it.
 	EnvReattach = "MAILHAUL_REATTACH"

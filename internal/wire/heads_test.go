@@ -81,7 +81,7 @@ func TestListingsAreProtobuf(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := newCodec(NewPool())
+			c := newCodec(NewMemory(NewPool(), nil))
 			data, err := c.Marshal(b)
 			if err != nil || !bytes.Equal(data.Materialize(), want) {
 				t.Fatalf("%x, %v\nwant %x", data.Materialize(), err, want)
@@ -111,13 +111,13 @@ func TestBadText(t *testing.T) {
 			t.Errorf("%s: it was written", name)
 		}
 	}
-	if _, err := newCodec(NewPool()).Marshal(&pluginpb.SummaryBatch{Summaries: []*pluginpb.Summary{{Keywords: []string{"\xff"}}}}); err == nil {
+	if _, err := newCodec(NewMemory(NewPool(), nil)).Marshal(&pluginpb.SummaryBatch{Summaries: []*pluginpb.Summary{{Keywords: []string{"\xff"}}}}); err == nil {
 		t.Error("a keyword in a listing was written")
 	}
 	id := appendText(nil, 2, "\xff")
 	begin := append(appendSized(nil, 1, len(id)), id...)
 	event := append(appendSized(nil, fieldBegin, len(begin)), begin...)
-	if err := (&Inbound{}).unmarshal(mem.BufferSlice{mem.SliceBuffer(append(appendSized(nil, fieldEvents, len(event)), event...))}); err == nil {
+	if err := (&Inbound{}).unmarshal(mem.BufferSlice{mem.SliceBuffer(append(appendSized(nil, fieldEvents, len(event)), event...))}, NewMemory(NewPool(), nil)); err == nil {
 		t.Error("a mailbox that isn't UTF-8 was read")
 	}
 }

@@ -18,6 +18,7 @@ type Inbound struct {
 	events  []*pluginpb.Event
 	err     *pluginpb.Error
 	data    mem.BufferSlice
+	pieces  []*pluginpb.Piece
 }
 
 func (in *Inbound) free() {
@@ -26,8 +27,9 @@ func (in *Inbound) free() {
 }
 
 // unmarshal reads a frame from raw and takes references to the parts of it
-// that hold the data. Fields that it doesn't know are passed over.
-func (in *Inbound) unmarshal(raw mem.BufferSlice) error {
+// that hold the data, in raw and in shared memory. Fields that it doesn't know
+// are passed over.
+func (in *Inbound) unmarshal(raw mem.BufferSlice, memory *Memory) error {
 	*in = Inbound{}
 	c := cursor{rest: raw, n: raw.Len()}
 	var h heads
@@ -75,6 +77,42 @@ func (in *Inbound) unmarshal(raw mem.BufferSlice) error {
 			return fault.New(fault.Bug, "a frame has field %d of wire type %d, or ends in it", number, kind)
 		}
 	}
+	if len(in.pieces) > 0 {
+		return in.gather(memory)
+	}
+	return nil
+}
+
+// maxPieces is more than any writer puts into one frame.
+const maxPieces = 64
+
+// gather puts the data together from the pieces that the frame names.
+func (in *Inbound) gather(memory *Memory) error {
+	inline := in.data
+	defer inline.Free()
+	in.data = nil
+	c := cursor{rest: inline, n: inline.Len()}
+	if len(in.pieces) > maxPieces {
+		return fault.New(fault.Bug, "a frame has %d pieces", len(in.pieces))
+	}
+	for _, p := range in.pieces {
+		n := int(p.GetOctets())
+		if p.GetPlace() != 0 {
+			b, err := memory.hold(p.GetPlace(), p.GetTurn(), n)
+			if err != nil {
+				return err
+			}
+			in.data = append(in.data, b)
+			continue
+		}
+		if n > c.n {
+			return fault.New(fault.Bug, "a piece of a frame has %d octets, %d are there", n, c.n)
+		}
+		in.data = append(in.data, c.share(n)...)
+	}
+	if c.n > 0 {
+		return fault.New(fault.Bug, "a frame has %d octets more than its pieces", c.n)
+	}
 	return nil
 }
 
@@ -89,6 +127,12 @@ func (in *Inbound) field(h *heads, number protowire.Number, value []byte) error 
 			}
 		}
 		in.events = append(in.events, e)
+	case fieldPieces:
+		p := new(pluginpb.Piece)
+		if err := proto.Unmarshal(value, p); err != nil {
+			return fault.New(fault.Bug, "a frame has a broken piece: %w", err)
+		}
+		in.pieces = append(in.pieces, p)
 	case fieldError:
 		in.err = new(pluginpb.Error)
 		if err := proto.Unmarshal(value, in.err); err != nil {

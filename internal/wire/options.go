@@ -7,9 +7,9 @@ package wire
 import (
 	"math"
 
+	"github.com/mailhaul/pipeline/internal/arena"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/experimental"
-	"google.golang.org/grpc/mem"
 )
 
 // Options are what both ends of a connection agree on.
@@ -18,8 +18,8 @@ type Options struct {
 	// side hasn't read, 0 for DefaultWindow. gRPC replenishes the window of
 	// the connection whatever is read, so that this is the only bound (I5).
 	Window int32
-	// Buffers is the pool of the connection; nil for a new one.
-	Buffers mem.BufferPool
+	// Memory is that of the connection; nil for memory that isn't shared.
+	Memory *Memory
 	// TLS says that credentials are set elsewhere.
 	TLS bool
 }
@@ -36,6 +36,12 @@ func Window(memory int64, lanes int) int32 {
 	return int32(max(minWindow, min(DefaultWindow, memory/int64(2*max(1, lanes)))))
 }
 
+// Places returns how many places of shared memory each side may fill, where
+// streams have this window: twice as much as one of them holds.
+func Places(window int32) int {
+	return max(8, int(2*Options{Window: window}.window())/arena.Size)
+}
+
 func (o Options) window() int32 {
 	if o.Window <= 0 {
 		return DefaultWindow
@@ -43,19 +49,19 @@ func (o Options) window() int32 {
 	return max(o.Window, minWindow)
 }
 
-func (o Options) buffers() mem.BufferPool {
-	if o.Buffers == nil {
-		return NewPool()
+func (o Options) memory() *Memory {
+	if o.Memory == nil {
+		return NewMemory(NewPool(), nil)
 	}
-	return o.Buffers
+	return o.Memory
 }
 
 // ServerOptions returns what the plugin's server is made with.
 func ServerOptions(o Options) []grpc.ServerOption {
-	buffers := o.buffers()
+	memory := o.memory()
 	out := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(newCodec(buffers)),
-		experimental.BufferPool(buffers),
+		grpc.ForceServerCodecV2(newCodec(memory)),
+		experimental.BufferPool(memory.pool),
 		grpc.StaticStreamWindowSize(o.window()),
 		grpc.StaticConnWindowSize(2 * DefaultWindow),
 		grpc.MaxRecvMsgSize(maxReceive),
@@ -72,14 +78,14 @@ func ServerOptions(o Options) []grpc.ServerOption {
 
 // DialOptions returns what the host's client is made with.
 func DialOptions(o Options) []grpc.DialOption {
-	buffers := o.buffers()
+	memory := o.memory()
 	out := []grpc.DialOption{
 		grpc.WithDefaultCallOptions(
-			grpc.ForceCodecV2(newCodec(buffers)),
+			grpc.ForceCodecV2(newCodec(memory)),
 			grpc.MaxCallRecvMsgSize(maxReceive),
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
 		),
-		experimental.WithBufferPool(buffers),
+		experimental.WithBufferPool(memory.pool),
 		grpc.WithStaticStreamWindowSize(o.window()),
 		grpc.WithStaticConnWindowSize(2 * DefaultWindow),
 		grpc.WithReadBufferSize(128 << 10),

@@ -11,7 +11,6 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"github.com/mailhaul/pipeline/pkg/message"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
 )
 
 // Server is a plugin's side of the wire. One server serves any number of
@@ -22,10 +21,10 @@ type Server struct {
 	pluginpb.UnimplementedSinkServer
 	pluginpb.UnimplementedStageServer
 
-	author  Author
-	log     *slog.Logger
-	buffers mem.BufferPool
-	host    *host
+	author Author
+	log    *slog.Logger
+	memory *Memory
+	host   *host
 
 	mu       sync.Mutex
 	sessions map[uint64]*Session
@@ -34,8 +33,8 @@ type Server struct {
 // NewServer returns a server for an author's plugin. What panics in the
 // author's code is logged to log with its stack. gone is called when the host
 // has gone away; may be nil.
-func NewServer(author Author, log *slog.Logger, buffers mem.BufferPool, gone func()) *Server {
-	return &Server{author: author, log: log, buffers: buffers, host: newHost(gone), sessions: map[uint64]*Session{}}
+func NewServer(author Author, log *slog.Logger, memory *Memory, gone func()) *Server {
+	return &Server{author: author, log: log, memory: memory, host: newHost(gone), sessions: map[uint64]*Session{}}
 }
 
 // Register adds the services of the author's kind to r.
@@ -135,7 +134,7 @@ func (s *Server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 		Url: session.URL, Notes: valids(session.Notes),
 		BudgetOctets: session.Budget.Bytes, BudgetPeriodNs: int64(session.Budget.Per),
 		Finisher: session.Finish != nil, Finishes: session.Finishes, Facts: validMap(session.Facts),
-		Merger: session.Merge != nil, Sealer: session.Seal != nil,
+		Merger: session.Merge != nil, Sealer: session.Seal != nil, Shares: s.memory.Shares(),
 	}, nil
 }
 

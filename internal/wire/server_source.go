@@ -138,7 +138,7 @@ func (s *Server) Fetch(stream pluginpb.Source_FetchServer) error {
 	if err != nil {
 		return err
 	}
-	w := NewWriter(s.buffers, func(f *Frame) error {
+	w := NewWriter(s.memory, func(f *Frame) error {
 		faultpoint.Hit("source.frame")
 		return stream.SendMsg(f)
 	})
@@ -146,7 +146,11 @@ func (s *Server) Fetch(stream pluginpb.Source_FetchServer) error {
 	if err == nil {
 		err = s.fetch(stream.Context(), session, first.GetStart(), stream, w)
 	}
-	return w.Close(err)
+	err = w.Close(err)
+	if stream.Context().Err() != nil {
+		w.Reclaim() // the host has broken off
+	}
+	return err
 }
 
 func (s *Server) fetch(ctx context.Context, session *Session, start *pluginpb.FetchStart, stream pluginpb.Source_FetchServer, w *Writer) (err error) {

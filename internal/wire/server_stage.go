@@ -10,8 +10,12 @@ import (
 
 // Apply implements pluginpb.StageServer.
 func (s *Server) Apply(stream pluginpb.Stage_ApplyServer) error {
-	w := NewWriter(s.buffers, func(f *Frame) error { return stream.SendMsg(f) })
-	return w.Close(s.stage(stream, w))
+	w := NewWriter(s.memory, func(f *Frame) error { return stream.SendMsg(f) })
+	err := w.Close(s.stage(stream, w))
+	if stream.Context().Err() != nil {
+		w.Reclaim() // the host has broken off
+	}
+	return err
 }
 
 func (s *Server) stage(stream pluginpb.Stage_ApplyServer, w *Writer) error {

@@ -34,7 +34,7 @@ func TestOpenOfAHostThatIsGone(t *testing.T) {
 					cancel()
 				}
 				return &Session{Close: func() error { closed = true; return nil }}, nil
-			}}, slog.New(slog.DiscardHandler), NewPool(), nil)
+			}}, slog.New(slog.DiscardHandler), NewMemory(NewPool(), nil), nil)
 			r, err := s.Open(ctx, &pluginpb.OpenRequest{Session: 1})
 			if err != nil {
 				t.Fatal(err)

@@ -45,7 +45,7 @@ func TestASumThatIsAnnouncedMustCome(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return in.unmarshal(mem.BufferSlice{mem.SliceBuffer(b)})
+				return in.unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, NewMemory(NewPool(), nil))
 			}}
 			defer r.Close()
 			item, err := r.Next()

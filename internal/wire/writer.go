@@ -5,9 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mailhaul/pipeline/internal/arena"
 	"github.com/mailhaul/pipeline/internal/pluginpb"
 	"github.com/mailhaul/pipeline/pkg/message"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -37,9 +37,10 @@ const maxWaiting = 2
 // time calls Put.
 type Writer struct {
 	send    func(*Frame) error
-	buffers mem.BufferPool
-	begin   []byte  // Put's scratch
-	scratch *[]byte // Put's: what bodies are read into
+	memory  *Memory
+	begin   []byte      // Put's scratch
+	scratch piece       // Put's: what bodies are read into
+	lent    arena.Turns // places of shared memory that were sent
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -56,8 +57,8 @@ type Writer struct {
 
 // NewWriter returns a writer that sends with send, which is called from one
 // goroutine. Close must be called.
-func NewWriter(buffers mem.BufferPool, send func(*Frame) error) *Writer {
-	w := &Writer{send: send, buffers: buffers, cur: &Frame{}, done: make(chan struct{})}
+func NewWriter(memory *Memory, send func(*Frame) error) *Writer {
+	w := &Writer{send: send, memory: memory, cur: &Frame{}, done: make(chan struct{})}
 	w.changed.L = &w.mu
 	go w.run()
 	return w
@@ -88,6 +89,12 @@ func (w *Writer) run() {
 			return
 		}
 		w.mu.Unlock()
+		f.seal()
+		for _, p := range f.data {
+			if p.place.OK() {
+				w.lent.Send(p.place)
+			}
+		}
 		err := w.send(f)
 		w.mu.Lock()
 		w.spare, w.sent = f.events, time.Now()
@@ -190,7 +197,7 @@ func (w *Writer) Put(begin *pluginpb.Begin, body *message.Body) (broken, err err
 		return nil, w.append(w.begin, nil, true, nil, nil)
 	}
 	if b, ok := body.Bytes(); ok {
-		return nil, w.memory(b, body.SHA256())
+		return nil, w.copied(b, body.SHA256())
 	}
 	head := w.begin
 	for {
@@ -213,9 +220,9 @@ func (w *Writer) Put(begin *pluginpb.Begin, body *message.Body) (broken, err err
 	}
 }
 
-// memory sends a body that is in memory, of the message encoded in begin. The
+// copied sends a body that is in memory, of the message encoded in begin. The
 // memory isn't ours to keep, so that all of it is copied.
-func (w *Writer) memory(b, sum []byte) error {
+func (w *Writer) copied(b, sum []byte) error {
 	head := w.begin
 	for len(b) > MaxFrame {
 		if err := w.append(head, b[:MaxFrame], false, nil, nil); err != nil {
@@ -234,10 +241,10 @@ func (w *Writer) encode(begin *pluginpb.Begin) (err error) {
 // fill reads a frame's worth of r into scratch. The error is io.EOF when all
 // of r was read.
 func (w *Writer) fill(r io.Reader) (n int, err error) {
-	if w.scratch == nil {
-		w.scratch = w.buffers.Get(MaxFrame)
+	if w.scratch.buf == nil {
+		w.scratch = w.memory.get(MaxFrame)
 	}
-	for b := *w.scratch; n < len(b) && err == nil; {
+	for b := *w.scratch.buf; n < len(b) && err == nil; {
 		var k int
 		k, err = r.Read(b[n:])
 		n += k
@@ -246,7 +253,7 @@ func (w *Writer) fill(r io.Reader) (n int, err error) {
 }
 
 // read returns the first n octets of scratch, shortened to them.
-func (w *Writer) read(n int) []byte { return (*w.scratch)[:n] }
+func (w *Writer) read(n int) []byte { return (*w.scratch.buf)[:n] }
 
 // append adds one event with its data to the current frame, or to the next
 // when it doesn't fit. data that starts scratch is given away when it is
@@ -266,12 +273,12 @@ func (w *Writer) append(begin, data []byte, end bool, sum, fail []byte) error {
 	if w.err != nil {
 		return w.err
 	}
-	if len(data) > copyLimit && w.scratch != nil && &data[0] == &(*w.scratch)[0] {
-		*w.scratch = data
-		w.cur.give(w.scratch, w.buffers)
-		w.scratch = nil
+	if len(data) > copyLimit && w.scratch.buf != nil && &data[0] == &(*w.scratch.buf)[0] {
+		*w.scratch.buf = data
+		w.cur.give(w.scratch)
+		w.scratch = piece{}
 	} else {
-		w.cur.write(data, w.buffers)
+		w.cur.write(data, w.memory)
 	}
 	w.cur.event(begin, len(data), end, sum, fail)
 	if !w.paced || w.cur.ready() || len(w.waiting) > 0 {
@@ -294,9 +301,19 @@ func (w *Writer) Close(cause error) error {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
-	if w.scratch != nil {
-		w.buffers.Put(w.scratch)
-		w.scratch = nil
+	if w.scratch.buf != nil {
+		w.memory.put(w.scratch)
+		w.scratch = piece{}
+	}
+	for _, f := range append(w.waiting, w.cur) {
+		f.drop(w.memory)
+	}
+	if w.err != nil {
+		w.Reclaim()
 	}
 	return w.err
 }
+
+// Reclaim takes back the shared memory of frames that nobody reads any more:
+// after Close, where the other side has given the stream up.
+func (w *Writer) Reclaim() { w.lent.Reclaim() }

@@ -12,7 +12,7 @@ import (
 func TestFlushDoesNotWaitForMore(t *testing.T) {
 	t.Parallel()
 	sent := make(chan int, 1)
-	w := NewWriter(NewPool(), func(f *Frame) error {
+	w := NewWriter(NewMemory(NewPool(), nil), func(f *Frame) error {
 		sent <- f.size
 		return nil
 	})

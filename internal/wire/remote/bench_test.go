@@ -43,7 +43,8 @@ func bodyOf(size int, stream bool) func() *message.Body {
 type onlyReader struct{ io.Reader }
 
 func fast(b testing.TB, a wire.Author) *remote.Conn {
-	return connectWith(b, a, wire.NewPool(), wire.NewPool(), func(c net.Conn) net.Conn { return c })
+	host, plugin := arenasOf(b, wire.Places(0))
+	return connectWith(b, a, wire.NewMemory(wire.NewPool(), host), wire.NewMemory(wire.NewPool(), plugin), func(c net.Conn) net.Conn { return c })
 }
 
 // measure starts a measurement and returns what ends it.

@@ -13,7 +13,6 @@ import (
 	"github.com/mailhaul/pipeline/pkg/fault"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 )
 
@@ -21,9 +20,8 @@ import (
 type Options struct {
 	// Peer names the plugin in errors, as in "plugin imap".
 	Peer string
-	// Buffers is the pool that the connection was dialled with
-	// (wire.Options.Buffers).
-	Buffers mem.BufferPool
+	// Memory is what the connection was dialled with (wire.Options.Memory).
+	Memory *wire.Memory
 	// Gone says why the plugin can't be reached, when it is the plugin's
 	// process that ended; nil when it lives. It may wait a moment for the
 	// process to end. nil: any loss of the connection is a fault.Crashed.
@@ -71,8 +69,8 @@ func New(cc grpc.ClientConnInterface, o Options) *Conn {
 		sink: pluginpb.NewSinkClient(cc), stage: pluginpb.NewStageClient(cc),
 		secrets: map[uint64]Secrets{}, watches: map[*watch]bool{},
 	}
-	if c.o.Buffers == nil {
-		c.o.Buffers = wire.NewPool()
+	if c.o.Memory == nil {
+		c.o.Memory = wire.NewMemory(wire.NewPool(), nil)
 	}
 	c.served.Add(1)
 	go c.attend(ctx)

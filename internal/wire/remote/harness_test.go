@@ -38,13 +38,14 @@ func (p poisoned) Put(b *[]byte) {
 }
 
 // connect serves author on a unix socket in this process and returns the
-// host's connection to it. Both sides use poisoned pools.
+// host's connection to it. Both sides use poisoned pools, and share memory.
 func connect(t testing.TB, author wire.Author) *remote.Conn {
 	t.Helper()
-	return connectWith(t, author, poisoned{wire.NewPool()}, poisoned{wire.NewPool()}, nil)
+	host, plugin := arenasOf(t, wire.Places(0))
+	return connectWith(t, author, wire.NewMemory(poisoned{wire.NewPool()}, host), wire.NewMemory(poisoned{wire.NewPool()}, plugin), nil)
 }
 
-func connectWith(t testing.TB, author wire.Author, host, plugin mem.BufferPool, wrap func(net.Conn) net.Conn) *remote.Conn {
+func connectWith(t testing.TB, author wire.Author, host, plugin *wire.Memory, wrap func(net.Conn) net.Conn) *remote.Conn {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mw")
 	if err != nil {
@@ -56,11 +57,12 @@ func connectWith(t testing.TB, author wire.Author, host, plugin mem.BufferPool, 
 	if err != nil {
 		t.Fatal(err)
 	}
+	plugin.Share()
 	server := wire.NewServer(author, slog.New(slog.NewTextHandler(io.Discard, nil)), plugin, nil)
-	g := grpc.NewServer(wire.ServerOptions(wire.Options{Buffers: plugin})...)
+	g := grpc.NewServer(wire.ServerOptions(wire.Options{Memory: plugin})...)
 	server.Register(g)
 	go g.Serve(listener)
-	options := append(wire.DialOptions(wire.Options{Buffers: host}),
+	options := append(wire.DialOptions(wire.Options{Memory: host}),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			c, err := net.Dial("unix", path)
@@ -73,7 +75,7 @@ func connectWith(t testing.TB, author wire.Author, host, plugin mem.BufferPool, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := remote.New(cc, remote.Options{Peer: "plugin test", Buffers: host})
+	conn := remote.New(cc, remote.Options{Peer: "plugin test", Memory: host})
 	t.Cleanup(func() {
 		conn.Close()
 		cc.Close()

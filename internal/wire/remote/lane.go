@@ -58,7 +58,7 @@ func (s *Sink) Lane(ctx context.Context) (*Lane, error) {
 		}
 		return nothing
 	})
-	l.w = wire.NewWriter(s.conn.o.Buffers, func(f *wire.Frame) error {
+	l.w = wire.NewWriter(s.conn.o.Memory, func(f *wire.Frame) error {
 		l.sending.Store(true)
 		err := stream.SendMsg(f)
 		l.sending.Store(false)
@@ -221,5 +221,8 @@ func (l *Lane) Close() error {
 	}
 	<-l.ended
 	l.cancel()
+	if l.err != nil {
+		l.w.Reclaim()
+	}
 	return l.err
 }

@@ -45,6 +45,9 @@ func (c *Conn) open(ctx context.Context, spec Spec, state *pluginpb.SinkState) (
 		s.forget()
 		return session{}, nil, err
 	}
+	if o.GetShares() {
+		c.o.Memory.Share()
+	}
 	return s, o, nil
 }
 

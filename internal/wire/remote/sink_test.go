@@ -404,7 +404,7 @@ func TestCorruption(t *testing.T) {
 			left := &atomic.Int64{}
 			left.Store(int64(n)/2 + 100)
 			conn := connectWith(t, sourceOf(wire.Session{Fetch: bodies(func(message.ID) *message.Body { return message.BodyOf(xs) })}),
-				wire.NewPool(), wire.NewPool(), func(c net.Conn) net.Conn { return spoiler{c, left} })
+				wire.NewMemory(wire.NewPool(), nil), wire.NewMemory(wire.NewPool(), nil), func(c net.Conn) net.Conn { return spoiler{c, left} })
 			o, err := conn.OpenSource(t.Context(), remote.Spec{})
 			if err != nil {
 				t.Fatal(err)

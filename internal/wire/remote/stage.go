@@ -36,7 +36,7 @@ func (c *Conn) OpenStage(ctx context.Context, spec Spec, prepared wire.Prepared)
 		return nil, c.lost(ctx, err)
 	}
 	s := &Stage{session: session, cancel: cancel, body: prepared.Needs.Has(message.NeedBody), t: c.turns("Apply")}
-	s.w = wire.NewWriter(c.o.Buffers, func(f *wire.Frame) error { return stream.SendMsg(f) })
+	s.w = wire.NewWriter(c.o.Memory, func(f *wire.Frame) error { return stream.SendMsg(f) })
 	s.w.Session(s.number)
 	s.r = &wire.Reader{Peer: c.o.Peer, Spool: spec.Spool, Redact: c.o.Redact, Recv: func(in *wire.Inbound) error {
 		err := s.t.wait(func() error { return stream.RecvMsg(in) })

@@ -40,10 +40,10 @@ func TestTheNextHostIsAskedForItsOwnSecrets(t *testing.T) {
 			return &wire.Session{URL: whose}, err
 		},
 	}
-	calls, buffers := newCalls(), wire.NewPool()
-	server := grpc.NewServer(append(wire.ServerOptions(wire.Options{Buffers: buffers}), calls.options()...)...)
+	calls, memory := newCalls(), wire.NewMemory(wire.NewPool(), nil)
+	server := grpc.NewServer(append(wire.ServerOptions(wire.Options{Memory: memory}), calls.options()...)...)
 	var served *wire.Server
-	served = wire.NewServer(author, slog.New(slog.NewTextHandler(io.Discard, nil)), buffers, func() { calls.clear(served.CloseAll) })
+	served = wire.NewServer(author, slog.New(slog.NewTextHandler(io.Discard, nil)), memory, func() { calls.clear(served.CloseAll) })
 	served.Register(server)
 	go server.Serve(&numbered{Listener: listener})
 	defer server.Stop()
@@ -78,7 +78,7 @@ type testHost struct {
 
 func newTestHost(t *testing.T, path, has string) *testHost {
 	t.Helper()
-	cc, err := grpc.NewClient("unix:"+path, append(wire.DialOptions(wire.Options{Buffers: wire.NewPool()}),
+	cc, err := grpc.NewClient("unix:"+path, append(wire.DialOptions(wire.Options{Memory: wire.NewMemory(wire.NewPool(), nil)}),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		t.Fatal(err)

@@ -40,11 +40,11 @@ func debug(author wire.Author, log *slog.Logger, out, errs io.Writer) int {
 	fmt.Fprintf(out, "%s %s serves as process %d. Attach a debugger to it, and run the pipeline in another shell with\n\n"+
 		"export %s='%s'\n\nCtrl-C ends it.\n", executable, author.Version, os.Getpid(), wire.EnvReattach, reattach)
 
-	buffers := wire.NewPool()
+	memory := wire.NewMemory(wire.NewPool(), nil)
 	calls := newCalls()
-	server := grpc.NewServer(append(wire.ServerOptions(wire.Options{Buffers: buffers}), calls.options()...)...)
+	server := grpc.NewServer(append(wire.ServerOptions(wire.Options{Memory: memory}), calls.options()...)...)
 	var served *wire.Server
-	served = wire.NewServer(author, log, buffers, func() { calls.clear(served.CloseAll) })
+	served = wire.NewServer(author, log, memory, func() { calls.clear(served.CloseAll) })
 	served.Register(server)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

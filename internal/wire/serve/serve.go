@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+	"github.com/mailhaul/pipeline/internal/arena"
 	"github.com/mailhaul/pipeline/internal/headroom"
 	"github.com/mailhaul/pipeline/internal/profile"
 	"github.com/mailhaul/pipeline/internal/wire"
@@ -43,8 +44,9 @@ func Main(author wire.Author, log *slog.Logger, invalid error) {
 	if dir := os.Getenv(wire.EnvProfile); dir != "" {
 		end = profiled(dir, author, log)
 	}
-	buffers := wire.NewPool()
-	server := wire.NewServer(author, log, buffers, end)
+	memory := wire.NewMemory(wire.NewPool(), shared(log))
+	memory.Share() // the host made it
+	server := wire.NewServer(author, log, memory, end)
 	window, _ := strconv.ParseInt(os.Getenv(wire.EnvWindow), 10, 32) // 0, the default, when unset
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: plugin.HandshakeConfig{MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue},
@@ -53,13 +55,34 @@ func Main(author wire.Author, log *slog.Logger, invalid error) {
 		},
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(opts, wire.ServerOptions(wire.Options{
-				Window: int32(window), Buffers: buffers, TLS: len(opts) > 0, // go-plugin's only one
+				Window: int32(window), Memory: memory, TLS: len(opts) > 0, // go-plugin's only one
 			})...)...)
 		},
 		Logger: hclog.NewNullLogger(),
 	})
 	room.Keep()
 	end()
+}
+
+// shared maps the memory that the host shares; nil where it shares none. A
+// plugin that can't map it serves all the same.
+func shared(log *slog.Logger) *arena.Arena {
+	value := os.Getenv(wire.EnvShared)
+	if value == "" {
+		return nil
+	}
+	_ = os.Unsetenv(wire.EnvShared) // it is nothing to a child of ours
+	fd, err := strconv.Atoi(value)
+	if err != nil {
+		log.Warn("no memory is shared with the host", "error", fmt.Errorf("%s: %w", wire.EnvShared, err))
+		return nil
+	}
+	a, err := arena.Open(fd)
+	if err != nil {
+		log.Warn("no memory is shared with the host", "error", err)
+		return nil
+	}
+	return a
 }
 
 // profiled records where the time of the process goes, and returns what ends

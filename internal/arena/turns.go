@@ -1,0 +1,23 @@
+package arena
+
+// Turns are the places that one stream has sent, so that they can be taken
+// back when nobody reads it any more. The zero value is ready. One goroutine
+// at a time uses it.
+type Turns struct{ last [Most]Place }
+
+// Send sends p and keeps it in mind.
+func (t *Turns) Send(p Place) {
+	p.Send()
+	t.last[p.Number-1] = p
+}
+
+// Reclaim takes back what the other side hasn't read. A place that has had
+// another turn meanwhile stays whose it is.
+func (t *Turns) Reclaim() {
+	for i, p := range t.last {
+		if p.OK() {
+			p.Reclaim()
+			t.last[i] = Place{}
+		}
+	}
+}
