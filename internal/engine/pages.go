@@ -25,13 +25,13 @@ type pages struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	size    int
-	lookout bool // the next page is asked for while one is dealt with
+	lookout bool // the next page is listed while one is dealt with
 
 	known bool     // the ledger knew messages of the mailbox when the listing began
 	names []string // of mailboxes that are listed after this one
 	last  *message.ID
 	round circle
-	ahead chan sheet // nil: nothing is on its way
+	ahead chan sheet // the pages after the last one; nil: nobody lists them ahead
 }
 
 // sheet is a page as the source listed it.
@@ -61,7 +61,8 @@ func (a *account) pages(ctx context.Context, b *box) *pages {
 func (p *pages) close() {
 	p.cancel()
 	if p.ahead != nil {
-		<-p.ahead
+		for range p.ahead { // until nobody lists any more
+		}
 	}
 }
 
@@ -90,38 +91,58 @@ func (p *pages) next() (found []listed, more bool, err error) {
 		return nil, false, err
 	}
 	// Only now: until then the ids of the mailbox may turn out to be others.
-	if s.more && p.lookout {
-		p.sendAhead()
+	if s.more && p.lookout && p.ahead == nil {
+		p.listAhead()
 	}
 	return found, s.more, p.a.circles(&p.round, p.b, found)
 }
 
-// sheet lists the page after the last one, or takes it where it is on its way.
+// sheet lists the page after the last one, or takes it from who does.
 func (p *pages) sheet() sheet {
-	if ahead := p.ahead; ahead != nil {
-		p.ahead = nil
-		return <-ahead
+	if p.ahead != nil {
+		s, ok := <-p.ahead
+		if !ok {
+			s.err = context.Cause(p.ctx)
+		}
+		return s
 	}
-	how := goingOn
 	if p.last == nil {
-		how = first
-	}
-	req := p.request()
-	if how == first {
+		req := p.request(nil)
 		req.Next = p.names
+		return p.list(req, first)
 	}
-	return p.list(req, how)
+	return p.list(p.request(p.last), goingOn)
 }
 
-func (p *pages) sendAhead() {
-	ahead, req := make(chan sheet, 1), p.request()
+// listAhead begins to list the pages after the last one, each as soon as the
+// one before was taken: between two of them the server has nothing to do.
+func (p *pages) listAhead() {
+	ahead, last := make(chan sheet), p.last
 	p.ahead = ahead
-	go func() { ahead <- p.list(req, goingOn) }()
+	go func() {
+		defer close(ahead)
+		for {
+			s := p.list(p.request(last), goingOn)
+			if n := len(s.sums); n > 0 {
+				id := s.sums[n-1].ID // once it is taken, the page is another's
+				last = &id
+			}
+			select {
+			case ahead <- s:
+			case <-p.ctx.Done():
+				return
+			}
+			if s.err != nil || !s.more {
+				return
+			}
+		}
+	}()
 }
 
-func (p *pages) request() source.ListRequest {
+// request asks for the page after an id, nil: the first.
+func (p *pages) request(after *message.ID) source.ListRequest {
 	req := source.ListRequest{
-		Mailbox: p.b.name, Needs: p.a.firstNeeds(), After: p.last, Limit: p.size,
+		Mailbox: p.b.name, Needs: p.a.firstNeeds(), After: after, Limit: p.size,
 		Newest: p.a.plan.Newest, Where: p.a.where, Among: p.b.among,
 	}
 	if p.known || p.a.claimed {
