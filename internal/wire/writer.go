@@ -22,7 +22,7 @@ const copyLimit = 64 << 10
 // once.
 const (
 	pace       = time.Millisecond
-	fullEnough = 64 << 10
+	fullEnough = 128 << 10
 )
 
 // maxWaiting is how many full frames wait for the stream before the writer's

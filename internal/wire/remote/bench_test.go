@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"net"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -135,8 +136,8 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
-// putter returns what writes n messages over the wire, and what waits for all
-// answers.
+// putter returns what writes n messages over the wire and waits for their
+// answers, and what ends it.
 func putter(b testing.TB, size int, body func() *message.Body) (put func(n int), end func()) {
 	s := openSinkOn(b, fast(b, sinkOf(wire.Session{Write: func(_ context.Context, m *message.Message) (string, int64, error) {
 		n, err := m.Body.WriteTo(io.Discard)
@@ -144,11 +145,15 @@ func putter(b testing.TB, size int, body func() *message.Body) (put func(n int),
 	}})))
 	lane := openLane(b, s)
 	var failed error
+	var open sync.WaitGroup
 	answered, sent := 0, 0
 	put = func(n int) {
+		defer open.Wait()
 		for range n {
+			open.Add(1)
 			sent++
 			err := lane.Put(b.Context(), withUID(sent, body()), func(r sink.Receipt, err error) {
+				defer open.Done()
 				answered++
 				if err == nil && r.Octets != int64(size) {
 					err = fmt.Errorf("%d octets written", r.Octets)
@@ -158,6 +163,7 @@ func putter(b testing.TB, size int, body func() *message.Body) (put func(n int),
 				}
 			})
 			if err != nil {
+				open.Done()
 				b.Fatal(err)
 			}
 		}
