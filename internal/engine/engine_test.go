@@ -46,7 +46,14 @@ type rig struct {
 func newRig(t *testing.T, s *server) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), servers: map[string]*server{"src": s}, stores: map[string]*store{}}
-	r.data("files")
+	r.data("files").seals = true // as those of files do; other sinks of a test don't
+	t.Cleanup(func() {
+		for name, s := range r.stores {
+			for _, what := range s.wrong {
+				t.Errorf("sink %s: %s", name, what)
+			}
+		}
+	})
 	return r
 }
 

@@ -25,8 +25,11 @@ type store struct {
 	flushes int
 	opened  int
 	writes  int
-	summed  int // bodies of which the host told the sum
+	wrote   signal // at each of them
+	summed  int    // bodies of which the host told the sum
 	record  bool
+	seals   bool     // it can seal an epoch
+	wrong   []string // what the host did against the contract
 
 	forgetful bool // it keeps no octets
 	doubled   int  // records of one id that don't say that they replace another
@@ -35,11 +38,59 @@ type store struct {
 	late    map[uint32]bool // Flush says that, as a bucket does
 	killer  map[uint32]bool // the process dies at Write
 	dieAt   int             // the process dies once at that Write; 0: never
-	dieIn   string          // "flush": dies once in the next Flush; "flushed": right after it; "committed": in Committed
+	dieIn   string          // "seal": dies once in the next Seal; "sealed": right after it; so "flush", "flushed", "committed"
+	fail    error           // what Flush says, once
 	placed  int             // the flush of which Open or Committed told
 	full    int             // Write says Full from then on; 0: never
 	slow    func()
+	onFlush func(ctx context.Context) // called at the beginning of each, with nothing locked
 	openErr error
+}
+
+// written returns how many Writes there were.
+func (s *store) written() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writes
+}
+
+// writtenMoreThan waits until there were more than n, and returns how many.
+func (s *store) writtenMoreThan(ctx context.Context, n int) int {
+	for {
+		next := s.wrote.next()
+		if now := s.written(); now > n || ctx.Err() != nil {
+			return now
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// signal lets goroutines wait for the next time that something happens.
+type signal struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// next returns a channel that the next tell closes.
+func (s *signal) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch == nil {
+		s.ch = make(chan struct{})
+	}
+	return s.ch
+}
+
+func (s *signal) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch != nil {
+		close(s.ch)
+		s.ch = nil
+	}
 }
 
 func newStore() *store {
@@ -60,6 +111,53 @@ type storeSession struct {
 	dead  bool
 	lanes []*storeLane
 	late  message.Refusals // of the next Flush
+
+	sealed     map[string]string // what the next Flush makes durable; nil: all that is held
+	sealedLate message.Refusals
+	open       int  // Puts without an answer
+	alone      bool // a Flush runs that no Put may run beside
+	untold     bool // a Flush was, and Committed wasn't
+	failed     bool // a Flush failed
+}
+
+// against notes what the host does that it must not.
+func (ss *storeSession) against(wrong bool, what string) {
+	if wrong {
+		ss.s.mu.Lock()
+		defer ss.s.mu.Unlock()
+		ss.s.wrong = append(ss.s.wrong, what)
+	}
+}
+
+// Seals reports whether Seal may be called.
+func (ss *storeSession) Seals() bool { return ss.s.seals }
+
+func (ss *storeSession) Seal(context.Context) error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.dies("seal")
+	if ss.dead {
+		return errDied
+	}
+	ss.against(!ss.s.seals, "Seal of a sink that doesn't")
+	ss.against(ss.s.record, "Seal of a record sink")
+	ss.against(ss.open > 0, "Seal beside a Write")
+	ss.against(ss.sealed != nil, "a second Seal without a Flush")
+	ss.against(ss.untold, "Seal before Committed")
+	ss.against(ss.failed, "Seal after a Flush that failed")
+	ss.sealed, ss.sealedLate, ss.late = maps.Clone(ss.held), ss.late, nil
+	ss.dies("sealed") // who calls next learns of it
+	return nil
+}
+
+// dies ends the process, when it is to die there.
+func (ss *storeSession) dies(where string) {
+	ss.s.mu.Lock()
+	defer ss.s.mu.Unlock()
+	if ss.s.dieIn == where {
+		ss.s.dieIn = ""
+		ss.dead = true
+	}
 }
 
 func (s *store) open(st sink.State) (engine.SinkSession, error) {
@@ -86,6 +184,7 @@ func (ss *storeSession) write(m *message.Message) (sink.Receipt, error) {
 	ss.s.mu.Lock()
 	defer ss.s.mu.Unlock()
 	ss.s.writes++
+	ss.s.wrote.tell()
 	if ss.s.killer[m.ID.UID] || ss.s.writes == ss.s.dieAt {
 		ss.dead = true
 		return sink.Receipt{}, errDied
@@ -130,30 +229,49 @@ func (ss *storeSession) write(m *message.Message) (sink.Receipt, error) {
 	return sink.Receipt{Path: m.ID.Hash(), Octets: int64(len(octets))}, nil
 }
 
-func (ss *storeSession) Flush(context.Context) (sink.Checkpoint, error) {
+func (ss *storeSession) Flush(ctx context.Context) (sink.Checkpoint, error) {
+	ss.mu.Lock()
+	ss.alone = ss.sealed == nil
+	ss.against(ss.alone && ss.open > 0, "Flush beside a Write, without a Seal")
+	ss.against(ss.untold, "Flush before Committed")
+	ss.against(ss.failed, "Flush after one that failed")
+	ss.mu.Unlock()
+	if f := ss.s.onFlush; f != nil {
+		f(ctx)
+	}
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
+	defer func() { ss.alone = false }()
+	ss.dies("flush")
 	ss.s.mu.Lock()
 	defer ss.s.mu.Unlock()
-	if ss.s.dieIn == "flush" {
-		ss.s.dieIn = ""
-		ss.dead = true
-	}
 	if ss.dead {
 		return nil, errDied
 	}
+	if err := ss.s.fail; err != nil {
+		ss.s.fail, ss.failed = nil, true
+		return nil, err
+	}
+	covered, late := ss.held, ss.late
+	if ss.sealed != nil {
+		covered, late = ss.sealed, ss.sealedLate
+	} else {
+		ss.late = nil
+	}
+	ss.sealed, ss.sealedLate = nil, nil
 	ss.s.flushes++
-	ss.s.durable = maps.Clone(ss.held)
-	ss.s.at[ss.s.flushes] = maps.Clone(ss.held)
+	ss.s.durable = maps.Clone(covered)
+	ss.s.at[ss.s.flushes] = maps.Clone(covered)
+	ss.untold = true
 	if ss.s.dieIn == "flushed" {
 		ss.s.dieIn = ""
 		ss.dead = true
 	}
-	if late := ss.late; len(late) > 0 {
-		ss.late = nil
-		return sink.Checkpoint(strconv.Itoa(ss.s.flushes)), late
+	cp := sink.Checkpoint(strconv.Itoa(ss.s.flushes))
+	if len(late) > 0 {
+		return cp, late
 	}
-	return sink.Checkpoint(strconv.Itoa(ss.s.flushes)), nil
+	return cp, nil
 }
 
 func (ss *storeSession) Committed(_ context.Context, c sink.Checkpoint) error {
@@ -168,6 +286,7 @@ func (ss *storeSession) Committed(_ context.Context, c sink.Checkpoint) error {
 	if ss.dead {
 		return errDied
 	}
+	ss.untold = false
 	ss.s.placed, _ = strconv.Atoi(string(c))
 	return nil
 }
@@ -215,8 +334,17 @@ func (l *storeLane) Put(ctx context.Context, m *message.Message, done func(sink.
 	if l.over {
 		return errDied
 	}
+	l.ss.mu.Lock()
+	l.ss.open++
+	l.ss.against(l.ss.alone, "a Write beside a Flush, without a Seal")
+	l.ss.mu.Unlock()
 	r, err := l.ss.write(m)
-	l.answers <- func() { done(r, err) }
+	l.answers <- func() {
+		l.ss.mu.Lock()
+		l.ss.open--
+		l.ss.mu.Unlock()
+		done(r, err)
+	}
 	return nil
 }
 

@@ -102,6 +102,8 @@ func TestDeaths(t *testing.T) {
 		"a sink dies in Write":    {trouble: func(_ *server, st, _ *store) { st.dieAt = 444 }},
 		"a sink dies in Flush":    {trouble: func(_ *server, st, _ *store) { st.dieIn = "flush" }},
 		"the index dies":          {trouble: func(_ *server, _, ix *store) { ix.dieAt = 77 }},
+		"a sink dies in Seal":     {trouble: func(_ *server, st, _ *store) { st.dieIn = "seal" }},
+		"a sink dies after Seal":  {trouble: func(_ *server, st, _ *store) { st.dieIn = "sealed" }},
 		"the index dies, Flush":   {trouble: func(_ *server, _, ix *store) { ix.dieIn = "flush" }},
 		"all of them die":         {trouble: func(s *server, st, ix *store) { s.dieAfter, st.dieAt, ix.dieAt = 100, 300, 50 }},
 		"a sink dies after Flush": {trouble: func(_ *server, st, _ *store) { st.dieIn = "flushed" }},
