@@ -15,7 +15,7 @@ import (
 )
 
 // Several epochs of these are in a run.
-const sealedMessages = 12_000
+const sealedMessages = 9_000
 
 // beside makes the store's first Flush wait until messages of the next epoch have
 // been written, and returns how many had been at the Flush's beginning and at
