@@ -34,6 +34,7 @@ func sinkCases() []testCase {
 		{name: "discards-broken-bodies", kinds: kinds, promise: "A body that ends in an error was never written: Write returns an error, and nothing of it is left.", run: discardsBrokenBodies},
 		{name: "same-message-once", kinds: kinds, promise: "The same message again gives the same receipt and the same result.", run: sameMessageOnce},
 		{name: "replaces-records", kinds: kinds, promise: "A record that replaces an earlier one leaves one of both.", run: replacesRecords},
+		{name: "seals-epochs", kinds: kinds, promise: "The Flush after a Seal makes durable what was written before it, while more is written, and its checkpoint covers no more.", run: sealsEpochs},
 		{name: "fences-owners", kinds: kinds, promise: "What an owner writes who has lost its task changes nothing that counts, and Merge makes of what counts what one session would have left.", run: fencesOwners},
 		{name: "cancels-writes", kinds: kinds, promise: "Write ends within a second when its context is cancelled, and the session goes on.", run: cancelsWrites},
 		{name: "waits-for-slow-bodies", kinds: kinds, promise: "A body may be slow for as long as it likes.", run: waitsForSlowBodies},

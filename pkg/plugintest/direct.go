@@ -166,6 +166,14 @@ func (s directSink) Committed(ctx context.Context, c sink.Checkpoint) error {
 	return nil
 }
 
+// Seals reports whether it is a sink.Sealer.
+func (s directSink) Seals() bool {
+	_, ok := s.Sink.(sink.Sealer)
+	return ok
+}
+
+func (s directSink) Seal(ctx context.Context) error { return s.Sink.(sink.Sealer).Seal(ctx) }
+
 // Merges reports whether it is a sink.Merger.
 func (s directSink) Merges() bool {
 	_, ok := s.Sink.(sink.Merger)

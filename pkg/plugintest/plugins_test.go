@@ -308,7 +308,7 @@ func shelf(broken string) sink.Plugin[shelfConfig] {
 			if broken == "prepare" {
 				return sink.Prepared{Target: c.Path, Needs: message.NeedBody}, os.MkdirAll(c.Path, 0o755)
 			}
-			return sink.Prepared{Target: c.Path, Lanes: 4, Needs: message.NeedBody}, nil
+			return sink.Prepared{Target: c.Path, Lanes: 4, Needs: message.NeedBody, Manifest: true}, nil
 		},
 		Open: func(ctx context.Context, c shelfConfig, st sink.State) (sink.Sink, error) {
 			crashed := fileExists(filepath.Join(c.Path, ".open"))
@@ -372,11 +372,22 @@ func (s *shelved) putAside() error {
 	return err
 }
 
+// Seal breaks as the fault "covers" does: the Flush after it covers what came
+// later as well.
+func (s *shelved) Seal(ctx context.Context) error {
+	if s.broken == "covers" {
+		return nil
+	}
+	return target.Seal(ctx, s.Dir)
+}
+
 func (s *shelved) Flush(ctx context.Context) (sink.Checkpoint, error) {
 	if err := s.bringBack(); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
 	s.last = s.ready
+	s.mu.Unlock()
 	return s.Dir.Flush(ctx)
 }
 

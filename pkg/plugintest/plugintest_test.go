@@ -107,6 +107,9 @@ func TestBrokenPluginsFailTheirCase(t *testing.T) {
 	ofShared := func(broken string) (*plugintest.Direction, plugintest.Fixture) {
 		return plugintest.SinkHere(shared(broken)), shelfHere
 	}
+	ofReel := func(broken string) (*plugintest.Direction, plugintest.Fixture) {
+		return plugintest.SinkHere(reel(broken)), shelfHere
+	}
 	ofRecords := func(broken string) (*plugintest.Direction, plugintest.Fixture) {
 		return plugintest.SinkHere(register(broken)), registerHere
 	}
@@ -130,6 +133,10 @@ func TestBrokenPluginsFailTheirCase(t *testing.T) {
 			"none": "", "prepare": "prepares-without-traces", "receipt": "writes", "race": "writes-concurrently",
 			"empty": "writes-odd-bodies", "names": "survives-hostile-names", "torn": "discards-broken-bodies",
 			"twice": "same-message-once", "cancel": "cancels-writes", "impatient": "waits-for-slow-bodies",
+			"covers": "seals-epochs",
+		}},
+		{"sealing sink", ofReel, map[string]string{
+			"none": "", "covers": "seals-epochs", "forgets": "seals-epochs", "sticks": "seals-epochs",
 		}},
 		{"lax sink", ofLax, map[string]string{"config": "rejects-bad-config"}},
 		{"fenced sink", ofShared, map[string]string{
@@ -185,7 +192,7 @@ func TestBrokenProcessesFailTheirCase(t *testing.T) {
 			"print": "prints-nothing", "print-early": "prints-nothing", "child": "leaves-nothing", "orphan": "ends-with-its-host",
 		}},
 		{"pipeline-sink-shelf", shelfFixture, map[string]string{
-			"none": "", "torn": "discards-broken-bodies", "flush": "keeps-what-was-flushed", "checkpoint": "resumes-at-checkpoint", "memory": "bounded-memory",
+			"none": "", "torn": "discards-broken-bodies", "flush": "keeps-what-was-flushed", "checkpoint": "resumes-at-checkpoint", "covers": "seals-epochs", "memory": "bounded-memory",
 		}},
 		{"pipeline-stage-stamp", stampFixture, map[string]string{"none": "", "verdict": "judges-the-same", "memory": "bounded-memory"}},
 	}

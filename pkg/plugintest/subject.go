@@ -48,6 +48,8 @@ type sinkSession interface {
 	Write(ctx context.Context, m *message.Message) (sink.Receipt, error)
 	Flush(ctx context.Context) (sink.Checkpoint, error)
 	Committed(ctx context.Context, c sink.Checkpoint) error
+	Seals() bool
+	Seal(ctx context.Context) error
 	Merges() bool
 	Merge(ctx context.Context, tasks []sink.TaskCheckpoint) (sink.Checkpoint, error)
 	Close() error

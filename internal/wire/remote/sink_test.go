@@ -269,6 +269,62 @@ func TestFlushAndCommitted(t *testing.T) {
 	}
 }
 
+// Seal reaches a sink that has the power, a Put may be answered while the Flush
+// that follows runs, and its error keeps its class.
+func TestSeal(t *testing.T) {
+	t.Parallel()
+	var calls []string
+	flushing, written := make(chan struct{}), make(chan struct{})
+	sealed := error(nil)
+	s := openSink(t, wire.Session{
+		Write: func(context.Context, *message.Message) (string, int64, error) {
+			<-flushing
+			calls = append(calls, "Write")
+			return "", 0, nil
+		},
+		Seal: func(context.Context) error { calls = append(calls, "Seal"); return sealed },
+		Flush: func(ctx context.Context) ([]byte, error) {
+			close(flushing)
+			select {
+			case <-written:
+			case <-ctx.Done():
+			}
+			calls = append(calls, "Flush")
+			return []byte("c"), nil
+		},
+	})
+	if !s.Seals() {
+		t.Fatal("it has the power, and the host doesn't know it")
+	}
+	if err := s.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l := openLane(t, s)
+	if err := l.Put(t.Context(), withUID(1, message.BodyOf(nil)), func(sink.Receipt, error) { close(written) }); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := s.Flush(t.Context()); err != nil || string(c) != "c" {
+		t.Errorf("flushed %q, %v", c, err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"Seal", "Write", "Flush"}; !cmp.Equal(calls, want) {
+		t.Errorf("the sink's calls returned in the order %v, want %v", calls, want)
+	}
+	sealed = fault.New(fault.Full, "no room")
+	if err := s.Seal(t.Context()); !fault.Is(err, fault.Full) {
+		t.Errorf("a Seal that fails: %v", err)
+	}
+	other := openSink(t, wire.Session{})
+	if other.Seals() {
+		t.Error("a sink without the power is said to have it")
+	}
+	if err := other.Seal(t.Context()); !fault.Is(err, fault.Bug) {
+		t.Errorf("Seal of a sink that can't: %v", err)
+	}
+}
+
 // A target that answers late refuses single messages.
 func TestFlushWithRefusals(t *testing.T) {
 	t.Parallel()
