@@ -53,13 +53,8 @@ func sealsEpochs(a *attempt) {
 		a.must(s.Seal(a.ctx), "Seal")
 		next := s.flushBeside(a, func() { write(mails[beside:later]) })
 		s.covers(a, next, mails[:beside], paths)
-		if a.pid() == 0 {
-			s.close(a)
-			s = openSink(a, c, cp)
-		} else {
-			a.must(a.kill(), "kill -9")
-			s = openAgain(a, c, cp)
-		}
+		s.close(a)
+		s = openSink(a, c, cp)
 		s.covers(a, cp, mails[:sealed], paths)
 		write(tt.rest[:5])
 		a.must(s.Seal(a.ctx), "Seal")
