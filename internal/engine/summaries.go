@@ -28,19 +28,18 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 		sums = make([]message.Summary, 0, min(most, pageShort))
 	}
 	octets := 0
-	seen := map[message.ID]bool{}
+	var seen doubles
 	for s, err := range a.source.List(ctx, req) {
 		if err != nil {
 			return nil, false, err
 		}
 		s.ID.Source = a.plan.Name
-		if most := cmp.Or(req.Limit, len(req.IDs)); seen[s.ID] || most > 0 && len(sums) >= most {
+		if most := cmp.Or(req.Limit, len(req.IDs)); seen.has(sums, &s.ID) || most > 0 && len(sums) >= most {
 			return nil, false, fault.New(fault.Bug, "source %s: plugin %s lists %s twice, or more than was asked for", a.plan.Name, a.plan.Plugin, s.ID)
 		}
 		if s.Fails < 0 || s.Fails > len(req.Where) {
 			return nil, false, fault.New(fault.Bug, "source %s: plugin %s says that %s fails condition %d of %d", a.plan.Name, a.plan.Plugin, s.ID, s.Fails, len(req.Where))
 		}
-		seen[s.ID] = true
 		s.Size = min(s.Size, mostOctets)
 		s.Vars = a.plan.Vars
 		sums = append(sums, s)
@@ -74,4 +73,34 @@ func (a *account) summaries(ctx context.Context, b *box, req source.ListRequest,
 		}
 	}
 	return sums, more, nil
+}
+
+// doubles finds an id that is listed twice. Where UIDs rise, or fall, none is.
+type doubles struct {
+	falls bool
+	seen  map[message.ID]bool // nil: they did so far
+}
+
+// has reports whether an id is among those of the list, or else makes ready for
+// it to be added.
+func (d *doubles) has(list []message.Summary, id *message.ID) bool {
+	if d.seen == nil {
+		if len(list) == 0 {
+			return false
+		}
+		last := &list[len(list)-1].ID
+		if len(list) == 1 {
+			d.falls = id.UID < last.UID
+		}
+		if id.UID != 0 && last.UID != 0 && id.UID != last.UID && id.UID < last.UID == d.falls && id.UIDValidity == last.UIDValidity && id.Mailbox == last.Mailbox {
+			return false
+		}
+		d.seen = make(map[message.ID]bool, cap(list))
+		for i := range list {
+			d.seen[list[i].ID] = true
+		}
+	}
+	again := d.seen[*id]
+	d.seen[*id] = true
+	return again
 }

@@ -23,9 +23,15 @@ const markBits = 47
 // sha256. What follows its empty line isn't looked at. It is 0 for no header
 // at all, which nothing is known again by.
 func Mark(header []byte) uint64 {
-	for _, end := range []string{"\n\r\n", "\n\n"} {
-		if i := bytes.Index(header, []byte(end)); i >= 0 {
-			header = header[:i]
+	for at := 0; ; {
+		i := bytes.IndexByte(header[at:], '\n')
+		if i < 0 {
+			break
+		}
+		at += i + 1
+		if rest := header[at:]; len(rest) > 0 && rest[0] == '\n' || len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n' {
+			header = header[:at-1]
+			break
 		}
 	}
 	for len(header) > 0 && (header[len(header)-1] == '\n' || header[len(header)-1] == '\r') {

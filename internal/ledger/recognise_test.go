@@ -27,6 +27,26 @@ func TestMark(t *testing.T) {
 	}
 }
 
+// TestMarkEndsAtTheEmptyLine: whatever line ends are about, what counts is what
+// stands before the first empty line.
+func TestMarkEndsAtTheEmptyLine(t *testing.T) {
+	t.Parallel()
+	before := func(s string) string {
+		s, _, _ = strings.Cut(s, "\n\r\n")
+		s, _, _ = strings.Cut(s, "\n\n")
+		return s
+	}
+	for n := range 3 * 3 * 3 * 3 * 3 * 3 * 3 {
+		s := "a"
+		for ; n > 0; n /= 3 {
+			s += "b\r\n"[n%3 : n%3+1]
+		}
+		if Mark([]byte(s+"c")) != Mark([]byte(before(s+"c"))) {
+			t.Errorf("the mark of %q isn't that of %q", s+"c", before(s+"c"))
+		}
+	}
+}
+
 func formers(t *testing.T, l *Ledger, b Box, mailbox string) *Formers {
 	t.Helper()
 	f, err := l.OtherValidity(t.Context(), "alice", mailbox, b)

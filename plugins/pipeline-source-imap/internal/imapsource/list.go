@@ -31,7 +31,9 @@ type lister struct {
 	items    string
 	slow     mailnet.Backoff
 	found    findings
-	vain     int // messages that were asked again for an item without success
+	vain     int               // messages that were asked again for an item without success
+	spare    []message.Summary // memory of a page that was handed out
+	places   map[uint32]int    // where in a page a UID stands
 
 	ahead     *inquiry // what was asked along with the EXAMINE; nil: nothing
 	elsewhere bool     // the connection has another mailbox open by now
@@ -193,7 +195,9 @@ func (l *lister) pages(ctx context.Context, yield func(message.Summary, error) b
 		_ = l.conn.Adapt(ctx) // a connection that breaks here is mended with the next page
 		p = l.nextPage(&chosen, &wanted)
 		tags = l.ask(p.wanted)
-		if !l.hand(done, sums, yield) {
+		more := l.hand(done, sums, yield)
+		l.spare = sums[:0]
+		if !more {
 			if len(tags) > 0 {
 				_ = l.conn.Close() // answers are under way that nobody will read
 			}
@@ -256,10 +260,15 @@ func (l *lister) ask(page imapdata.Set) (tags map[string]bool) {
 	return tags
 }
 
-// collect reads the answers of a page: sorted by UID, each once.
+// collect reads the answers of a page: sorted by UID, each once. The memory is
+// that of the page that was handed out last.
 func (l *lister) collect(page imapdata.Set, tags map[string]bool) ([]message.Summary, error) {
-	found := map[uint32]int{}
-	var sums []message.Summary
+	if l.places == nil {
+		l.places = make(map[uint32]int, pageSize)
+	}
+	found, sums := l.places, slices.Grow(l.spare, int(min(page.Count(), pageSize)))
+	clear(found)
+	l.spare = nil
 	var failed error
 	for len(tags) > 0 {
 		r, err := l.conn.Next()
