@@ -18,12 +18,12 @@ import (
 const sealedMessages = 9_000
 
 // beside makes the store's first Flush wait until messages of the next epoch have
-// been written, and returns how many had been at the Flush's beginning and at
-// its end.
+// been written, and returns how many had been at the Seal and at the Flush's
+// end.
 func beside(s *store) (before, after *int) {
 	before, after = new(int), new(int)
 	s.onFlush = func(ctx context.Context) {
-		s.onFlush, *before = nil, s.written()
+		s.onFlush, *before = nil, s.writtenAtSeal()
 		*after = s.writtenMoreThan(ctx, *before)
 	}
 	return before, after
@@ -112,7 +112,7 @@ func TestTheNextEpochIsWrittenWhileOneIsFlushed(t *testing.T) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if len(s.at[1]) != covered || covered != *before {
-				t.Errorf("%d messages had been written when the first Flush began, it covers %d, and %d were committed", *before, len(s.at[1]), covered)
+				t.Errorf("%d messages had been written at the first Seal, its Flush covers %d, and %d were committed", *before, len(s.at[1]), covered)
 			}
 		}
 	}
@@ -204,7 +204,7 @@ func TestASinkThatSealsWaitsForOneThatDoesNot(t *testing.T) {
 		case <-flushing:
 		case <-ctx.Done():
 		}
-		files.writtenMoreThan(ctx, files.written())
+		files.writtenMoreThan(ctx, files.writtenAtSeal())
 	}
 	var at []int
 	other.onFlush = func(context.Context) {

@@ -26,6 +26,7 @@ type store struct {
 	opened  int
 	writes  int
 	wrote   signal // at each of them
+	atSeal  int    // how many there were at the newest Seal
 	summed  int    // bodies of which the host told the sum
 	record  bool
 	seals   bool     // it can seal an epoch
@@ -45,6 +46,13 @@ type store struct {
 	slow    func()
 	onFlush func(ctx context.Context) // called at the beginning of each, with nothing locked
 	openErr error
+}
+
+// writtenAtSeal returns how many Writes there were at the newest Seal.
+func (s *store) writtenAtSeal() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.atSeal
 }
 
 // written returns how many Writes there were.
@@ -146,6 +154,9 @@ func (ss *storeSession) Seal(context.Context) error {
 	ss.against(ss.untold, "Seal before Committed")
 	ss.against(ss.failed, "Seal after a Flush that failed")
 	ss.sealed, ss.sealedLate, ss.late = maps.Clone(ss.held), ss.late, nil
+	ss.s.mu.Lock()
+	ss.s.atSeal = ss.s.writes
+	ss.s.mu.Unlock()
 	ss.dies("sealed") // who calls next learns of it
 	return nil
 }
