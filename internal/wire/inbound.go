@@ -21,16 +21,25 @@ type Inbound struct {
 	pieces  []*pluginpb.Piece
 }
 
+// free gives back the data, and keeps the memory of the list of events for the
+// next frame.
 func (in *Inbound) free() {
 	in.data.Free()
-	*in = Inbound{}
+	if cap(in.events) > keptEvents {
+		in.events = nil
+	}
+	clear(in.events)
+	*in = Inbound{events: in.events[:0]}
 }
+
+// keptEvents bounds the memory that is kept: a frame may have millions.
+const keptEvents = 4096
 
 // unmarshal reads a frame from raw and takes references to the parts of it
 // that hold the data, in raw and in shared memory. Fields that it doesn't know
 // are passed over.
 func (in *Inbound) unmarshal(raw mem.BufferSlice, memory *Memory) error {
-	*in = Inbound{}
+	*in = Inbound{events: in.events[:0]}
 	c := cursor{rest: raw, n: raw.Len()}
 	var h heads
 	for !c.done() {

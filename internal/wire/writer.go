@@ -83,8 +83,8 @@ func (w *Writer) run() {
 			w.waiting = w.waiting[1:]
 			w.changed.Broadcast()
 		case !w.cur.empty():
-			f, w.cur = w.cur, &Frame{events: w.spare[:0]}
-			w.spare = nil
+			f = w.cur
+			w.next()
 		default:
 			return
 		}
@@ -103,6 +103,12 @@ func (w *Writer) run() {
 			w.changed.Broadcast()
 		}
 	}
+}
+
+// next begins a frame, with the memory of one that was sent.
+func (w *Writer) next() {
+	w.cur = &Frame{events: w.spare[:0]}
+	w.spare = nil
 }
 
 // pacing reports whether the current frame is to wait for more. A timer ends
@@ -267,7 +273,7 @@ func (w *Writer) append(begin, data []byte, end bool, sum, fail []byte) error {
 		}
 		if !w.cur.empty() { // the sender may have taken it meanwhile
 			w.waiting = append(w.waiting, w.cur)
-			w.cur = &Frame{}
+			w.next()
 		}
 	}
 	if w.err != nil {
