@@ -118,6 +118,12 @@ func (a *Arena) Hold(number, turn uint32, n int) (Place, []byte, error) {
 // Done frees a place that was held.
 func (p Place) Done() { p.move(!p.a.plugin, held, free) }
 
+// busy reports whether a place that was sent isn't free yet.
+func (p Place) busy() bool {
+	now := p.a.word(p.a.plugin, p.Number).Load()
+	return now/states == p.Turn && now%states != free
+}
+
 // move changes the state of a place that is still in its turn.
 func (p Place) move(plugin bool, from, to uint32) bool {
 	return p.a.word(plugin, p.Number).CompareAndSwap(p.Turn*states+from, p.Turn*states+to)

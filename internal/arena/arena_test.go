@@ -127,6 +127,9 @@ func TestReclaim(t *testing.T) {
 	plugin.Get() // the fourth, or done's: another stream has it
 	next := plugin.Get()
 	next.Send()
+	if n := turns.Unread(); n != 2 {
+		t.Errorf("%d places aren't free, want the one that is being read and the one that isn't", n)
+	}
 	turns.Reclaim()
 	if _, _, err := host.Hold(unread.Number, unread.Turn, 1); !fault.Is(err, fault.Bug) {
 		t.Errorf("a frame that comes too late: %v", err)

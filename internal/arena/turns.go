@@ -11,6 +11,17 @@ func (t *Turns) Send(p Place) {
 	t.last[p.Number-1] = p
 }
 
+// Unread returns how many of them the other side hasn't freed.
+func (t *Turns) Unread() int {
+	n := 0
+	for _, p := range t.last {
+		if p.OK() && p.busy() {
+			n++
+		}
+	}
+	return n
+}
+
 // Reclaim takes back what the other side hasn't read. A place that has had
 // another turn meanwhile stays whose it is.
 func (t *Turns) Reclaim() {

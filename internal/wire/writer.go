@@ -29,6 +29,14 @@ const (
 // caller does.
 const maxWaiting = 2
 
+// A writer holds at most about maxUnread places of shared memory that the other
+// side hasn't freed. Nothing tells when it does, so that it is looked for.
+const (
+	maxUnread = 16
+	look      = 100 * time.Microsecond
+	mostLooks = 100
+)
+
 // Writer puts messages into frames and sends them from a goroutine of its own:
 // whatever has gathered goes out whenever the stream can take it, so that a
 // lone message leaves at once and many share frames under load.
@@ -40,7 +48,9 @@ type Writer struct {
 	memory  *Memory
 	begin   []byte      // Put's scratch
 	scratch piece       // Put's: what bodies are read into
-	lent    arena.Turns // places of shared memory that were sent
+	lent    arena.Turns // places of shared memory that were sent; guarded by mu
+
+	unlooked int // Put's: octets since room looked
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -88,13 +98,13 @@ func (w *Writer) run() {
 		default:
 			return
 		}
-		w.mu.Unlock()
 		f.seal()
 		for _, p := range f.data {
 			if p.place.OK() {
 				w.lent.Send(p.place)
 			}
 		}
+		w.mu.Unlock()
 		err := w.send(f)
 		w.mu.Lock()
 		w.spare, w.sent = f.events, time.Now()
@@ -226,6 +236,25 @@ func (w *Writer) Put(begin *pluginpb.Begin, body *message.Body) (broken, err err
 	}
 }
 
+// room waits while the other side is behind, though not for long: what is on its
+// way should stay in the processor's cache. A reader that is far behind has the
+// stream's window to hold us up.
+func (w *Writer) room() {
+	if w.unlooked < MaxFrame {
+		return
+	}
+	w.unlooked = 0
+	for range mostLooks {
+		w.mu.Lock()
+		full := w.lent.Unread() >= maxUnread && w.err == nil
+		w.mu.Unlock()
+		if !full {
+			return
+		}
+		time.Sleep(look)
+	}
+}
+
 // copied sends a body that is in memory, of the message encoded in begin. The
 // memory isn't ours to keep, so that all of it is copied.
 func (w *Writer) copied(b, sum []byte) error {
@@ -265,6 +294,8 @@ func (w *Writer) read(n int) []byte { return (*w.scratch.buf)[:n] }
 // when it doesn't fit. data that starts scratch is given away when it is
 // large, else copied.
 func (w *Writer) append(begin, data []byte, end bool, sum, fail []byte) error {
+	w.unlooked += len(data)
+	w.room()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.cur.size+len(data) > MaxFrame || len(w.cur.events)+len(begin) > maxEvents && !w.cur.empty() {
