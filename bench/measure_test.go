@@ -17,7 +17,7 @@ type Run struct {
 	CPU     time.Duration // of the program and every process it started, user and system
 	Server  time.Duration // CPU of the mail server meanwhile
 	Foreign time.Duration // CPU of everything else on the machine meanwhile
-	RSS     int64         // octets: the highest sum over all its processes that was seen, every 10 ms
+	RSS     int64         // octets: the highest sum over all its processes that was seen, every 50 ms
 }
 
 // measure runs a command and waits for it. server is the process that the
@@ -33,7 +33,7 @@ func measure(cmd *exec.Cmd, server int) (Run, error) {
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	var r Run
-	sample := time.NewTicker(10 * time.Millisecond)
+	sample := time.NewTicker(50 * time.Millisecond) // each look at /proc takes CPU that the run could use
 	defer sample.Stop()
 	for {
 		select {

@@ -130,6 +130,7 @@ func once(t *testing.T, tool Tool, b bed, server int, w Workload) (Run, error) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		warm(w)
 		if run, err = measure(cmd, server); err != nil {
 			return run, fmt.Errorf("%s: %w", tool.Name, err)
 		}

@@ -119,6 +119,7 @@ func taxed(t *testing.T, b bed, server int, w Workload, how string) Run {
 		return run
 	}
 	command("ask")
+	warm(w)
 	run := command(how)
 	if got, want := messagesIn(t, filepath.Join(dir, "out")), all(w); got != want {
 		t.Fatalf("%s wrote %d messages, want %d", how, got, want)
