@@ -6,8 +6,10 @@ import (
 	"sync"
 )
 
-// queueMost is how many items may wait for their body, for each account.
-const queueMost = 4096
+// queueMost is how many items may wait for their body, for each account, before
+// the listing does: a page is then pushed whole, so nearly three times as many
+// can (I5).
+const queueMost = 2048
 
 // queue holds the items of one account that wait to be fetched, by mailbox.
 // Listers push, fetchers take; several fetchers may share a mailbox, so that

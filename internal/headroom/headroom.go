@@ -9,15 +9,15 @@ import (
 
 const (
 	// size is how much memory is counted as in use and isn't.
-	size = 32 << 20
-	// percent is how much garbage may gather, of what is in use: half of Go's
-	// own, so that a process that holds 50 MB of messages grows by half of
-	// that, not by as much again (I5).
-	percent = 50
+	size = 40 << 20
+	// percent is how much garbage may gather, of what is in use: less than
+	// half of Go's own, so that a process that holds 50 MB of messages grows
+	// by 20, not by as much again (I5).
+	percent = 40
 )
 
 // Room is memory that is never touched: the system never gives it, but the
-// collector counts it as in use, and so lets half as much garbage gather on top
+// collector counts it as in use, and so lets some more garbage gather on top
 // before it runs. A live heap of 3 MB is else collected every 3 MB, which is
 // every few hundred messages. A higher GOGC would multiply a large heap as
 // well, and a memory limit would have one that is near it collected all the

@@ -13,7 +13,7 @@ func TestNew(t *testing.T) {
 		name, gogc, limit string
 		more              uint64
 	}{
-		{name: "as it is", more: 32 << 20},
+		{name: "as it is", more: 40 << 20},
 		{name: "GOGC is set", gogc: "100"},
 		{name: "GOMEMLIMIT is set", limit: "1GiB"},
 	} {

@@ -147,7 +147,7 @@ func (l *Ledger) open(ctx context.Context) error {
 	f.Close()
 	// FULL: a commit survives a power cut, not only a crash (I3). Damage is
 	// to be an error, not a wrong answer: cell_size_check.
-	err = l.connect(url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "cell_size_check(1)"}})
+	err = l.connect(url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-4000)", "cell_size_check(1)"}})
 	if err != nil {
 		return err
 	}
