@@ -29,6 +29,43 @@ func skips(a *attempt) {
 	s.close(a)
 }
 
+func listsAhead(a *attempt) {
+	s := openSource(a, a.settings())
+	needs := s.needs(a) & (message.NeedSize | message.NeedInternalDate)
+	list := func(name string, next ...string) (listed []message.ID, told int) {
+		listed = ids(s.summaries(a, source.ListRequest{
+			Mailbox: name, Needs: needs, Limit: listLimit, Next: next, State: func(message.MailboxState) { told++ },
+		}))
+		return listed, told
+	}
+	var names []string
+	for _, m := range s.mailboxes(a) {
+		if m.Selectable && len(names) < 5 {
+			names = append(names, m.Name)
+		}
+	}
+	alone, toldAlone := map[string][]message.ID{}, map[string]int{}
+	for _, name := range names {
+		alone[name], toldAlone[name] = list(name)
+	}
+	// One of those that are named isn't there any more, and one is never come to.
+	for _, left := range []int{-1, 0, 1} {
+		for i, name := range names {
+			if i == left {
+				continue
+			}
+			listed, told := list(name, append(slices.Clone(names[i+1:]), "plugintest-isnt-there")...)
+			if !slices.Equal(listed, alone[name]) {
+				a.fail("List %q yielded %d messages where Next names mailboxes, and %d where it names none, not the same ones in the same order", name, len(listed), len(alone[name]))
+			}
+			if told != toldAlone[name] {
+				a.fail("List %q told the mailbox's state %d times where Next names mailboxes, and %d times where it names none", name, told, toldAlone[name])
+			}
+		}
+	}
+	s.close(a)
+}
+
 func failsOnlyWhatFails(a *attempt) {
 	s := openSource(a, a.settings())
 	box := s.box(a)

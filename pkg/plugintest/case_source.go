@@ -25,6 +25,7 @@ func sourceCases() []testCase {
 		{name: "lists-stably", kinds: kinds, promise: "List yields each message once, the same ones in the same order each time, with what was asked for; State is told once, before the first.", run: listsStably},
 		{name: "lists-in-order", kinds: kinds, promise: "Newest first is oldest first in reverse.", run: listsInOrder},
 		{name: "lists-in-pages", kinds: kinds, promise: "Pages by After and Limit make up the whole listing.", run: listsInPages},
+		{name: "lists-ahead", kinds: kinds, promise: "Next is a hint: each mailbox lists what it lists without, and tells its state, whether it was named before or not.", run: listsAhead},
 		{name: "skips", kinds: kinds, promise: "Skip passes over as many as it says, in the order asked for.", run: skips},
 		{name: "fails-only-what-fails", kinds: kinds, promise: "With conditions the listing has the same messages, and those that are said to fail one do.", run: failsOnlyWhatFails},
 		{name: "lists-what-is-asked-for", kinds: kinds, promise: "List with IDs yields those that are there, and leaves out the others.", run: listsWhatIsAskedFor},

@@ -77,6 +77,7 @@ type heaped struct {
 	broken string
 	calls  int
 	stuck  bool
+	next   []string // as the last listing had it
 
 	left    func()
 	running atomic.Int32 // calls of Fetch
@@ -123,7 +124,9 @@ func (h *heaped) List(ctx context.Context, r source.ListRequest) iter.Seq2[messa
 			yield(message.Summary{}, fault.New(fault.Unavailable, "open %s: there is no such mailbox", r.Mailbox))
 			return
 		}
-		if r.State != nil && h.broken != "state" {
+		foreseen := h.broken == "next" && slices.Contains(h.next, r.Mailbox)
+		h.next = r.Next
+		if r.State != nil && h.broken != "state" && !foreseen {
 			r.State(message.MailboxState{Messages: int64(h.count(r.Mailbox)), Bytes: -1, UIDValidity: 1})
 		}
 		skipped, n := 0, 0

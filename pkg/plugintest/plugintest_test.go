@@ -124,7 +124,7 @@ func TestBrokenPluginsFailTheirCase(t *testing.T) {
 		{"source", ofSource, map[string]string{
 			"none": "", "version": "describes-itself", "log-secret": "keeps-secrets", "error-secret": "keeps-secrets",
 			"mailboxes": "mailboxes-stably", "twice": "lists-stably", "state": "lists-stably", "order": "lists-in-order",
-			"pages": "lists-in-pages", "skip": "skips", "where": "fails-only-what-fails", "asked": "lists-what-is-asked-for",
+			"pages": "lists-in-pages", "next": "lists-ahead", "skip": "skips", "where": "fails-only-what-fails", "asked": "lists-what-is-asked-for",
 			"no-mailbox": "lists-no-such-mailbox", "octets": "fetches-what-it-listed", "announced": "fetches-what-it-listed",
 			"unanswered": "fetches-what-it-listed", "gone": "says-what-is-gone", "race": "fetches-concurrently", "break-off": "breaks-off",
 			"cancel-list": "cancels", "cancel-fetch": "cancels", "finish": "finishes", "backpressure": "survives-backpressure",
