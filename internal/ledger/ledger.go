@@ -103,17 +103,30 @@ func makeDirs(path string) error {
 func View(ctx context.Context, dir, name string) (*Ledger, error) {
 	l := &Ledger{path: filepath.Join(dir, name+".db"), boxes: map[boxKey]Box{}}
 	if _, err := os.Stat(l.path); err != nil {
-		return nil, fault.Wrap(fault.Config, err, "open the ledger").(*fault.Error).
-			WithKey("state").WithHint("there is one after the first run: pipeline run")
+		return nil, none(err)
 	}
 	err := l.connect(url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "query_only(1)", "cache_size(-8000)", "cell_size_check(1)"}})
+	var empty bool
 	if err == nil {
+		empty, err = l.empty(ctx)
+	}
+	switch _, sealed := os.Stat(l.path + sealEnd); {
+	case err == nil && empty && errors.Is(sealed, fs.ErrNotExist):
+		// The first run has made the file, and not yet its tables.
+		err = none(&fs.PathError{Op: "read", Path: l.path, Err: fs.ErrNotExist})
+	case err == nil:
 		err = l.known(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// none is the error where there is no ledger yet.
+func none(err error) error {
+	return fault.Wrap(fault.Config, err, "open the ledger").(*fault.Error).
+		WithKey("state").WithHint("there is one after the first run: pipeline run")
 }
 
 // connect makes the pool of connections.
@@ -151,10 +164,9 @@ func (l *Ledger) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var empty bool
-	err = l.db.QueryRowContext(ctx, "SELECT application_id = 0 AND user_version = 0 AND NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id, pragma_user_version").Scan(&empty)
+	empty, err := l.empty(ctx)
 	if err != nil {
-		return l.wrap(err, "open")
+		return err
 	}
 	if empty {
 		var id [16]byte
@@ -174,6 +186,12 @@ func (l *Ledger) open(ctx context.Context) error {
 	}
 	l.whole = true
 	return nil
+}
+
+// empty reports whether nothing was ever written to the file.
+func (l *Ledger) empty(ctx context.Context) (yes bool, err error) {
+	err = l.db.QueryRowContext(ctx, "SELECT application_id = 0 AND user_version = 0 AND NOT EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_application_id, pragma_user_version").Scan(&yes)
+	return yes, l.wrap(err, "open")
 }
 
 // known makes sure that the file is a ledger that this program knows, and

@@ -3,6 +3,8 @@ package ledger
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -28,6 +30,13 @@ func TestStanding(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := View(t.Context(), dir, "acme"); !fault.Is(err, fault.Config) || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("view before any run: %v", err)
+	}
+	// As the first run makes it, a moment before its tables.
+	if err := os.WriteFile(filepath.Join(dir, "acme.db"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := View(t.Context(), dir, "acme"); !fault.Is(err, fault.Config) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("view of a file that was just made: %v", err)
 	}
 	l := open(t, dir)
 	at := time.Date(2026, 11, 21, 15, 0, 0, 0, time.UTC)
