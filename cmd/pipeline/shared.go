@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mailhaul/pipeline/internal/cluster"
@@ -47,10 +48,18 @@ func (c *command) canShare(j *job.Job, f runFlags) error {
 	if !j.File.Engine.Shared() {
 		return nil
 	}
-	for flag, set := range map[string]bool{"--adopt": len(f.adopt) > 0, "--rewrite": len(f.rewrite) > 0, "--shard": j.Shard().Divides()} {
-		if set {
-			return fault.New(fault.Config, "%s: it isn't for a run with workers", flag).WithHint("leave it out, or run with engine: {type: local}")
-		}
+	var set []string
+	if len(f.adopt) > 0 {
+		set = append(set, "--adopt")
+	}
+	if len(f.rewrite) > 0 {
+		set = append(set, "--rewrite")
+	}
+	if j.Shard().Divides() {
+		set = append(set, "--shard")
+	}
+	if len(set) > 0 {
+		return fault.New(fault.Config, "%s: not for a run with workers", strings.Join(set, ", ")).WithHint("leave it out, or run with engine: {type: local}")
 	}
 	return nil
 }

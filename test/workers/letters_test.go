@@ -100,6 +100,11 @@ func TestDeadLettersOfWorkers(t *testing.T) {
 		}
 	}
 	write(stage)
+	alone := exec.Command(filepath.Join(binaries, "pipeline"), "run", "-q", "--rewrite", "eml", "--adopt", "eml")
+	alone.Dir, alone.Env = j.dir, j.env
+	if said, err := alone.CombinedOutput(); err == nil || !strings.Contains(string(said), "error: --adopt, --rewrite: not for a run with workers") {
+		t.Errorf("what workers can't do: %v\n%s", err, said)
+	}
 	j.withJobs(3, "run", "-q")
 	letters := func() (keys []string) {
 		for line := range strings.Lines(j.ask(0, "failed", "list", "--json")) {
