@@ -17,6 +17,7 @@ import (
 // comes back at once, but for what is wrong with one row of a table: that is
 // added to the file's BadRows, and the row's source taken out.
 func (j *Job) Check(ctx context.Context) error {
+	j.askAll(ctx)
 	all := slices.Clone(j.wrong)
 	var others []error
 	take := func(err error) {

@@ -60,9 +60,10 @@ type Job struct {
 	others []string // sources that fall to other shards
 	base   string   // state directory of all shards together
 
-	described map[string]pluginhost.Description // by kind and name
-	schemas   map[string]*config.PluginSchema   // the same
-	sources   map[string]pluginhost.SessionSpec // by the source's name
+	asked     map[string]func() (pluginhost.Description, error) // by kind and name: waits for what describe wants
+	described map[string]pluginhost.Description                 // the same
+	schemas   map[string]*config.PluginSchema                   // the same
+	sources   map[string]pluginhost.SessionSpec                 // by the source's name
 	sinks     map[string]pluginhost.SessionSpec
 	stages    map[string]pluginhost.SessionSpec
 	spool     *message.Spool
@@ -368,40 +369,6 @@ func (j *Job) session(name, plugin string, r *config.Resolved) pluginhost.Sessio
 	return s
 }
 
-// describe asks a plugin what it is, once for each build of it: a run that
-// finds nothing new starts no sink.
-func (j *Job) describe(ctx context.Context, kind pluginhost.Kind, name string) (pluginhost.Description, error) {
-	key := kind.String() + " " + name
-	if d, ok := j.described[key]; ok {
-		return d, nil
-	}
-	d, err := remember(ctx, j, "describe "+key, kind, name, func() (pluginhost.Description, error) {
-		return j.host.Describe(ctx, kind, name)
-	})
-	if err == nil {
-		j.described[key] = d
-	}
-	return d, err
-}
-
-// schema reads the schema of a plugin's config, once.
-func (j *Job) schema(ctx context.Context, kind pluginhost.Kind, name string) (*config.PluginSchema, error) {
-	key := kind.String() + " " + name
-	if s := j.schemas[key]; s != nil {
-		return s, nil
-	}
-	d, err := j.describe(ctx, kind, name)
-	if err != nil {
-		return nil, err
-	}
-	s, err := config.ParseSchema(d.Schema)
-	if err != nil {
-		return nil, fmt.Errorf("plugin %s: %w", name, err)
-	}
-	j.schemas[key] = s
-	return s, nil
-}
-
 // PrepareStages asks those stages that are plugins what they do with their
 // configs: all that a verb needs which tries the stages alone.
 func (j *Job) PrepareStages(ctx context.Context) error {
@@ -448,52 +415,6 @@ func (j *Job) prepared(ctx context.Context, kind pluginhost.Kind, session plugin
 	return remember(ctx, j, key+session.Plugin+" "+fingerprint, kind, session.Plugin, func() (pluginhost.Prepared, error) {
 		return j.host.Prepare(ctx, kind, session)
 	})
-}
-
-// answered is what a build of a plugin said, as the ledger keeps it.
-type answered struct {
-	Build  string          `json:"build"`
-	Answer json.RawMessage `json:"answer"`
-}
-
-// remember keeps a plugin's answer in the ledger, for as long as its
-// executable is the same: another build's answer takes its place. Of a plugin
-// that was attached to nothing is kept, as it may differ each time.
-func remember[T any](ctx context.Context, j *Job, key string, kind pluginhost.Kind, name string, ask func() (T, error)) (T, error) {
-	var answer T
-	if j.ledger == nil {
-		return ask()
-	}
-	id, err := j.host.Identity(kind, name)
-	if err != nil {
-		return answer, err
-	}
-	if id == (pluginhost.Identity{Path: id.Path}) {
-		return ask()
-	}
-	build := fmt.Sprintf("%s %d %d", id.Path, id.Size, id.Modified.UnixNano())
-	held, err := j.ledger.Recall(ctx, key)
-	if err != nil {
-		return answer, err
-	}
-	var was answered
-	if held != nil && json.Unmarshal(held, &was) == nil && was.Build == build && json.Unmarshal(was.Answer, &answer) == nil {
-		return answer, nil
-	}
-	if answer, err = ask(); fault.Is(err, fault.Crashed) {
-		answer, err = ask() // its death costs the run nothing, unless it always dies
-	}
-	if err != nil {
-		return answer, err
-	}
-	text, err := json.Marshal(answer)
-	if err == nil {
-		held, err = json.Marshal(answered{build, text})
-	}
-	if err != nil {
-		return answer, err
-	}
-	return answer, j.ledger.Remember(ctx, key, held)
 }
 
 // Sink returns an error unless the file has a sink of that name.
