@@ -24,7 +24,8 @@ import (
 // means, it is a test of the benchmark: a hundredth of the mail, one round,
 // and the figures mean nothing. BENCH_ONLY is a regular expression for the
 // tables' names, BENCH_OUT the directory that is written to, BENCH_RESULT the
-// Markdown file, BENCH_PART how much of the mail there is.
+// Markdown file, BENCH_PART how much of the mail there is. BENCH_SLOW=no leaves
+// out the programs that take minutes for a run.
 func TestPeers(t *testing.T) {
 	rounds, part := 1, 0.01
 	if n, err := strconv.Atoi(os.Getenv("BENCH_ROUNDS")); err == nil && n > 0 {
@@ -52,7 +53,7 @@ func TestPeers(t *testing.T) {
 	var result bytes.Buffer
 	head(&result, rounds)
 	for _, table := range tables {
-		rows, missing := installed(table, os.Getenv("BENCH_ROUNDS") != "")
+		rows, missing := installed(table, os.Getenv("BENCH_ROUNDS") != "" && os.Getenv("BENCH_SLOW") != "no")
 		b.user, b.tls = table.Workload, table.TLS
 		for range rounds {
 			for i := range rows {
