@@ -26,7 +26,7 @@ func (j *Job) askAll(ctx context.Context) {
 		}
 		answer := sync.OnceValues(func() (pluginhost.Description, error) { return j.host.Describe(ctx, kind, name) })
 		j.asked[key] = answer
-		go answer()
+		go func() { _, _ = answer() }() // describe takes it
 	}
 	for i := range j.File.Sources {
 		ask(pluginhost.Source, j.File.Sources[i].Plugin)
