@@ -16,11 +16,13 @@ import (
 // as all together. describe waits for the answers, in its own order.
 func (j *Job) askAll(ctx context.Context) {
 	j.asked = map[string]func() (pluginhost.Description, error){}
+	seen := map[string]bool{} // 3,000 sources may name one
 	ask := func(kind pluginhost.Kind, name string) {
 		key := kind.String() + " " + name
-		if _, known := j.described[key]; known || j.asked[key] != nil || name == "" {
+		if _, known := j.described[key]; known || seen[key] || name == "" {
 			return
 		}
+		seen[key] = true
 		if was, err := j.recall(ctx, "describe "+key, kind, name); err != nil || was.Answer != nil {
 			return // an error comes up again where the answer is wanted
 		}
