@@ -23,8 +23,14 @@ func (j *Job) askAll(ctx context.Context) {
 			return
 		}
 		seen[key] = true
-		if was, err := j.recall(ctx, "describe "+key, kind, name); err != nil || was.Answer != nil {
-			return // an error comes up again where the answer is wanted
+		was, err := j.recall(ctx, "describe "+key, kind, name)
+		if err != nil {
+			return // it comes up again where the answer is wanted
+		}
+		var d pluginhost.Description
+		if was.Answer != nil && json.Unmarshal(was.Answer, &d) == nil {
+			j.described[key] = d
+			return
 		}
 		answer := sync.OnceValues(func() (pluginhost.Description, error) { return j.host.Describe(ctx, kind, name) })
 		j.asked[key] = answer
