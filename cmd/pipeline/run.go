@@ -140,10 +140,13 @@ func (c *command) run(ctx context.Context, f runFlags) (err error) {
 	if f.dry {
 		return c.dryRun(ctx, j)
 	}
-	for flag, names := range map[string][]string{"adopt": f.adopt, "rewrite": f.rewrite} {
-		for _, name := range names {
+	for _, c := range []struct {
+		flag  string
+		sinks []string
+	}{{"--adopt", f.adopt}, {"--rewrite", f.rewrite}} {
+		for _, name := range c.sinks {
 			if err := j.Sink(name); err != nil {
-				return fault.Wrap(fault.Config, err, "--%s", flag)
+				return fault.Wrap(fault.Config, err, "%s", c.flag)
 			}
 		}
 	}

@@ -48,18 +48,17 @@ func (c *command) canShare(j *job.Job, f runFlags) error {
 	if !j.File.Engine.Shared() {
 		return nil
 	}
-	var set []string
-	if len(f.adopt) > 0 {
-		set = append(set, "--adopt")
+	var given []string
+	for _, c := range []struct {
+		flag  string
+		given bool
+	}{{"--adopt", len(f.adopt) > 0}, {"--rewrite", len(f.rewrite) > 0}, {"--shard", j.Shard().Divides()}} {
+		if c.given {
+			given = append(given, c.flag)
+		}
 	}
-	if len(f.rewrite) > 0 {
-		set = append(set, "--rewrite")
-	}
-	if j.Shard().Divides() {
-		set = append(set, "--shard")
-	}
-	if len(set) > 0 {
-		return fault.New(fault.Config, "%s: not for a run with workers", strings.Join(set, ", ")).WithHint("leave it out, or run with engine: {type: local}")
+	if len(given) > 0 {
+		return fault.New(fault.Config, "%s: not for a run with workers", strings.Join(given, ", ")).WithHint("leave it out, or run with engine: {type: local}")
 	}
 	return nil
 }
