@@ -106,21 +106,28 @@ func View(ctx context.Context, dir, name string) (*Ledger, error) {
 		return nil, none(err)
 	}
 	err := l.connect(url.Values{"mode": {"rw"}, "_pragma": {"busy_timeout(5000)", "query_only(1)", "cache_size(-8000)", "cell_size_check(1)"}})
-	var empty bool
 	if err == nil {
-		empty, err = l.empty(ctx)
+		err = l.made(ctx)
 	}
-	switch _, sealed := os.Stat(l.path + sealEnd); {
-	case err == nil && empty && errors.Is(sealed, fs.ErrNotExist):
-		// The first run has made the file, and not yet its tables.
-		err = none(&fs.PathError{Op: "read", Path: l.path, Err: fs.ErrNotExist})
-	case err == nil:
+	if err == nil {
 		err = l.known(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// made returns an error where the first run has made the file, and not yet its
+// tables. One that was sealed had tables, and has lost them.
+func (l *Ledger) made(ctx context.Context) error {
+	if empty, err := l.empty(ctx); err != nil || !empty {
+		return err
+	}
+	if _, err := os.Stat(l.path + sealEnd); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return none(&fs.PathError{Op: "read", Path: l.path, Err: fs.ErrNotExist})
 }
 
 // none is the error where there is no ledger yet.
