@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,8 +19,7 @@ import (
 // ask runs a verb to its end, wants the exit code, and returns what it printed.
 func (j *job) ask(code int, args ...string) string {
 	j.t.Helper()
-	cmd := exec.Command(filepath.Join(binaries, "pipeline"), args...)
-	cmd.Dir, cmd.Env = j.dir, j.env
+	cmd := j.command(args...)
 	var said strings.Builder
 	cmd.Stderr = &said
 	out, err := cmd.Output()
@@ -100,9 +98,7 @@ func TestDeadLettersOfWorkers(t *testing.T) {
 		}
 	}
 	write(stage)
-	alone := exec.Command(filepath.Join(binaries, "pipeline"), "run", "-q", "--rewrite", "eml", "--adopt", "eml")
-	alone.Dir, alone.Env = j.dir, j.env
-	if said, err := alone.CombinedOutput(); err == nil || !strings.Contains(string(said), "error: --adopt, --rewrite: not for a run with workers") {
+	if said, err := j.command("run", "-q", "--rewrite", "eml", "--adopt", "eml").CombinedOutput(); err == nil || !strings.Contains(string(said), "error: --adopt, --rewrite: not for a run with workers") {
 		t.Errorf("what workers can't do: %v\n%s", err, said)
 	}
 	j.withJobs(3, "run", "-q")

@@ -124,11 +124,17 @@ type process struct {
 	ended chan struct{}
 }
 
+// command is the pipeline's, in the job's folder.
+func (j *job) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(binaries, "pipeline"), args...)
+	cmd.Dir, cmd.Env = j.dir, j.env
+	return cmd
+}
+
 // start starts the command, which dies with the test.
 func (j *job) start(args ...string) *process {
 	j.t.Helper()
-	p := &process{cmd: exec.Command(filepath.Join(binaries, "pipeline"), args...), ended: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Env = j.dir, j.env
+	p := &process{cmd: j.command(args...), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 	if err := p.cmd.Start(); err != nil {
 		j.t.Error(err) // not Fatal: a crew calls it from goroutines
