@@ -172,7 +172,7 @@ func (d *Dir) trouble(err error, class func(err error, format string, args ...an
 }
 
 func (d *Dir) append(f *File, p []byte) error {
-	if err := d.disk.write(f.h, p); err != nil { // what DiskError is told is made for an error alone
+	if err := d.disk.write(&f.h, f.size, p); err != nil { // what DiskError is told is made for an error alone
 		return DiskError(err, "write a message of at least %d octets to the target %s", f.size+int64(len(p)), d.root)
 	}
 	return nil

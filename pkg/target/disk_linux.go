@@ -22,11 +22,15 @@ type disk struct {
 	dir  int // opened before the first write, so that syncfs reports every write-back error since
 	temp int
 	// whole: syncfs on dir makes everything durable.
-	whole bool
+	whole  bool
+	direct direct
 }
 
 // handle is an open temporary file.
-type handle int
+type handle struct {
+	fd     int
+	direct bool // its next write goes past the page cache
+}
 
 func openDisk(root, temp string) (*disk, error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
@@ -39,7 +43,13 @@ func openDisk(root, temp string) (*disk, error) {
 		unix.Close(dir)
 		return nil, err
 	}
-	return &disk{root: root, dir: dir, temp: tmp, whole: syncsWhole(dir)}, nil
+	d := &disk{root: root, dir: dir, temp: tmp}
+	var st unix.Statfs_t
+	if unix.Fstatfs(dir, &st) == nil {
+		d.whole = syncsWhole(uint32(st.Type))
+		d.direct.on.Store(goesDirect(uint32(st.Type)))
+	}
+	return d, nil
 }
 
 func (d *disk) close() error { return errors.Join(unix.Close(d.temp), unix.Close(d.dir)) }
@@ -48,12 +58,8 @@ func (d *disk) close() error { return errors.Join(unix.Close(d.temp), unix.Close
 // of a kind that writes back and commits its journal there, and the kernel
 // reports write-back errors from syncfs, which it does since Linux 5.8. On
 // FUSE the call never reaches the server; NFS and others aren't tried.
-func syncsWhole(dir int) bool {
-	var st unix.Statfs_t
-	if unix.Fstatfs(dir, &st) != nil {
-		return false
-	}
-	switch uint32(st.Type) {
+func syncsWhole(kind uint32) bool {
+	switch kind {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
 	default:
 		return false
@@ -77,12 +83,17 @@ func (d *disk) create(name string) (handle, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Openat(d.temp, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
 	})
-	return handle(fd), err
+	return handle{fd: fd}, err
 }
 
-func (d *disk) write(h handle, p []byte) error {
-	for len(p) > 0 {
-		n, err := unix.Write(int(h), p)
+// write appends p to a file of at octets.
+func (d *disk) write(h *handle, at int64, p []byte) error {
+	n, err := d.direct.write(h, at, p)
+	if err != nil {
+		return err
+	}
+	for p = p[n:]; len(p) > 0; {
+		n, err := unix.Write(h.fd, p)
 		if err != nil && err != unix.EINTR {
 			return err
 		}
@@ -91,7 +102,7 @@ func (d *disk) write(h handle, p []byte) error {
 	return nil
 }
 
-func (d *disk) closeFile(h handle) error { return unix.Close(int(h)) }
+func (d *disk) closeFile(h handle) error { return unix.Close(h.fd) }
 
 func (d *disk) remove(name string) error { return unix.Unlinkat(d.temp, name, 0) }
 

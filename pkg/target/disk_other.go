@@ -27,8 +27,9 @@ func (d *disk) create(name string) (handle, error) {
 	return os.OpenFile(filepath.Join(d.temp, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 }
 
-func (d *disk) write(h handle, p []byte) error {
-	_, err := h.Write(p)
+// write appends p to a file.
+func (d *disk) write(h *handle, _ int64, p []byte) error {
+	_, err := (*h).Write(p)
 	return err
 }
 
