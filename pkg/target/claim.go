@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/mailhaul/pipeline/pkg/fault"
@@ -138,9 +139,9 @@ func (c *Claim) Check() error {
 }
 
 // vanished returns what Check finds where an error says that something isn't
-// there.
+// there. In a folder that was removed ext4 has EPERM for a file without a name.
 func (c *Claim) vanished(err error) error {
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EPERM) {
 		return nil
 	}
 	return c.Check()

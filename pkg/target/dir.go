@@ -25,7 +25,7 @@ type Dir struct {
 	claim    *Claim
 	disk     *disk
 	manifest *manifest
-	next     atomic.Uint64 // name of the next temporary file
+	next     atomic.Uint64 // number of the next temporary file
 	free     sync.Pool     // of *File
 
 	mu      sync.Mutex
@@ -142,10 +142,10 @@ func (d *Dir) Create() (*File, error) {
 	if f == nil {
 		f = &File{in: d, sum: sha256.New()}
 	}
-	f.temp, f.size, f.body = strconv.FormatUint(d.next.Add(1), 36), 0, nil
+	f.size, f.body = 0, nil
 	f.sum.Reset()
 	var err error
-	if f.h, err = d.disk.create(f.temp); err != nil {
+	if f.h, err = d.disk.create(strconv.FormatUint(d.next.Add(1), 36)); err != nil {
 		return nil, d.trouble(err, DiskError, "make a temporary file in the target %s", d.root)
 	}
 	return f, nil
@@ -179,9 +179,7 @@ func (d *Dir) append(f *File, p []byte) error {
 }
 
 func (d *Dir) discard(f *File) {
-	// What stays behind is cleaned at the next Open.
-	_ = d.disk.closeFile(f.h)
-	_ = d.disk.remove(f.temp)
+	d.disk.discard(f.h)
 	f.body = nil
 	d.free.Put(f)
 }
@@ -196,15 +194,10 @@ func (d *Dir) place(f *File, id message.ID, part, name string, modified time.Tim
 		f.Discard()
 		return err
 	}
-	err = d.disk.closeFile(f.h)
-	if err == nil && !modified.IsZero() {
-		err = d.setTime(f.temp, modified)
+	if !holdsTime(modified) {
+		modified = time.Time{}
 	}
-	if err == nil {
-		err = d.disk.place(f.temp, name)
-	}
-	if err != nil {
-		_ = d.disk.remove(f.temp)
+	if err := d.disk.place(f.h, name, modified); err != nil {
 		d.free.Put(f)
 		return d.trouble(err, NameError, "write %s in the target %s", name, d.root)
 	}
@@ -231,13 +224,10 @@ func (f *File) digest() (sum [sha256.Size]byte, err error) {
 	return sum, nil
 }
 
-// setTime leaves the time alone that no file system holds: a mail may claim
+// holdsTime reports whether every file system holds the time: a mail may claim
 // any year.
-func (d *Dir) setTime(temp string, at time.Time) error {
-	if y := at.Year(); y < 1902 || y > 2446 { // ext4's range is the narrowest in use
-		return nil
-	}
-	return d.disk.setTime(temp, at)
+func holdsTime(at time.Time) bool {
+	return at.Year() >= 1902 && at.Year() <= 2446 // ext4's range is the narrowest in use
 }
 
 // note remembers that there is something to make durable.

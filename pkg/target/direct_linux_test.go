@@ -81,7 +81,11 @@ func TestPiecesOfAllSizes(t *testing.T) {
 func TestRefusedDirectWrite(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	d, err := openDisk(root, root)
+	temp := filepath.Join(root, "tmp")
+	if err := os.Mkdir(temp, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d, err := openDisk(root, temp)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +106,7 @@ func TestRefusedDirectWrite(t *testing.T) {
 		if err := d.write(&h, 0, p); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.closeFile(h); err != nil {
+		if err := d.place(h, name, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || !bytes.Equal(got, append([]byte("x"), p...)) {

@@ -22,14 +22,17 @@ type disk struct {
 	dir  int // opened before the first write, so that syncfs reports every write-back error since
 	temp int
 	// whole: syncfs on dir makes everything durable.
-	whole  bool
-	direct direct
+	whole bool
+	// unnamed: temporary files have no name until they have their own.
+	unnamed bool
+	direct  direct
 }
 
 // handle is an open temporary file.
 type handle struct {
 	fd     int
-	direct bool // its next write goes past the page cache
+	name   string // among the temporary files
+	direct bool   // its next write goes past the page cache
 }
 
 func openDisk(root, temp string) (*disk, error) {
@@ -47,6 +50,7 @@ func openDisk(root, temp string) (*disk, error) {
 	var st unix.Statfs_t
 	if unix.Fstatfs(dir, &st) == nil {
 		d.whole = syncsWhole(uint32(st.Type))
+		d.unnamed = d.whole && linksUnnamed(tmp)
 		d.direct.on.Store(goesDirect(uint32(st.Type)))
 	}
 	return d, nil
@@ -78,12 +82,17 @@ func syncsWhole(kind uint32) bool {
 	return slices.Compare([]int{major, minor}, []int{5, 8}) >= 0
 }
 
-// create makes a new temporary file.
+// create makes a new temporary file, whose name stands among them where it needs
+// one.
 func (d *disk) create(name string) (handle, error) {
+	path, flags := name, unix.O_CREAT|unix.O_EXCL
+	if d.unnamed {
+		path, flags = ".", unix.O_TMPFILE
+	}
 	fd, err := retry(func() (int, error) {
-		return unix.Openat(d.temp, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
+		return unix.Openat(d.temp, path, unix.O_WRONLY|unix.O_CLOEXEC|flags, 0o644)
 	})
-	return handle{fd: fd}, err
+	return handle{fd: fd, name: name}, err
 }
 
 // write appends p to a file of at octets.
@@ -102,24 +111,64 @@ func (d *disk) write(h *handle, at int64, p []byte) error {
 	return nil
 }
 
-func (d *disk) closeFile(h handle) error { return unix.Close(h.fd) }
+// discard takes a temporary file away. What stays behind is cleaned at the next
+// Open.
+func (d *disk) discard(h handle) {
+	_ = unix.Close(h.fd)
+	if !d.unnamed {
+		_ = d.remove(h.name)
+	}
+}
 
 func (d *disk) remove(name string) error { return unix.Unlinkat(d.temp, name, 0) }
 
-// setTime sets the time of change of a temporary file. Some file systems
-// can't hold it; that costs no mail.
-func (d *disk) setTime(name string, at time.Time) error {
-	ts, err := unix.TimeToTimespec(at)
-	if err != nil {
-		return err
+// place closes a temporary file and gives it its name, in place of what may be
+// there, and its time of change unless that is zero. After an error it is gone.
+func (d *disk) place(h handle, name string, at time.Time) error {
+	if d.unnamed {
+		err := d.link(h, name, at)
+		return errors.Join(err, unix.Close(h.fd))
 	}
-	return unix.UtimesNanoAt(d.temp, name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, ts}, 0)
+	err := unix.Close(h.fd)
+	if err == nil {
+		err = setTime(d.temp, h.name, at, 0)
+	}
+	if err == nil {
+		err = d.rename(h.name, name)
+	}
+	return err
 }
 
-// place gives a temporary file its name. The directory is made when the
-// rename finds it missing: in most cases it is there.
-func (d *disk) place(temp, name string) error {
-	err := unix.Renameat(d.temp, temp, d.dir, name)
+// link gives a file without a name one.
+func (d *disk) link(h handle, name string, at time.Time) error {
+	if err := setTime(h.fd, "", at, unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	err := d.within(name, func() error { return unix.Linkat(h.fd, "", d.dir, name, unix.AT_EMPTY_PATH) })
+	if err != unix.EEXIST {
+		return err
+	}
+	// Another file is there: only a rename takes its place.
+	if err := unix.Linkat(h.fd, "", d.temp, h.name, unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	return d.rename(h.name, name)
+}
+
+// rename gives a temporary file that has a name another one. After an error it is
+// gone.
+func (d *disk) rename(temp, name string) error {
+	err := d.within(name, func() error { return unix.Renameat(d.temp, temp, d.dir, name) })
+	if err != nil {
+		_ = d.remove(temp)
+	}
+	return err
+}
+
+// within calls place, which gives a file its name, and once more with the
+// directories made where it finds them missing: in most cases they are there.
+func (d *disk) within(name string, place func() error) error {
+	err := place()
 	if err != unix.ENOENT {
 		return err
 	}
@@ -130,7 +179,36 @@ func (d *disk) place(temp, name string) error {
 			}
 		}
 	}
-	return unix.Renameat(d.temp, temp, d.dir, name)
+	return place()
+}
+
+// setTime sets a file's time of change, unless that is zero.
+func setTime(dir int, name string, at time.Time, flags int) error {
+	if at.IsZero() {
+		return nil
+	}
+	ts, err := unix.TimeToTimespec(at)
+	if err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(dir, name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, ts}, flags)
+}
+
+// linksUnnamed reports whether a temporary file needs no name: to make one, and
+// to take it away from where the next has its own, is a third of what a small
+// file costs. A process without privileges may give such a file its name from
+// Linux 6.10 on.
+func linksUnnamed(temp int) bool {
+	fd, err := unix.Openat(temp, ".", unix.O_WRONLY|unix.O_CLOEXEC|unix.O_TMPFILE, 0o644)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	const name = "probe"
+	if setTime(fd, "", time.Unix(0, 0), unix.AT_EMPTY_PATH) != nil || unix.Linkat(fd, "", temp, name, unix.AT_EMPTY_PATH) != nil {
+		return false
+	}
+	return unix.Unlinkat(temp, name, 0) == nil
 }
 
 // sync makes everything durable; names are the files placed since the last

@@ -23,6 +23,7 @@ func openDisk(root, temp string) (*disk, error) { return &disk{root: root, temp:
 
 func (d *disk) close() error { return nil }
 
+// create makes a new temporary file.
 func (d *disk) create(name string) (handle, error) {
 	return os.OpenFile(filepath.Join(d.temp, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 }
@@ -33,19 +34,31 @@ func (d *disk) write(h *handle, _ int64, p []byte) error {
 	return err
 }
 
-func (d *disk) closeFile(h handle) error { return h.Close() }
-
-func (d *disk) remove(name string) error { return os.Remove(filepath.Join(d.temp, name)) }
-
-// setTime sets the time of change of a temporary file.
-func (d *disk) setTime(name string, at time.Time) error {
-	return os.Chtimes(filepath.Join(d.temp, name), time.Time{}, at)
+// discard takes a temporary file away. What stays behind is cleaned at the next
+// Open.
+func (d *disk) discard(h handle) {
+	_ = h.Close()
+	_ = os.Remove(h.Name())
 }
 
-// place gives a temporary file its name, and makes the directory when it is
-// missing.
-func (d *disk) place(temp, name string) error {
-	from, to := filepath.Join(d.temp, temp), filepath.Join(d.root, filepath.FromSlash(name))
+// place closes a temporary file and gives it its name, in place of what may be
+// there, and its time of change unless that is zero. After an error it is gone.
+func (d *disk) place(h handle, name string, at time.Time) error {
+	err := h.Close()
+	if err == nil && !at.IsZero() {
+		err = os.Chtimes(h.Name(), time.Time{}, at)
+	}
+	if err == nil {
+		err = d.rename(h.Name(), filepath.Join(d.root, filepath.FromSlash(name)))
+	}
+	if err != nil {
+		_ = os.Remove(h.Name())
+	}
+	return err
+}
+
+// rename makes the directory when it is missing.
+func (d *disk) rename(from, to string) error {
 	err := os.Rename(from, to)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err

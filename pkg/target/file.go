@@ -79,8 +79,7 @@ type File struct {
 	body *message.Body // whose sum is taken, not computed; nil: none
 	buf  []byte        // of ReadFrom
 
-	h    handle // in a directory
-	temp string
+	h handle // in a directory
 
 	held  []byte   // for a bucket: what was written so far,
 	spool *os.File // or where it is, when it is much
