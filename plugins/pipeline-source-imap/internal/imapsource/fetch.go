@@ -220,7 +220,7 @@ func (f *fetcher) pull(ctx context.Context, batches <-chan []message.ID) (batch 
 
 // open makes sure that the mailbox is open and is the one that the ids are of.
 func (f *fetcher) open(ctx context.Context) error {
-	st, err := f.examine(ctx, f.conn, f.req.Mailbox, nil)
+	st, err := f.selected(ctx, f.conn, f.req.Mailbox)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/mailhaul/pipeline/test/imapscript"
 )
 
+// TestUIDValidityChangesInMidRun: a server that numbers a mailbox anew ends the
+// sessions that have it open (RFC 9051 §2.3.1.1).
 func TestUIDValidityChangesInMidRun(t *testing.T) {
 	t.Parallel()
 	server := imapscript.Start(t, imapscript.Script{Mailboxes: []imapscript.Mailbox{inbox(5)}})
@@ -19,6 +21,14 @@ func TestUIDValidityChangesInMidRun(t *testing.T) {
 	server.Change(func(s *imapscript.Script) {
 		s.Mailboxes = []imapscript.Mailbox{inbox(5)}
 		s.Mailboxes[0].UIDValidity = 8
+		var cut atomic.Bool
+		s.Command = func(c *imapscript.Conn, tag, verb, args string) bool {
+			if verb == "UID FETCH" && cut.CompareAndSwap(false, true) {
+				c.Close()
+				return true
+			}
+			return false
+		}
 	})
 	a := fetch(t.Context(), t, s, "INBOX", 0, ids, 10)
 	if len(a.octets) != 0 || len(a.errs) != 5 {
