@@ -213,7 +213,7 @@ func (w *worker) stream(ctx context.Context, it *item, body *message.Body) error
 	if measured {
 		readers++
 	}
-	r := relay.New(readers, w.e.opts.Spool, w.e.opts.patience())
+	r := relay.New(readers, &w.e.chunks, w.e.opts.Spool, w.e.opts.patience())
 	defer r.Close()
 	hash, octets := sha256.New(), int64(0)
 	// Nothing is written to the hash any more when a reader has come to the end.

@@ -100,6 +100,8 @@ type Engine struct {
 	noting         bool     // stages note something
 	altering       bool     // stages change octets, or are plugins
 
+	chunks relay.Chunks
+
 	background sync.WaitGroup
 	stopping   chan struct{}
 	stopOnce   sync.Once

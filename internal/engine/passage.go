@@ -306,7 +306,7 @@ func (p *passage) write(routed []int) error {
 		}
 		head = append(head, rest...)
 	}
-	r := relay.New(len(routed), w.e.opts.Spool, w.e.opts.patience())
+	r := relay.New(len(routed), &w.e.chunks, w.e.opts.Spool, w.e.opts.patience())
 	defer r.Close()
 	var wg sync.WaitGroup
 	for n, i := range routed {

@@ -26,9 +26,24 @@ const Patience = 2 * time.Second
 // ErrAbandoned is what a reader gets when the relay was given up.
 var ErrAbandoned = errors.New("the message was given up")
 
+// Chunks is memory for the pieces of bodies, used again from one body to the next.
+// The zero value is ready, and safe for concurrent use. Each large body else left
+// up to 4 MiB to the garbage collector, which ran for that more than for all else.
+type Chunks struct{ free sync.Pool }
+
+func (c *Chunks) get() []byte {
+	if p, ok := c.free.Get().(*[chunkSize]byte); ok {
+		return p[:]
+	}
+	return make([]byte, chunkSize)
+}
+
+func (c *Chunks) put(chunk []byte) { c.free.Put((*[chunkSize]byte)(chunk[:chunkSize])) }
+
 // Relay is one body on its way. Pump runs in one goroutine, each reader in one
 // of its own.
 type Relay struct {
+	chunks   *Chunks
 	spool    *message.Spool
 	patience time.Duration
 
@@ -44,9 +59,9 @@ type Relay struct {
 	readers []*Reader
 }
 
-// New returns a relay for n readers.
-func New(n int, spool *message.Spool, patience time.Duration) *Relay {
-	r := &Relay{spool: spool, patience: patience}
+// New returns a relay for n readers, with memory of chunks.
+func New(n int, chunks *Chunks, spool *message.Spool, patience time.Duration) *Relay {
+	r := &Relay{chunks: chunks, spool: spool, patience: patience}
 	r.moved.L = &r.mu
 	for range n {
 		r.readers = append(r.readers, &Reader{r: r})
@@ -69,6 +84,8 @@ func (r *Relay) Pump(src io.Reader, see func([]byte)) error {
 			if serr := r.push(chunk[:n]); serr != nil {
 				err = serr
 			}
+		} else {
+			r.chunks.put(chunk)
 		}
 		if err != nil {
 			r.finish(err)
@@ -90,7 +107,7 @@ func (r *Relay) chunk() []byte {
 		r.free = r.free[:n-1]
 		return c
 	}
-	return make([]byte, chunkSize)
+	return r.chunks.get()
 }
 
 // fill reads until chunk is full or src ends. It is not io.ReadFull, which
@@ -192,8 +209,13 @@ func (r *Relay) spill() error {
 	return nil
 }
 
-// Close gives back the spool file. Call it when Pump and all readers are done.
+// Close gives back memory and spool file. Call it when Pump and all readers are
+// done.
 func (r *Relay) Close() {
+	for _, chunk := range append(r.window, r.free...) {
+		r.chunks.put(chunk)
+	}
+	r.window, r.free = nil, nil
 	if r.file != nil {
 		r.file.Close()
 		r.spool.Give(r.spilled)

@@ -24,6 +24,7 @@ func octets(n int) []byte {
 
 func TestEveryReaderGetsAllOctets(t *testing.T) {
 	t.Parallel()
+	var chunks Chunks // of all bodies
 	for name, tc := range map[string]struct {
 		size    int
 		readers int
@@ -45,7 +46,7 @@ func TestEveryReaderGetsAllOctets(t *testing.T) {
 				patience = 5 * time.Millisecond
 			}
 			spool := &message.Spool{Dir: t.TempDir()}
-			r := New(tc.readers, spool, patience)
+			r := New(tc.readers, &chunks, spool, patience)
 			got := make([]bytes.Buffer, tc.readers)
 			// Whoever is beyond patience reads nothing before it has ended.
 			spilling := make(chan struct{})
@@ -107,7 +108,7 @@ func TestTheSourcesErrorReachesReaders(t *testing.T) {
 	for name, cut := range map[string]error{"unexpected EOF": io.ErrUnexpectedEOF, "other": errors.New("reset by peer")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := New(1, nil, Patience)
+			r := New(1, &Chunks{}, nil, Patience)
 			got := make(chan error)
 			go func() {
 				_, err := io.Copy(io.Discard, r.Readers()[0])
@@ -127,7 +128,7 @@ func TestTheSourcesErrorReachesReaders(t *testing.T) {
 
 func TestAClosedReaderHoldsNothingBack(t *testing.T) {
 	t.Parallel()
-	r := New(1, nil, time.Hour)
+	r := New(1, &Chunks{}, nil, time.Hour)
 	r.Readers()[0].Close()
 	if err := r.Pump(bytes.NewReader(octets((windowMax+5)*chunkSize)), func([]byte) {}); err != nil {
 		t.Fatal(err)
@@ -139,7 +140,7 @@ func TestAClosedReaderHoldsNothingBack(t *testing.T) {
 
 func TestAFullSpoolStopsTheRelay(t *testing.T) {
 	t.Parallel()
-	r := New(1, &message.Spool{Dir: t.TempDir(), Budget: chunkSize}, time.Millisecond)
+	r := New(1, &Chunks{}, &message.Spool{Dir: t.TempDir(), Budget: chunkSize}, time.Millisecond)
 	err := r.Pump(bytes.NewReader(octets((windowMax+5)*chunkSize)), func([]byte) {})
 	if err == nil {
 		t.Fatal("a spool over its budget was not refused")
