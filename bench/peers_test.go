@@ -55,6 +55,13 @@ func TestPeers(t *testing.T) {
 	for _, table := range tables {
 		rows, missing := installed(table, os.Getenv("BENCH_ROUNDS") != "" && os.Getenv("BENCH_SLOW") != "no")
 		b.user, b.tls = table.Workload, table.TLS
+		if len(rows) > 0 {
+			// Not timed: a server remembers what it is asked for the first time,
+			// which takes it a second and would all be the first tool's.
+			if _, err := once(t, rows[0].tool, b, pid, workloads[table.Workload]); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for range rounds {
 			for i := range rows {
 				if rows[i].failed != nil {
