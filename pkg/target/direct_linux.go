@@ -1,6 +1,7 @@
 package target
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -54,7 +55,7 @@ func (d *direct) write(h *handle, at int64, p []byte) (int, error) {
 	done := 0
 	for done < whole {
 		n, err := d.piece(h.fd, p[done:whole])
-		if err == unix.EINVAL { // alignment that only the device knows
+		if errors.Is(err, unix.EINVAL) { // alignment that only the device knows
 			d.on.Store(false)
 			d.set(h, false)
 			return done, nil

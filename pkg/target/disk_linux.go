@@ -145,7 +145,7 @@ func (d *disk) link(h handle, name string, at time.Time) error {
 		return err
 	}
 	err := d.within(name, func() error { return unix.Linkat(h.fd, "", d.dir, name, unix.AT_EMPTY_PATH) })
-	if err != unix.EEXIST {
+	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	// Another file is there: only a rename takes its place.
@@ -169,7 +169,7 @@ func (d *disk) rename(temp, name string) error {
 // directories made where it finds them missing: in most cases they are there.
 func (d *disk) within(name string, place func() error) error {
 	err := place()
-	if err != unix.ENOENT {
+	if !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	for i := range len(name) {
