@@ -100,7 +100,7 @@ type Engine struct {
 	noting         bool     // stages note something
 	altering       bool     // stages change octets, or are plugins
 
-	chunks relay.Chunks
+	chunks relay.Chunks // what large bodies pass through
 
 	background sync.WaitGroup
 	stopping   chan struct{}

@@ -133,10 +133,11 @@ func (d *disk) place(h handle, name string, at time.Time) error {
 	if err == nil {
 		err = setTime(d.temp, h.name, at, 0)
 	}
-	if err == nil {
-		err = d.rename(h.name, name)
+	if err != nil {
+		_ = d.remove(h.name)
+		return err
 	}
-	return err
+	return d.rename(h.name, name)
 }
 
 // link gives a file without a name one.
