@@ -32,7 +32,7 @@ ROUNDS   ?= 5
 GROWTH   ?= 10000 100000 1000000
 BASE     ?= HEAD~1
 
-.PHONY: help build demo test race crash network cluster soak container judge stores lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
+.PHONY: help build demo test race crash power network cluster soak container judge stores lint format modules generated bench growth microbench compare fuzz proto deps tools clean api cross dist
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -56,6 +56,9 @@ race: ## Run the packages' tests under the race detector
 
 crash: ## Kills, signals, full and failing disks, power cuts, leaping clocks: every point and CRASHES (500) moments; make test takes a sample
 	MAILHAUL_CRASHES=$(CRASHES) $(GO) test -count=1 -timeout 4h -v -tags clock -run 'Mixed' ./test/crash
+
+power: ## Cut the power under a real ext4 at some 90 moments; needs root, loop devices, e2fsprogs and 4 GiB of memory
+	MAILHAUL_CRASHES=30 $(GO) test -count=1 -timeout 1h -v -tags ext4 -run 'OnExt4' ./test/crash
 
 network: ## Break the way to a server at PLACES (24) of each protocol; make test does it at one
 	MAILHAUL_NETWORK=$(PLACES) $(GO) test -count=1 -timeout 1h -v -run NetworkFaults ./test/e2e
