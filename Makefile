@@ -57,7 +57,7 @@ race: ## Run the packages' tests under the race detector
 crash: ## Kills, signals, full and failing disks, power cuts, leaping clocks: every point and CRASHES (500) moments; make test takes a sample
 	MAILHAUL_CRASHES=$(CRASHES) $(GO) test -count=1 -timeout 4h -v -tags clock -run 'Mixed' ./test/crash
 
-power: ## Cut the power under a real ext4 at some 90 moments; needs root, loop devices, e2fsprogs and 4 GiB of memory
+power: ## Cut the power under a real ext4 at some 80 moments; needs root, loop devices, e2fsprogs and 4 GiB of memory
 	MAILHAUL_CRASHES=30 $(GO) test -count=1 -timeout 1h -v -tags ext4 -run 'OnExt4' ./test/crash
 
 network: ## Break the way to a server at PLACES (24) of each protocol; make test does it at one

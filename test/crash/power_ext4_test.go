@@ -3,12 +3,10 @@
 package crash
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -25,61 +23,20 @@ const imageSize = 32 << 20
 // The ext4 is on a loop device, whose image lies on a disk of the test: that one
 // knows what each flush of the device covered, and loses all else, or an arbitrary
 // half in pieces of a page. What the ledger calls done is there (I3), and the next
-// run ends as an undisturbed one (I2). Each second cut comes just after a flush.
-// make power runs it: it needs root, loop devices and e2fsprogs.
+// run ends as an undisturbed one (I2). Some cuts come just after a flush, the
+// others are spread evenly. make power runs it: it needs root, loop devices and
+// e2fsprogs.
 func TestMixedPowerCutOnExt4(t *testing.T) {
 	s := mixed(t)
-	want, _ := s.reference(t)
-	n := number(t, crashesVariable, 12)
-
-	p, d, unmount := s.onExt4(t)
-	p.wantWhole(p.run(nil))
-	p.wantSame(want)
-	unmount()
-	every := max(d.Ops()/max(n/2, 1), 1)
-	t.Logf("an undisturbed run changes the device %d times", d.Ops())
-
-	p, d, unmount = s.onExt4(t)
-	first := d.Ops()
-	var outages []outage
-	flushed, flushes := false, 0
-	d.Hook(func(op disk.Op) syscall.Errno {
-		if (op.Number-first)%every == every/2 || flushed {
-			loss := disk.Loss(len(outages) % 2)
-			outages = append(outages, outage{fmt.Sprintf("before %d, %s", op.Number, op.Kind), op.Cut(loss, uint64(op.Number))})
-		}
-		flushed = false
-		if op.Kind == "sync" {
-			flushes++
-			flushed = flushes%max(60/max(n, 1), 1) == 0
-		}
-		return 0
-	})
-	p.wantWhole(p.run(nil))
-	d.Hook(nil)
-	unmount()
-	done := 0
-	for i, o := range outages {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			q := *p
-			p := &q
-			p.t = t
-			defer ext4(t, o.disk, p.dir)()
-			if _, err := os.Stat(p.path("pipeline.yaml")); err != nil {
-				t.Fatalf("%s: %v", o.when, err)
+	s.cutPower(t, number(t, crashesVariable, 12), s.onExt4,
+		func(t *testing.T, d *disk.Disk, at string) (unmount func()) {
+			unmount = ext4(t, d, at)
+			if _, err := os.Stat(filepath.Join(at, "pipeline.yaml")); err != nil {
+				t.Error(err)
 			}
-			n := p.wantDone(want)
-			done += n
-			t.Logf("%s: %d files are done", o.when, n)
-			p.wantWhole(p.run(nil))
-			p.wantSame(want)
-			p.wantNothingToDo()
-		})
-	}
-	t.Logf("the power was cut %d times, of %d flushes; %d times a file was done, and was there", len(outages), flushes, done)
-	if done == 0 {
-		t.Error("nothing was done at any time: the test tried little")
-	}
+			return unmount
+		},
+		func(op disk.Op) bool { return op.Kind == "sync" })
 }
 
 // onExt4 makes a pipeline whose folder is an ext4 on a disk of the test.
@@ -101,20 +58,11 @@ func (s *scenario) onExt4(t *testing.T) (p *pipeline, d *disk.Disk, unmount func
 		t.Fatal(err)
 	}
 	command(t, "mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
-	for _, path := range []string{image, at} {
-		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Sync(); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-	}
+	durable(t, image, at)
 	away()
 	unmount = ext4(t, d, p.dir)
 	p.write(s.file)
-	unix.Sync()
+	durable(t, p.path("pipeline.yaml"), p.dir)
 	return p, d, unmount
 }
 

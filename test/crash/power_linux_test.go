@@ -28,22 +28,23 @@ func (s *scenario) onDisk(t *testing.T) (p *pipeline, d *disk.Disk, unmount func
 	d = disk.New()
 	unmount = d.Mount(t, p.dir)
 	p.write(s.file)
-	f, err := os.Open(p.path("pipeline.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	folder, err := os.Open(p.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer folder.Close()
-	for _, f := range []*os.File{f, folder} {
+	durable(t, p.path("pipeline.yaml"), p.dir)
+	return p, d, unmount
+}
+
+// durable syncs files and directories.
+func durable(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
 		if err := f.Sync(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return p, d, unmount
 }
 
 // outage is a disk after a power cut, and when that was.
@@ -61,21 +62,32 @@ type outage struct {
 func TestMixedPowerCut(t *testing.T) {
 	t.Parallel()
 	s := mixed(t)
-	want, _ := s.reference(t)
-	n := number(t, crashesVariable, 4)
-	commit := max(60/max(n, 1), 1) // of so many commits there is one cut
+	s.cutPower(t, number(t, crashesVariable, 4), s.onDisk,
+		func(t *testing.T, d *disk.Disk, at string) (unmount func()) { return d.Mount(t, at) },
+		func(op disk.Op) bool { return op.Kind == "sync" && strings.HasSuffix(op.Name, ".db-wal") })
+}
 
-	p, d, unmount := s.onDisk(t)
+// cutPower runs the scenario's pipeline on a disk and cuts the power about n
+// times, and then looks at each disk that this leaves. on makes the pipeline and
+// its disk, mount mounts what is left of one at the pipeline's folder, and commits
+// tells the operations after which much has just become durable.
+func (s *scenario) cutPower(t *testing.T, n int, on func(*testing.T) (*pipeline, *disk.Disk, func()),
+	mount func(t *testing.T, d *disk.Disk, at string) (unmount func()), commits func(disk.Op) bool) {
+	t.Helper()
+	want, _ := s.reference(t)
+	each := max(60/max(n, 1), 1) // of so many commits there is one cut
+
+	p, d, unmount := on(t)
 	p.wantWhole(p.run(nil))
 	p.wantSame(want)
 	unmount()
 	every := max(d.Ops()/max(n/2, 1), 1)
 	t.Logf("an undisturbed run changes the disk %d times", d.Ops())
 
-	p, d, unmount = s.onDisk(t)
+	p, d, unmount = on(t)
 	first := d.Ops()
 	var outages []outage
-	committed, commits := false, 0
+	committed, count := false, 0
 	d.Hook(func(op disk.Op) syscall.Errno {
 		regular := (op.Number-first)%every == every/2
 		if regular || committed {
@@ -84,13 +96,14 @@ func TestMixedPowerCut(t *testing.T) {
 			outages = append(outages, outage{fmt.Sprintf("before %d, %s %s", op.Number, op.Kind, op.Name), op.Cut(loss, uint64(op.Number))})
 		}
 		committed = false
-		if op.Kind == "sync" && strings.HasSuffix(op.Name, ".db-wal") {
-			commits++
-			committed = commits%commit == 0
+		if commits(op) {
+			count++
+			committed = count%each == 0
 		}
 		return 0
 	})
 	p.wantWhole(p.run(nil))
+	d.Hook(nil) // unmounting may write, too
 	unmount()
 	done := 0
 	for i, o := range outages {
@@ -98,7 +111,7 @@ func TestMixedPowerCut(t *testing.T) {
 			q := *p
 			p := &q
 			p.t = t
-			defer o.disk.Mount(t, p.dir)()
+			defer mount(t, o.disk, p.dir)()
 			n := p.wantDone(want)
 			done += n
 			t.Logf("%s: %d files are done", o.when, n)
@@ -107,7 +120,7 @@ func TestMixedPowerCut(t *testing.T) {
 			p.wantNothingToDo()
 		})
 	}
-	t.Logf("the power was cut %d times; %d times a file was done, and was there", len(outages), done)
+	t.Logf("the power was cut %d times, with %d commits; %d times a file was done, and was there", len(outages), count, done)
 	if done == 0 {
 		t.Error("nothing was done at any time: the test tried little")
 	}
